@@ -1,0 +1,1 @@
+"""The Factory API client."""

@@ -1,0 +1,1 @@
+"""A device as fioconfig runs it."""

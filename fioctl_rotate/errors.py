@@ -1,0 +1,51 @@
+"""What can go wrong, each kind with its exit code and with words for the person who has to act on it."""
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with control characters (terminal escapes among them) made visible.
+
+    Much of what an error quotes comes from a server or a device, so it is never trusted with the terminal.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.strip())
+
+
+class Error(Exception):
+    """A failure that the user is told in one line, with an optional hint of what to do. Exit code 1."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def diagnostics(self) -> str:
+        """The line `error: …` and, where there is a hint, the line `hint: …`."""
+        lines = [f"error: {printable(self.message)}"]
+        if self.hint:
+            lines.append(f"hint: {printable(self.hint)}")
+        return "\n".join(lines)
+
+
+class UsageError(Error):
+    """The command line, the environment or the settings are wrong; nothing was sent. Exit code 2."""
+
+    exit_code = 2
+
+
+class DeviceFailed(Error):
+    """Some device's rotation failed. Exit code 3."""
+
+    exit_code = 3
+
+
+class TimedOut(Error):
+    """Time ran out while waiting for devices. Exit code 4."""
+
+    exit_code = 4
+
+
+class Refused(Error):
+    """A check failed, a plan is stale, a root is foreign: nothing was sent. Exit code 5."""
+
+    exit_code = 5

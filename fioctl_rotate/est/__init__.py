@@ -1,0 +1,1 @@
+"""Enrollment over Secure Transport (RFC 7030): client, probe and server."""

@@ -1,0 +1,1 @@
+"""The mocked Factory: operator API, device gateway, their store and their server."""

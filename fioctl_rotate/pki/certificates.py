@@ -1,0 +1,192 @@
+"""The certificates of a Factory, as its PKI wants them: who signs, for how long, with which extensions.
+
+Subjects are taken over as they are, string types and order included. Source: fioctl's Go templates, RFC 5280.
+"""
+
+import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+ROOT_YEARS = 20
+SIGNED_YEARS = 10
+
+_DIGITAL_SIGNATURE = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
+def name(common_name: str, factory: str) -> x509.Name:
+    """The subject `CN=…, OU=<factory>` in that order, UTF8String, as fioctl makes it."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, factory),
+        ]
+    )
+
+
+def years_later(moment: datetime.datetime, years: int) -> datetime.datetime:
+    """The same day of the year, `years` later (the 28th for a 29 February that is not there)."""
+    try:
+        return moment.replace(year=moment.year + years)
+    except ValueError:
+        return moment.replace(year=moment.year + years, day=28)
+
+
+def make_root(
+    key: ec.EllipticCurvePrivateKey, factory: str, *, now: datetime.datetime
+) -> x509.Certificate:
+    """The self-signed root `CN=Factory-CA, OU=<factory>`, valid for 20 years from `now` (aware, UTC)."""
+    subject = name("Factory-CA", factory)
+    return (
+        _builder(subject, subject, key.public_key(), now, years_later(now, ROOT_YEARS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_cert_sign(crl_sign=True), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+            critical=False,
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def sign_device_ca(
+    subject: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    issuer: x509.Certificate,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    now: datetime.datetime,
+) -> x509.Certificate:
+    """A device CA (online-ca, local-ca): CA:TRUE with path length 0, for 10 years."""
+    return (
+        _issued(subject, public_key, issuer, now, years_later(now, SIGNED_YEARS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_cert_sign(crl_sign=False), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .sign(issuer_key, hashes.SHA256())
+    )
+
+
+def sign_tls_server(
+    subject: x509.Name,
+    names: list[x509.GeneralName],
+    public_key: ec.EllipticCurvePublicKey,
+    issuer: x509.Certificate,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    now: datetime.datetime,
+) -> x509.Certificate:
+    """A TLS server's certificate (EST server, gateway) for `names`, for 10 years."""
+    return (
+        _issued(subject, public_key, issuer, now, years_later(now, SIGNED_YEARS))
+        .add_extension(_DIGITAL_SIGNATURE, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .sign(issuer_key, hashes.SHA256())
+    )
+
+
+def sign_device(
+    subject: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    issuer: x509.Certificate,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    now: datetime.datetime,
+    lifetime: datetime.timedelta,
+    key_usage: bool = True,
+    extended_key_usage: bool = True,
+) -> x509.Certificate:
+    """A device's client certificate, for `lifetime` but never past its CA.
+
+    KU digitalSignature and EKU clientAuth are both what a device needs; an EST client gets those it asked for.
+    """
+    not_after = min(now + lifetime, issuer.not_valid_after_utc)
+    builder = _issued(subject, public_key, issuer, now, not_after).add_extension(
+        x509.BasicConstraints(ca=False, path_length=None), critical=True
+    )
+    if key_usage:
+        builder = builder.add_extension(_DIGITAL_SIGNATURE, critical=True)
+    if extended_key_usage:
+        builder = builder.add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+    return builder.add_extension(
+        x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False
+    ).sign(issuer_key, hashes.SHA256())
+
+
+def pem(*certificates: x509.Certificate) -> str:
+    """The certificates as PEM blocks, one after the other."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
+
+
+def _cert_sign(*, crl_sign: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    not_before: datetime.datetime,
+    not_after: datetime.datetime,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        # 159 random bits: positive, and never longer than the 20 octets of RFC 5280 §4.1.2.2.
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+    )
+
+
+def _issued(
+    subject: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    issuer: x509.Certificate,
+    not_before: datetime.datetime,
+    not_after: datetime.datetime,
+) -> x509.CertificateBuilder:
+    return _builder(subject, issuer.subject, public_key, not_before, not_after).add_extension(
+        _authority_key_identifier(issuer), critical=False
+    )
+
+
+def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    try:
+        identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        key = issuer.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101  every caller signs with its key
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
