@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-# --- The operator API: configuration -----------------------------------------------------------------------------
+# --- The operator API: configuration ---
 
 
 class ConfigFile(Struct, rename="kebab", kw_only=True):
@@ -46,7 +46,7 @@ class ConfigList(Struct, rename="kebab", kw_only=True):
     next: str | None = None
 
 
-# --- The operator API: groups, devices, updates, users ------------------------------------------------------------
+# --- The operator API: groups, devices, updates, users ---
 
 
 class ChangeMeta(Struct, rename="kebab", kw_only=True):
@@ -145,7 +145,7 @@ class User(Struct, rename="kebab", kw_only=True):
     effective_scopes: list[str] | UnsetType | None = UNSET
 
 
-# --- The operator API: certificates -------------------------------------------------------------------------------
+# --- The operator API: certificates ---
 
 
 class Certs(Struct, rename="kebab", kw_only=True):
@@ -186,7 +186,7 @@ class Csrs(Struct, rename="kebab", kw_only=True, omit_defaults=True):
     tls_csr: str | None = None
 
 
-# --- Events: as a device posts them, as the operator reads them ---------------------------------------------------
+# --- Events: as a device posts them, as the operator reads them ---
 
 
 class EventType(Struct, rename="camel", kw_only=True):
@@ -215,7 +215,7 @@ class Event(Struct, rename="camel", kw_only=True):
     event: EventDetail
 
 
-# --- The device gateway -------------------------------------------------------------------------------------------
+# --- The device gateway ---
 
 
 class GatewayFile(Struct, rename="pascal", kw_only=True):

@@ -1,0 +1,127 @@
+"""The command `fioctl-rotate`: its groups, each imported only when it is typed, and how it ends."""
+
+import importlib
+import os
+import sys
+import traceback
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import Abort, TyperException
+from typer.main import get_command
+
+from fioctl_rotate import __version__
+from fioctl_rotate.cli.common import Group, note
+from fioctl_rotate.errors import Error, printable
+
+# name: (module with `app`, one line of help, or None for a spelling that is not listed)
+COMMANDS: dict[str, tuple[str, str | None]] = {
+    "demo": ("demo", "Show a whole rotation on a mocked Factory, start to proof."),
+    "config": ("config", "Rotate a group's certificates; the configuration of groups."),
+    "devices": ("devices", "Rotate a device's certificate; look at devices."),
+    "device": ("devices", None),
+    "keys": ("keys", "The Factory's root key and certificates."),
+    "est": ("est", "EST servers: authorize, show, check, run one."),
+    "rotations": ("rotations", "What became of a rotation on every device."),
+    "mock": ("mock", "A mocked Factory to rehearse on."),
+}
+
+EXIT_CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage; 3 some device's rotation failed; 4 time ran out
+while waiting; 5 refused (a check failed, a plan is stale, a foreign root); 130 interrupted."""
+
+
+class LazyGroup(Group):
+    """The top-level group. Its help reads the table above; a command's module is imported to run it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names in the order of the table, hidden spellings left out."""
+        return [name for name, (_, text) in COMMANDS.items() if text is not None]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import the module of `cmd_name` and build its command."""
+        if cmd_name not in self.commands and cmd_name in COMMANDS:
+            module = importlib.import_module(f"fioctl_rotate.cli.{COMMANDS[cmd_name][0]}")
+            command = get_command(module.app)
+            command.name = cmd_name
+            command.hidden = COMMANDS[cmd_name][1] is None
+            self.commands[cmd_name] = command
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; a misspelling is compared with the table."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = ", ".join(f"'{name}'" for name in get_close_matches(args[0], self.list_commands(ctx)))
+            ctx.fail(f"No such command '{args[0]}'." + (f" Did you mean {close}?" if close else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items() if text is not None])
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fioctl-rotate {__version__}")
+        raise typer.Exit()
+
+
+root = typer.Typer(
+    cls=LazyGroup,
+    rich_markup_mode=None,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@root.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Rotate the client certificates of a FoundriesFactory fleet, and rehearse it on a mocked Factory first."""
+
+
+def main() -> None:
+    """Run the command line; every way it can end becomes an exit code and, on stderr, one or two lines."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = get_command(root).main(prog_name="fioctl-rotate", standalone_mode=False)
+        sys.stdout.flush()
+    except Error as error:
+        note(error.diagnostics())
+        return error.exit_code
+    except TyperException as error:
+        note(f"error: {printable(_usage(error))}")
+        context = getattr(error, "ctx", None)
+        note(f"hint: `{context.command_path if context else 'fioctl-rotate'} --help` shows what it takes")
+        return error.exit_code
+    except (Abort, KeyboardInterrupt):
+        note("interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left; what is still buffered must not fail a second time at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        subject = f"{error.filename}: " if error.filename else ""
+        note(f"error: {printable(subject + (error.strerror or str(error)))}")
+        return 1
+    except Exception as error:
+        # The one place that catches everything: a defect of ours still ends in a line, not a traceback.
+        if {"-v", "--verbose"} & set(sys.argv):
+            traceback.print_exc()
+        note(f"error: {printable(f'unexpected {type(error).__name__}: {error}')}")
+        note("hint: this is a defect in fioctl-rotate; the same command with -v shows where")
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: TyperException) -> str:
+    message = " ".join(error.format_message().split())
+    return message[:1].lower() + message[1:] if not message[:2].isupper() else message

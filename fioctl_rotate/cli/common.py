@@ -1,0 +1,227 @@
+"""What every command shares: connection options, output, questions."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+from typer.core import TyperGroup
+
+from fioctl_rotate.errors import printable
+from fioctl_rotate.settings import Flags, Settings, resolve
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+T = TypeVar("T")
+
+CONNECTION_PANEL = "Connection"
+
+_CONNECTION_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "factory": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "-f", "--factory", metavar="NAME", help="Factory to talk about [env: FIOCTL_FACTORY]."
+            ),
+        ],
+        None,
+    ),
+    "token": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "-t",
+                "--token",
+                metavar="TOKEN",
+                help="API token; FIOCTL_TOKEN keeps it out of the process list [env: FIOCTL_TOKEN].",
+            ),
+        ],
+        None,
+    ),
+    "server": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--server",
+                metavar="URL",
+                help="Operator API; https://api.foundries.io unless given [env: FIOCTL_ROTATE_SERVER].",
+            ),
+        ],
+        None,
+    ),
+    "mock": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--mock",
+                metavar="DIR",
+                help="Talk to the mocked Factory in DIR instead of a server [env: FIOCTL_ROTATE_MOCK].",
+            ),
+        ],
+        None,
+    ),
+    "config": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "-c", "--config", metavar="FILE", help="Settings file, TOML [env: FIOCTL_ROTATE_CONFIG]."
+            ),
+        ],
+        None,
+    ),
+    "profile": (
+        Annotated[
+            str | None, typer.Option("--profile", metavar="NAME", help="Profile of the settings file to use.")
+        ],
+        None,
+    ),
+    "verbose": (
+        Annotated[bool, typer.Option("-v", "--verbose", help="Show each request on stderr.")],
+        False,
+    ),
+}
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the connection options; it receives them as one `Flags` in its parameter `flags`."""
+    own = inspect.signature(command, eval_str=True)
+    parameters = [p for name, p in own.parameters.items() if name != "flags"]
+    for name, (annotation, default) in _CONNECTION_OPTIONS.items():
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+
+    @functools.wraps(command)
+    def wrapper(**arguments: Any) -> None:
+        flags = Flags(**{name: arguments.pop(name) for name in _CONNECTION_OPTIONS})
+        command(flags=flags, **arguments)
+
+    ordered = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    wrapper.__signature__ = own.replace(parameters=ordered)  # type: ignore[attr-defined]  # inspect reads it
+    wrapper.__annotations__ = {p.name: p.annotation for p in ordered}
+    return wrapper
+
+
+def settings_of(flags: Flags, *, offline: bool = False) -> Settings:
+    """The settings that `flags`, environment and file make, their notes told on stderr."""
+    settings = resolve(flags, offline=offline)
+    for text in settings.notes:
+        note(text)
+    return settings
+
+
+class Group(TyperGroup):
+    """A command group that answers a call without a command with its help, on stderr, and exit code 2."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Show the help where nothing more was typed."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help(), err=True)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
+
+def group(help: str) -> typer.Typer:  # noqa: A002  typer's own word
+    """A Typer app for a command group."""
+    return typer.Typer(
+        cls=Group,
+        help=help,
+        rich_markup_mode=None,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+class Format(StrEnum):
+    """How a result is shown."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to show the result.")]
+YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask; answer yes.")]
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run the coroutine to its end."""
+    import asyncio
+
+    return asyncio.run(work)
+
+
+def emit(text: str) -> None:
+    """A line of the result, to stdout."""
+    typer.echo(text)
+
+
+def emit_json(value: Any) -> None:
+    """A result as one JSON document, to stdout. msgspec structs are taken as they would go over the wire."""
+    import json
+
+    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+def note(text: str) -> None:
+    """Something a person may want to know, to stderr."""
+    typer.echo(text, err=True)
+
+
+def warn(text: str) -> None:
+    """Something a person should know before going on, to stderr."""
+    typer.echo(f"warning: {printable(text)}", err=True)
+
+
+def interactive() -> bool:
+    """Whether a person sits at both ends: only then is anything asked, coloured or redrawn."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal; go on in a pipe or with `yes`; leave with exit code 1 where the answer is no."""
+    if yes or not interactive():
+        return
+    if not typer.confirm(question, err=True):
+        note("nothing was changed")
+        raise typer.Exit(1)
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """rich's console for stdout or stderr; outside a terminal it neither colours nor cuts lines."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    if stream.isatty():
+        return Console(file=stream, highlight=False)
+    return Console(file=stream, highlight=False, width=100_000, no_color=True, force_terminal=False)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str | None]]) -> "Table":
+    """A plain table; cells come from servers and devices, so they are neither markup nor terminal control."""
+    from rich.table import Table
+    from rich.text import Text
+
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        result.add_column(header, overflow="fold")
+    for row in rows:
+        result.add_row(*(Text(printable(cell or "")) for cell in row))
+    return result
+
+
+def leave(code: int) -> NoReturn:
+    """End the command with this exit code."""
+    raise typer.Exit(code)

@@ -1,0 +1,240 @@
+"""The configuration entry `fio-rotate-certs`: built, rendered, parsed and checked.
+
+The device reads it with a shell script that greps the line of each key, cuts field 2 at `=` and uses the value
+unquoted (fioconfig: renew-client-cert). What that script would cut short or misread is refused here, before it is
+sent, because a device that took a wrong EST URL cannot be corrected by a second push.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from fioctl_rotate.errors import UsageError
+
+FILE_NAME = "fio-rotate-certs"
+HANDLER = "/usr/share/fioconfig/handlers/renew-client-cert"
+DEFAULT_RESOURCE = "/.well-known/est"
+DEFAULT_PORT = 8443
+DEFAULT_PKEY_IDS = "01,07"
+DEFAULT_CERT_IDS = "03,09"
+
+KEYS = ("ESTSERVER", "PKEYIDS", "CERTIDS", "ROTATIONID")
+
+# What no shell acts on, whatever it is: quoting, expansion, globs, redirection and white space are all outside.
+_HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
+_RESOURCE = re.compile(r"[A-Za-z0-9/._~%+@:,-]+\Z")
+_SLOT = re.compile(r"[0-9]{2}\Z")
+_ROTATION_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
+_GENERATED_ID = re.compile(r"certs-([0-9]+)\Z")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A `fio-rotate-certs` entry. `est_server` is the URL without a trailing operation; ids are slot ids."""
+
+    est_server: str
+    pkey_ids: tuple[str, str]
+    cert_ids: tuple[str, str]
+    rotation_id: str
+
+    def render(self) -> str:
+        """The value, byte for byte as fioctl makes it: four lines, each ending with a line feed."""
+        return (
+            f"ESTSERVER={self.est_server}\n"
+            f"PKEYIDS={','.join(self.pkey_ids)}\n"
+            f"CERTIDS={','.join(self.cert_ids)}\n"
+            f"ROTATIONID={self.rotation_id}\n"
+        )
+
+    def slot_warnings(self) -> list[str]:
+        """What to warn about: ids that a device does not turn into the byte they seem to say.
+
+        fioconfig turns an id into bytes digit by digit, so only `01` to `09` mean one byte of that value.
+        """
+        return [
+            f"slot id {slot}: a device reads it as the two bytes 0x0{slot[0]} 0x0{slot[1]}; 01 to 09 mean one byte"
+            for slot in (*self.pkey_ids, *self.cert_ids)
+            if slot[0] != "0"
+        ]
+
+
+def est_url(server_name: str, port: int = DEFAULT_PORT, resource: str = DEFAULT_RESOURCE) -> str:
+    """The value of ESTSERVER. A name in Unicode goes out in its ASCII form (IDNA 2008, see `ascii_host`).
+
+    Raises UsageError for whatever the device's handler would cut or misread.
+    """
+    host = ascii_host(server_name)
+    if not 1 <= port <= 65535:
+        raise UsageError(f"EST port {port} is not between 1 and 65535")
+    return f"https://{host}:{port}{_checked_resource(resource)}"
+
+
+def ascii_host(server_name: str) -> str:
+    """The host as a URL carries it: a DNS name in ASCII form, an IPv4 address, an IPv6 address in brackets.
+
+    An IPv6 literal is right on the device: `[`…`]` without a match is kept by the shell as it is, but a file named
+    like one of its characters would be matched, so it is refused with the reason.
+    """
+    name = server_name
+    if not name:
+        raise UsageError("the EST server's name is empty")
+    if "://" in name:
+        raise UsageError(f"EST server name `{name}` has a scheme; give the bare name", hint=_hint_of(name))
+    if "/" in name:
+        raise UsageError(
+            f"EST server name `{name}` has a path; the path goes to --est-resource", hint=_hint_of(name)
+        )
+    if _is_ipv6(name.strip("[]")):
+        raise UsageError(
+            f"EST server name `{name}` is an IPv6 address, whose brackets the device's shell takes as a pattern",
+            hint="use a DNS name",
+        )
+    if ":" in name:
+        raise UsageError(
+            f"EST server name `{name}` has a port; the port goes to --est-port", hint=_hint_of(name)
+        )
+    if any(c.isspace() for c in name):
+        raise UsageError(f"EST server name `{name}` has white space, where the device's handler would cut it")
+    if "=" in name:
+        raise UsageError(f"EST server name `{name}` has a `=`, where the device's handler would cut it")
+    ascii_name = name if name.isascii() else _idna(name)
+    labels = ascii_name.split(".")
+    if len(ascii_name) > 253 or not all(_HOST_LABEL.match(label) for label in labels):
+        raise UsageError(f"EST server name `{name}` is not a DNS name")
+    _refuse_key_names(ascii_name, f"EST server name `{name}`")
+    if labels[-1].isdigit():
+        try:
+            ipaddress.IPv4Address(ascii_name)
+        except ValueError as error:
+            raise UsageError(f"EST server name `{name}` is neither a DNS name nor an IPv4 address") from error
+    return ascii_name
+
+
+def new_rotation_id(unix_seconds: int, taken: set[str]) -> str:
+    """`certs-<unix seconds>`, moved on a second for as long as the id is in `taken`.
+
+    Two rotations in one second must not share an id: a device takes equal ids for one rotation.
+    """
+    while f"certs-{unix_seconds}" in taken:
+        unix_seconds += 1
+    return f"certs-{unix_seconds}"
+
+
+def check_rotation_id(rotation_id: str) -> str:
+    """`rotation_id` if a device and the API take it, else UsageError. It is a correlation id too (dg-satellite)."""
+    if not _ROTATION_ID.match(rotation_id):
+        raise UsageError(
+            f"rotation id `{rotation_id}` is not made of letters, digits, `_` and `-`, the first not a `-`"
+        )
+    if len(rotation_id) > 64:
+        raise UsageError(f"rotation id `{rotation_id}` is longer than 64 characters")
+    _refuse_key_names(rotation_id, f"rotation id `{rotation_id}`")
+    return rotation_id
+
+
+def check_slots(text: str, option: str) -> tuple[str, str]:
+    """The two slot ids of `text` (`01,07`); a device takes the first that is not its present one.
+
+    Raises UsageError unless there are two different ids of two digits, neither `00`, which crashes the device.
+    """
+    ids = text.split(",")
+    if len(ids) != 2 or not all(_SLOT.match(slot) for slot in ids):
+        raise UsageError(f"{option} `{text}` is not two slot ids of two digits, such as 01,07")
+    if ids[0] == ids[1]:
+        raise UsageError(f"{option} `{text}` names one slot twice; a device needs another one to change to")
+    if "00" in ids:
+        raise UsageError(f"{option} `{text}` has slot 00, on which fioconfig crashes")
+    return ids[0], ids[1]
+
+
+def make_entry(
+    *, server_name: str, port: int, resource: str, pkey_ids: str, cert_ids: str, rotation_id: str
+) -> Entry:
+    """An entry from what an operator typed, every part checked. Raises UsageError."""
+    return Entry(
+        est_server=est_url(server_name, port, resource),
+        pkey_ids=check_slots(pkey_ids, "--hsm-pkey-ids"),
+        cert_ids=check_slots(cert_ids, "--hsm-cert-ids"),
+        rotation_id=check_rotation_id(rotation_id),
+    )
+
+
+def parse_value(value: str) -> dict[str, str]:
+    """The four values as the device's handler reads them: the first line that holds the key, field 2 at `=`.
+
+    A key that is not there gives "". For any value, not only for those we would send; the handler joins the
+    fields of several matching lines, of which the first is what tells one rotation from another here.
+    """
+    result = {}
+    for key in KEYS:
+        line = next((line for line in value.split("\n") if key in line), "")
+        fields = line.split("=")
+        # `cut -f2` gives the whole line where the delimiter is missing.
+        result[key] = fields[1] if len(fields) > 1 else line
+    return result
+
+
+def rotation_id_of(value: str) -> str:
+    """The ROTATIONID that a device reads from the entry's value, "" where there is none."""
+    return parse_value(value)["ROTATIONID"]
+
+
+def _checked_resource(resource: str) -> str:
+    if not resource or resource == "/":
+        raise UsageError("the EST resource is empty", hint=f"leave it out for {DEFAULT_RESOURCE}")
+    if not resource.startswith("/"):
+        resource = "/" + resource
+    for character, reason in (
+        ("?", "a query"),
+        ("#", "a fragment"),
+        ("=", "a `=`, where the device's handler would cut it"),
+    ):
+        if character in resource:
+            raise UsageError(f"EST resource `{resource}` has {reason}")
+    if any(c.isspace() for c in resource):
+        raise UsageError(
+            f"EST resource `{resource}` has white space, where the device's handler would cut it"
+        )
+    if not _RESOURCE.match(resource):
+        wrong = next(c for c in resource if not _RESOURCE.match(c))
+        raise UsageError(f"EST resource `{resource}` has a `{wrong}`, which the device's shell would act on")
+    _refuse_key_names(resource, f"EST resource `{resource}`")
+    return resource
+
+
+def _refuse_key_names(value: str, what: str) -> None:
+    for key in KEYS:
+        if key in value:
+            raise UsageError(
+                f"{what} holds `{key}`, which the device's handler takes for the line of that key"
+            )
+
+
+def _idna(name: str) -> str:
+    import idna
+
+    try:
+        return idna.encode(name, uts46=True).decode()
+    except idna.IDNAError as error:
+        raise UsageError(f"EST server name `{name}` has no ASCII form: {error}") from error
+
+
+def _is_ipv6(name: str) -> bool:
+    try:
+        ipaddress.IPv6Address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _hint_of(name: str) -> str:
+    """The options that say what a URL typed as a server name meant."""
+    rest = name.split("://", 1)[-1]
+    authority, slash, path = rest.partition("/")
+    host, _, port = authority.partition(":")
+    parts = [f"--server-name {host}"]
+    if port.isdigit():
+        parts.append(f"--est-port {port}")
+    if slash and path:
+        parts.append(f"--est-resource /{path}")
+    return " ".join(parts)

@@ -1,0 +1,290 @@
+"""Where a command's settings come from: flags beat environment beat settings file.
+
+Standard library only, because an offline dry run reads them too. The file is TOML; its top level holds the
+default profile, `[profiles.NAME]` others:
+
+    factory = "acme"                # FIOCTL_FACTORY, --factory
+    token = "…"                     # FIOCTL_TOKEN, --token
+    server = "https://api.foundries.io"   # FIOCTL_ROTATE_SERVER, --server
+    mock = "DIR"                    # FIOCTL_ROTATE_MOCK, --mock
+    cacert = "FILE"                 # CACERT: extra trust anchors, PEM
+    timeout = 30                    # FIOCTL_ROTATE_TIMEOUT, seconds to wait for an answer
+    [oauth]                         # what fioctl keeps as clientcredentials; written by `login --from-fioctl`
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fioctl_rotate.errors import Refused, UsageError
+
+DEFAULT_SERVER = "https://api.foundries.io"
+LOGIN_HINT = (
+    "set FIOCTL_TOKEN to an API token of https://app.foundries.io/settings/tokens/, run `fioctl-rotate login`, "
+    "or rehearse on a mock: `fioctl-rotate mock init DIR --factory NAME`, then `--mock DIR`"
+)
+
+_STRINGS = ("factory", "token", "server", "mock", "cacert")
+_OAUTH = (
+    "client_id",
+    "client_secret",
+    "access_token",
+    "refresh_token",
+    "token_type",
+    "expires_in",
+    "created",
+    "url",
+)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command line says; None where it says nothing."""
+
+    factory: str | None = None
+    token: str | None = None
+    server: str | None = None
+    mock: str | None = None
+    config: str | None = None
+    profile: str | None = None
+    verbose: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings as resolved. `sources` names where each came from, for people.
+
+    Exactly one of `mock` and `server` is what a command talks to; `mock` wins where it is not None.
+    """
+
+    factory: str | None
+    token: str | None = field(repr=False)
+    server: str
+    mock: Path | None
+    cacert: str | None
+    token_header: str
+    timeout: float
+    verbose: bool
+    oauth: Mapping[str, Any] | None = field(repr=False)
+    config_file: Path | None
+    profile: str | None
+    sources: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    def require_factory(self) -> str:
+        """The factory's name, or UsageError (exit 2) that tells how to name one."""
+        if not self.factory:
+            raise UsageError("no factory given", hint="name it with --factory or FIOCTL_FACTORY")
+        return self.factory
+
+    @property
+    def destination(self) -> str:
+        """What a command talks to, as summaries name it: a URL, or `mock DIR`."""
+        return f"mock {self.mock}" if self.mock else self.server
+
+
+def default_config_file() -> Path:
+    """The settings file where none is named: `fioctl-rotate/config.toml` in the user's configuration folder."""
+    # Only those who need the default path pay for the import.
+    from platformdirs import user_config_path
+
+    return user_config_path("fioctl-rotate", appauthor=False) / "config.toml"
+
+
+def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: bool = False) -> Settings:
+    """Merge flags, environment (default: the process's) and file into Settings.
+
+    `offline` means that nothing will be asked of a server, so no token is needed. Raises UsageError for
+    contradictions, an unreadable file, an unknown key, an empty token variable; Refused for a token that would
+    travel over plain http.
+    """
+    environ = os.environ if environ is None else environ
+    path, explicit = _config_path(flags, environ)
+    # An offline command that knows its factory has nothing to look up in a default file.
+    wanted = explicit or flags.profile or not (offline and (flags.factory or environ.get("FIOCTL_FACTORY")))
+    values, profile = _profile(path, flags.profile, explicit=explicit) if wanted else ({}, None)
+    source = f"{path}" + (f" [profiles.{profile}]" if profile else "") if wanted else ""
+
+    sources: dict[str, str] = {}
+
+    def pick(key: str, flag: str | None, variable: str) -> str | None:
+        for value, origin in (
+            (flag, f"--{key}"),
+            (environ.get(variable), variable),
+            (values.get(key), source),
+        ):
+            if value:
+                sources[key] = origin
+                return str(value)
+        return None
+
+    factory = pick("factory", flags.factory, "FIOCTL_FACTORY")
+    mock, server = _place(flags, environ, values, source, sources)
+    token = pick("token", flags.token, "FIOCTL_TOKEN")
+    notes: tuple[str, ...] = ()
+    oauth = values.get("oauth")
+    if mock is not None:
+        if token is not None:
+            notes = (f"talking to the mock in {mock} ({sources['mock']}); the token is not used",)
+        token, oauth = None, None
+    elif not offline:
+        if flags.token is None and environ.get("FIOCTL_TOKEN") == "":
+            raise UsageError("FIOCTL_TOKEN is set but empty", hint="unset it, or put a token in it")
+        if flags.token == "":
+            raise UsageError("--token is empty", hint=LOGIN_HINT)
+        if token is None and oauth is None:
+            raise UsageError("no token and no mock: nothing to talk to", hint=LOGIN_HINT)
+        _check_server(server)
+    return Settings(
+        factory=factory,
+        token=token,
+        server=server,
+        mock=mock,
+        cacert=pick("cacert", None, "CACERT"),
+        token_header=environ.get("TOKEN_HEADER") or "OSF-TOKEN",
+        timeout=_timeout(environ.get("FIOCTL_ROTATE_TIMEOUT"), values.get("timeout")),
+        verbose=flags.verbose,
+        oauth=oauth,
+        config_file=path,
+        profile=profile,
+        sources=sources,
+        notes=notes,
+    )
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """The settings file's content, checked; {} where there is no file. Raises UsageError in words."""
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"cannot read settings file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"settings file {path} is not TOML: {error}") from error
+    profiles = values.pop("profiles", {})
+    _check_keys(values, str(path))
+    if not isinstance(profiles, dict):
+        raise UsageError(f"settings file {path}: `profiles` is not a table")
+    for name, profile in profiles.items():
+        if not isinstance(profile, dict):
+            raise UsageError(f"settings file {path}: `profiles.{name}` is not a table")
+        _check_keys(profile, f"{path}, profile {name}")
+    return {**values, "profiles": profiles}
+
+
+def _config_path(flags: Flags, environ: Mapping[str, str]) -> tuple[Path | None, bool]:
+    named = flags.config or environ.get("FIOCTL_ROTATE_CONFIG")
+    if named:
+        return Path(named), True
+    return None, False
+
+
+def _profile(path: Path | None, profile: str | None, *, explicit: bool) -> tuple[dict[str, Any], str | None]:
+    path = path or default_config_file()
+    if explicit and not path.exists():
+        raise UsageError(f"no settings file {path}")
+    values = load_file(path)
+    profiles = values.pop("profiles", {})
+    if profile is None:
+        return values, None
+    if profile not in profiles:
+        known = ", ".join(sorted(profiles)) or "none"
+        raise UsageError(f"no profile `{profile}` in {path}", hint=f"profiles there: {known}")
+    return profiles[profile], profile
+
+
+def _check_keys(values: Mapping[str, Any], where: str) -> None:
+    for key, value in values.items():
+        if key in _STRINGS:
+            if not isinstance(value, str):
+                raise UsageError(f"settings file {where}: `{key}` is not a string")
+        elif key == "timeout":
+            _timeout(None, value)
+        elif key == "oauth":
+            unknown = set(value) - set(_OAUTH) if isinstance(value, dict) else {"not a table"}
+            if unknown:
+                raise UsageError(f"settings file {where}: `oauth` has an unknown key: {sorted(unknown)[0]}")
+        else:
+            known = ", ".join((*_STRINGS, "timeout", "oauth", "profiles"))
+            raise UsageError(f"settings file {where}: unknown key `{key}`", hint=f"known keys: {known}")
+
+
+def _place(
+    flags: Flags,
+    environ: Mapping[str, str],
+    values: Mapping[str, Any],
+    source: str,
+    sources: dict[str, str],
+) -> tuple[Path | None, str]:
+    levels = (
+        (flags.mock, flags.server, "--mock", "--server"),
+        (
+            environ.get("FIOCTL_ROTATE_MOCK"),
+            environ.get("FIOCTL_ROTATE_SERVER"),
+            "FIOCTL_ROTATE_MOCK",
+            "FIOCTL_ROTATE_SERVER",
+        ),
+        (values.get("mock"), values.get("server"), source, source),
+    )
+    for mock, server, mock_source, server_source in levels:
+        if mock and server:
+            both = mock_source if mock_source == server_source else f"{mock_source} and {server_source}"
+            raise UsageError(
+                f"both a mock ({mock}) and a server ({server}) are given, by {both}", hint="give one of them"
+            )
+        if mock:
+            sources["mock"] = mock_source
+            return Path(mock), DEFAULT_SERVER
+        if server:
+            sources["server"] = server_source
+            return None, server.rstrip("/")
+    sources["server"] = "default"
+    return None, DEFAULT_SERVER
+
+
+def _check_server(server: str) -> None:
+    try:
+        parts = urlsplit(server)
+        host = parts.hostname
+        _ = parts.port
+    except ValueError as error:
+        raise UsageError(f"the server's URL {server} is not valid: {error}") from error
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise UsageError(f"the server's URL {server} is not of the form https://HOST[:PORT]")
+    if parts.username or parts.password:
+        raise UsageError("the server's URL must not carry a user or a password")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise Refused(
+            f"the token would travel unencrypted to {host}",
+            hint="use https://; http:// is taken for this machine alone",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (a name or an address) is this machine and nothing else."""
+    import ipaddress
+
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _timeout(variable: str | None, value: object) -> float:
+    text = variable if variable else value
+    if text is None:
+        return 30.0
+    try:
+        seconds = float(str(text))
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"the timeout `{text}` is not a number of seconds above 0")
+    return seconds
