@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 ROOT_YEARS = 20
 SIGNED_YEARS = 10
 
-_DIGITAL_SIGNATURE = x509.KeyUsage(
+DIGITAL_SIGNATURE = x509.KeyUsage(
     digital_signature=True,
     content_commitment=False,
     key_encipherment=False,
@@ -44,9 +44,7 @@ def years_later(moment: datetime.datetime, years: int) -> datetime.datetime:
         return moment.replace(year=moment.year + years, day=28)
 
 
-def make_root(
-    key: ec.EllipticCurvePrivateKey, factory: str, *, now: datetime.datetime
-) -> x509.Certificate:
+def make_root(key: ec.EllipticCurvePrivateKey, factory: str, *, now: datetime.datetime) -> x509.Certificate:
     """The self-signed root `CN=Factory-CA, OU=<factory>`, valid for 20 years from `now` (aware, UTC)."""
     subject = name("Factory-CA", factory)
     return (
@@ -92,7 +90,7 @@ def sign_tls_server(
     """A TLS server's certificate (EST server, gateway) for `names`, for 10 years."""
     return (
         _issued(subject, public_key, issuer, now, years_later(now, SIGNED_YEARS))
-        .add_extension(_DIGITAL_SIGNATURE, critical=True)
+        .add_extension(DIGITAL_SIGNATURE, critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
@@ -120,14 +118,14 @@ def sign_device(
         x509.BasicConstraints(ca=False, path_length=None), critical=True
     )
     if key_usage:
-        builder = builder.add_extension(_DIGITAL_SIGNATURE, critical=True)
+        builder = builder.add_extension(DIGITAL_SIGNATURE, critical=True)
     if extended_key_usage:
         builder = builder.add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
-    return builder.add_extension(
-        x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False
-    ).sign(issuer_key, hashes.SHA256())
+    return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False).sign(
+        issuer_key, hashes.SHA256()
+    )
 
 
 def pem(*certificates: x509.Certificate) -> str:
