@@ -1,0 +1,161 @@
+"""What an EST server answers: bytes in, bytes out (RFC 7030, RFC 8951).
+
+The rules are those of the EST server that FoundriesFactory devices meet (estserver: Service), so a device sees
+no difference.
+"""
+
+import base64
+import binascii
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from fioctl_rotate.errors import Error
+from fioctl_rotate.est.subject import copied_subject, raw_subject
+from fioctl_rotate.pki.certificates import DIGITAL_SIGNATURE, sign_device
+
+THREE_YEARS = datetime.timedelta(days=3 * 365)
+
+# What a CSR should look like: a key on P-256, signed with ecdsa-with-SHA256. CsrAttrs, RFC 7030 §4.5.2.
+_CSR_ATTRIBUTES = bytes.fromhex(
+    "3021"  # SEQUENCE of
+    "301506072a8648ce3d0201310a06082a8648ce3d030107"  # attribute ecPublicKey = prime256v1
+    "06082a8648ce3d040302"  # OID ecdsa-with-SHA256
+)
+
+
+class EstError(Error):
+    """A request that an EST server refuses, with the HTTP status that says so and one plain line."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Who signs: the Factory's roots, and the device CA with its key. Certificates live for `lifetime`."""
+
+    roots: Sequence[x509.Certificate]
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+    lifetime: datetime.timedelta = THREE_YEARS
+
+
+def cacerts(authority: Authority) -> bytes:
+    """The roots as base64 of a certs-only PKCS#7. RFC 7030 §4.1.3."""
+    return base64.b64encode(pkcs7.serialize_certificates(list(authority.roots), Encoding.DER))
+
+
+def csrattrs() -> bytes:
+    """What the CSR should hold, as base64 of CsrAttrs. RFC 7030 §4.5.2."""
+    return base64.b64encode(_CSR_ATTRIBUTES)
+
+
+def enroll(authority: Authority, body: bytes, *, now: datetime.datetime) -> x509.Certificate:
+    """Sign the CSR in `body` (base64 DER, line breaks allowed), whatever its subject. RFC 7030 §4.2.1.
+
+    `now` is aware, UTC. Raises EstError where the CSR is none, is not signed by its key, or asks for what a device
+    does not get.
+    """
+    return _sign(authority, _load_csr(body), now)
+
+
+def reenroll(
+    authority: Authority, body: bytes, client: x509.Certificate, *, now: datetime.datetime
+) -> x509.Certificate:
+    """Sign the CSR in `body` for the holder of `client`, whose subject and SAN it must repeat. RFC 7030 §4.2.2.
+
+    Raises EstError, as `enroll` and where either differs in as much as a byte.
+    """
+    csr = _load_csr(body)
+    if raw_subject(csr) != raw_subject(client):
+        raise EstError("the subject of the CSR is not the client certificate's, byte for byte")
+    if _alternative_names(csr.extensions) != _alternative_names(client.extensions):
+        raise EstError("the SubjectAltName of the CSR is not the client certificate's")
+    return _sign(authority, csr, now)
+
+
+def certificate_answer(certificate: x509.Certificate) -> bytes:
+    """The answer to an enrollment: base64 of a certs-only PKCS#7 with the new certificate alone.
+
+    fioconfig takes the first certificate, and the set in PKCS#7 is sorted: a CA beside it might come first.
+    """
+    return base64.b64encode(pkcs7.serialize_certificates([certificate], Encoding.DER))
+
+
+def _load_csr(body: bytes) -> x509.CertificateSigningRequest:
+    try:
+        der = base64.b64decode(body.translate(None, b"\r\n"), validate=True)
+    except binascii.Error as error:
+        raise EstError("the body is not base64") from error
+    try:
+        csr = x509.load_der_x509_csr(der)
+        # Everything below is parsed on access: whatever is broken comes to light here.
+        _ = csr.subject, csr.extensions, csr.public_key()
+        valid = csr.is_signature_valid
+    except x509.DuplicateExtension as error:
+        raise EstError("the CSR asks for an extension twice") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise EstError("the body is not a CSR in DER") from error
+    if not valid:
+        raise EstError("the signature of the CSR is wrong")
+    return csr
+
+
+def _sign(
+    authority: Authority, csr: x509.CertificateSigningRequest, now: datetime.datetime
+) -> x509.Certificate:
+    if csr.signature_algorithm_oid != authority.certificate.signature_algorithm_oid:
+        raise EstError("the CSR is signed with another algorithm than the CA's certificate")
+    public_key = csr.public_key()
+    if not isinstance(public_key, ec.EllipticCurvePublicKey):
+        raise EstError("the key of the CSR is not an EC key")
+    key_usage, extended_key_usage = _usages(csr.extensions)
+    if authority.certificate.not_valid_after_utc <= now:
+        raise EstError("the CA of this server has expired", 500)
+    try:
+        subject = copied_subject(csr)
+    except ValueError as error:
+        raise EstError(f"the CSR is refused: {error}") from error
+    return sign_device(
+        subject,
+        public_key,
+        authority.certificate,
+        authority.key,
+        now=now,
+        lifetime=authority.lifetime,
+        key_usage=key_usage,
+        extended_key_usage=extended_key_usage,
+    )
+
+
+def _usages(extensions: x509.Extensions) -> tuple[bool, bool]:
+    """Whether the CSR asks for KU and for EKU; other extensions are dropped, but a CA is refused aloud."""
+    key_usage = extended_key_usage = False
+    for extension in extensions:
+        value = extension.value
+        if isinstance(value, x509.KeyUsage):
+            if value != DIGITAL_SIGNATURE:
+                raise EstError("the CSR asks for another KeyUsage than digitalSignature alone")
+            key_usage = True
+        elif isinstance(value, x509.ExtendedKeyUsage):
+            if list(value) != [ExtendedKeyUsageOID.CLIENT_AUTH]:
+                raise EstError("the CSR asks for another ExtendedKeyUsage than clientAuth alone")
+            extended_key_usage = True
+        elif isinstance(value, x509.BasicConstraints) and value.ca:
+            raise EstError("the CSR asks for a CA certificate")
+    return key_usage, extended_key_usage
+
+
+def _alternative_names(extensions: x509.Extensions) -> bytes | None:
+    try:
+        return extensions.get_extension_for_class(x509.SubjectAlternativeName).value.public_bytes()
+    except x509.ExtensionNotFound:
+        return None

@@ -1,0 +1,59 @@
+"""The subject of a certificate or CSR as the bytes that were signed.
+
+EST compares subjects byte for byte (RFC 7030 §4.2.2), string types and order included, so no parsed and
+re-encoded form will do.
+"""
+
+from collections.abc import Iterator
+
+from cryptography import x509
+
+# The subject's place in TBSCertificate (behind version, serial, algorithm, issuer and validity; RFC 5280 §4.1)
+# and in CertificationRequestInfo (behind the version; RFC 2986 §4.1).
+_IN_CERTIFICATE = 5
+_IN_CSR = 1
+
+
+def raw_subject(signed: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
+    """The DER of the subject, exactly as it stands in `signed`.
+
+    A certificate without a version field (X.509 v1) is not understood: ValueError.
+    """
+    if isinstance(signed, x509.CertificateSigningRequest):
+        fields = list(_elements(signed.tbs_certrequest_bytes))
+        return fields[_IN_CSR]
+    fields = list(_elements(signed.tbs_certificate_bytes))
+    if fields[0][0] != 0xA0:
+        raise ValueError("an X.509 v1 certificate")
+    return fields[_IN_CERTIFICATE]
+
+
+def copied_subject(signed: x509.Certificate | x509.CertificateSigningRequest) -> x509.Name:
+    """The subject, fit to be put into another certificate or CSR.
+
+    Raises ValueError where it would not come out byte for byte the same.
+    """
+    subject = signed.subject
+    if subject.public_bytes() != raw_subject(signed):
+        raise ValueError("the subject cannot be copied byte for byte")
+    return subject
+
+
+def _elements(sequence: bytes) -> Iterator[bytes]:
+    """The elements, header included, of a DER SEQUENCE that the X.509 parser has already found valid."""
+    start, _ = _content(sequence, 0)
+    while start < len(sequence):
+        _, end = _content(sequence, start)
+        yield sequence[start:end]
+        start = end
+
+
+def _content(der: bytes, start: int) -> tuple[int, int]:
+    """Where the content of the element at `start` begins and ends."""
+    length = der[start + 1]
+    begin = start + 2
+    if length & 0x80:
+        size = length & 0x7F
+        length = int.from_bytes(der[begin : begin + size], "big")
+        begin += size
+    return begin, begin + length
