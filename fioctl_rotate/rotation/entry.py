@@ -126,8 +126,8 @@ def check_rotation_id(rotation_id: str) -> str:
         raise UsageError(
             f"rotation id `{rotation_id}` is not made of letters, digits, `_` and `-`, the first not a `-`"
         )
-    if len(rotation_id) > 64:
-        raise UsageError(f"rotation id `{rotation_id}` is longer than 64 characters")
+    if len(rotation_id) > 128:
+        raise UsageError(f"rotation id `{rotation_id}` is longer than 128 characters")
     _refuse_key_names(rotation_id, f"rotation id `{rotation_id}`")
     return rotation_id
 

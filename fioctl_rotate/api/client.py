@@ -1,0 +1,440 @@
+"""The operator API, as fioctl uses it: one async client with authentication, errors, retries and paging.
+
+Reading is retried on transport errors, 5xx and 429 (whose Retry-After is obeyed); writing never is, because only
+the caller knows whether it is safe to repeat.
+"""
+
+import datetime
+import email.utils
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+import stamina
+
+from fioctl_rotate import wire
+from fioctl_rotate.errors import Error, printable
+
+T = TypeVar("T")
+# A configuration request, as the model or as the body that was shown before it is sent.
+ConfigBody = wire.ConfigRequest | Mapping[str, object]
+
+PAGE = 1000  # the largest page that `GET /ota/devices/` gives
+ATTEMPTS = 4
+_EXTRACT = 160
+
+
+class ApiError(Error):
+    """The operator API answered with an error, or with something that is not an answer. `status` is HTTP's."""
+
+    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class Unreachable(Error):
+    """No answer came. `sent` is False where the request cannot have reached the server."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class FactoryApi:
+    """The operator API of one factory.
+
+    Args:
+        http: a client whose base URL is the server's and which carries the authentication.
+        factory: the factory's name.
+        server: what people call the other end: its URL, or `mock DIR`.
+        trace: is told each request in one line (method, URL, status); no header and no body.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        factory: str,
+        *,
+        server: str,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        self.factory = factory
+        self.server = server
+        self._http = http
+        self._trace = trace
+
+    # --- Certificates ---
+
+    async def certs(self) -> wire.Certs:
+        """The factory's certificates; all None where its PKI is not set up (206, or nulls)."""
+        return await self._get(self._in_factory("certs/"), wire.Certs, empty={206})
+
+    async def create_csrs(self, request: wire.CsrRequest) -> wire.Csrs:
+        """Have the backend make keys, and get their CSRs."""
+        return await self._send("POST", self._in_factory("certs/"), request, answer=wire.Csrs)
+
+    async def patch_certs(self, certs: wire.CertsPatch) -> None:
+        """Upload certificates."""
+        await self._send("PATCH", self._in_factory("certs/"), certs)
+
+    # --- Users and factories ---
+
+    async def factories(self) -> list[wire.Factory]:
+        """The factories that the token sees."""
+        return await self._get("/ota/factories/", list[wire.Factory])
+
+    async def users(self) -> list[wire.User]:
+        """The factory's users."""
+        return await self._get(self._in_factory("users/"), list[wire.User])
+
+    async def user(self, user_id: str = "self") -> wire.User:
+        """One user; `self` is the token's."""
+        return await self._get(self._in_factory(f"users/{_segment(user_id)}/"), wire.User)
+
+    # --- Configuration: of the fleet, of a group, of a device ---
+
+    async def factory_config(self, limit: int | None = None) -> list[wire.Config]:
+        """The fleet-wide configuration's log, newest first, at most `limit` entries."""
+        return await self._config_log(self._in_factory("config/"), {}, limit)
+
+    async def patch_factory_config(self, request: ConfigBody) -> None:
+        """Merge files into the fleet-wide configuration."""
+        await self._send("PATCH", self._in_factory("config/"), request)
+
+    async def delete_factory_config(self, file: str) -> None:
+        """Delete a file of the fleet-wide configuration."""
+        await self._send("DELETE", self._in_factory(f"config/{_segment(file)}/"))
+
+    async def group_config(self, group: str, limit: int | None = None) -> list[wire.Config]:
+        """A group's configuration log, newest first, at most `limit` entries."""
+        return await self._config_log(self._in_group(group, "config/"), {}, limit)
+
+    async def patch_group_config(self, group: str, request: ConfigBody) -> None:
+        """Merge files into a group's configuration."""
+        await self._send("PATCH", self._in_group(group, "config/"), request)
+
+    async def delete_group_config(self, group: str, file: str) -> None:
+        """Delete a file of a group's configuration."""
+        await self._send("DELETE", self._in_group(group, f"config/{_segment(file)}/"))
+
+    async def device_config(self, uuid: str, limit: int | None = None) -> list[wire.Config]:
+        """A device's own configuration log, newest first, at most `limit` entries."""
+        return await self._config_log(_of_device(uuid, "config/"), self._by_uuid(), limit)
+
+    async def patch_device_config(self, uuid: str, request: ConfigBody) -> None:
+        """Merge files into a device's own configuration."""
+        await self._send("PATCH", _of_device(uuid, "config/"), request, params=self._by_uuid())
+
+    async def delete_device_config(self, uuid: str, file: str) -> None:
+        """Delete a file of a device's own configuration."""
+        await self._send("DELETE", _of_device(uuid, f"config/{_segment(file)}/"), params=self._by_uuid())
+
+    # --- Groups ---
+
+    async def groups(self) -> list[wire.DeviceGroup]:
+        """The factory's device groups."""
+        return (await self._get(self._in_factory("device-groups/"), wire.DeviceGroupList)).groups
+
+    async def create_group(self, name: str, description: str | None = None) -> wire.DeviceGroup:
+        """Make a device group."""
+        body = {"name": name} | ({} if description is None else {"description": description})
+        return await self._send("POST", self._in_factory("device-groups/"), body, answer=wire.DeviceGroup)
+
+    async def update_group(
+        self, name: str, *, new_name: str | None = None, description: str | None = None
+    ) -> None:
+        """Rename a device group, or describe it anew."""
+        body = {"name": new_name, "description": description}
+        await self._send(
+            "PATCH",
+            self._in_group(name, ""),
+            {key: value for key, value in body.items() if value is not None},
+        )
+
+    async def delete_group(self, name: str) -> None:
+        """Delete a device group that has no devices."""
+        await self._send("DELETE", self._in_group(name, ""))
+
+    # --- Devices ---
+
+    async def device(self, name: str, *, by_uuid: bool = False) -> wire.Device:
+        """One device, by name or by uuid, with its public key and active configuration."""
+        params = self._by_uuid() if by_uuid else {"factory": self.factory}
+        return await self._get(_of_device(name, ""), wire.Device, params)
+
+    async def device_pages(
+        self,
+        *,
+        group: str | None = None,
+        sortby: str | None = None,
+        limit: int = PAGE,
+        filters: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[wire.DeviceList]:
+        """Pages of devices, by `sortby`: `[-]name`, `[-]last_seen`.
+
+        `limit` is the size of a page, one of 10 20 30 40 50 100 200 500 1000.
+        """
+        params = {"factory": self.factory, **(filters or {}), "limit": str(limit)}
+        if group is not None:
+            params["group"] = group
+        if sortby is not None:
+            params["sortby"] = sortby
+        async for page in self._pages("/ota/devices/", params, wire.DeviceList):
+            yield page
+
+    async def devices(self, group: str | None = None) -> list[wire.Device]:
+        """All devices, by name, as the list shows them (without public key)."""
+        pages = self.device_pages(group=group, sortby="name")
+        return [device async for page in pages for device in page.devices]
+
+    async def device_count(self, group: str | None = None) -> int:
+        """How many devices there are, from one small page."""
+        async for page in self.device_pages(group=group, limit=10):
+            return page.total
+        return 0
+
+    async def register_device(
+        self, client_pem: str, *, name: str | None = None, group: str | None = None
+    ) -> wire.Device:
+        """Register the device that has the client certificate `client_pem`."""
+        body = {"client.pem": client_pem, "name": name, "group": group}
+        return await self._send(
+            "PUT",
+            "/ota/devices/",
+            {key: value for key, value in body.items() if value is not None},
+            params={"factory": self.factory},
+            answer=wire.Device,
+        )
+
+    async def move_device(self, uuid: str, group: str) -> None:
+        """Put a device into a group, or with "" into none."""
+        await self._send("PATCH", _of_device(uuid, ""), {"group": group}, params=self._by_uuid())
+
+    async def device_updates(self, uuid: str) -> list[wire.Update]:
+        """The last updates of a device, rotations among them, newest first."""
+        pages = self._pages(_of_device(uuid, "updates/"), self._by_uuid(), wire.UpdateList)
+        return [update async for page in pages for update in page.updates]
+
+    async def device_events(self, uuid: str, correlation_id: str) -> list[wire.Event]:
+        """The events of one update of a device, in the order the API gives them."""
+        path = _of_device(uuid, f"updates/{_segment(correlation_id)}/")
+        return await self._get(path, list[wire.Event], self._by_uuid())
+
+    # --- Underneath ---
+
+    def _in_factory(self, path: str) -> str:
+        return f"/ota/factories/{_segment(self.factory)}/{path}"
+
+    def _in_group(self, group: str, path: str) -> str:
+        return self._in_factory(f"device-groups/{_segment(group)}/{path}")
+
+    def _by_uuid(self) -> dict[str, str]:
+        return {"factory": self.factory, "by-uuid": "1"}
+
+    async def _config_log(self, path: str, params: dict[str, str], limit: int | None) -> list[wire.Config]:
+        log: list[wire.Config] = []
+        async for page in self._pages(path, params, wire.ConfigList):
+            log.extend(page.config)
+            if limit is not None and len(log) >= limit:
+                break
+        return log[:limit]
+
+    async def _pages(self, path: str, params: Mapping[str, str], kind: type[T]) -> AsyncIterator[T]:
+        url, query = path, params
+        seen = set()
+        while True:
+            page = await self._get(url, kind, query)
+            yield page
+            following: str | None = page.next  # type: ignore[attr-defined]  # every page has it
+            if not following:
+                return
+            self._check_same_origin(following)
+            if following in seen:
+                raise Error(f"the answer of {self.server} names a page twice: {following}")
+            seen.add(following)
+            # An absolute URL carries its own query.
+            url, query = following, {}
+
+    def _check_same_origin(self, url: str) -> None:
+        # The token goes along with every request: a page elsewhere would get it.
+        if _origin(url) != _origin(str(self._http.base_url)):
+            host = urlsplit(url).netloc
+            raise Error(f"the answer of {self.server} sends us to another server, {host}; not followed")
+
+    async def _get(
+        self,
+        path: str,
+        kind: type[T],
+        params: Mapping[str, str] | None = None,
+        *,
+        empty: set[int] | None = None,
+    ) -> T:
+        async for attempt in stamina.retry_context(
+            on=_retry_after, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0
+        ):
+            with attempt:
+                response = await self._request("GET", path, params=params)
+                if response.status_code in (empty or ()):
+                    return kind()
+                self._raise_for(response)
+        return self._decode(response, kind)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        answer: type[T] | None = None,
+    ) -> T:
+        content = None if body is None else msgspec.json.encode(body)
+        response = await self._request(method, path, params=params, content=content)
+        self._raise_for(response)
+        # A write's answer is read only where it says something: fioctl ignores it too.
+        return None if answer is None else self._decode(response, answer)  # type: ignore[return-value]
+
+    async def _request(
+        self, method: str, path: str, *, params: Mapping[str, str] | None, content: bytes | None = None
+    ) -> httpx.Response:
+        headers = {"Content-Type": "application/json"} if content is not None else {}
+        request = self._http.build_request(
+            method, path, params=params or None, content=content, headers=headers
+        )
+        try:
+            response = await self._http.send(request)
+        except httpx.InvalidURL as error:
+            raise Error(f"{path} is not a URL: {error}") from error
+        except httpx.TransportError as error:
+            sent = not isinstance(
+                error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
+            )
+            self._tell(f"{method} {request.url}: {type(error).__name__}")
+            raise Unreachable(f"{self.server} {_why(error)}", sent=sent) from error
+        self._tell(f"{method} {request.url}: {response.status_code}")
+        return response
+
+    def _tell(self, line: str) -> None:
+        if self._trace:
+            self._trace(printable(line))
+
+    def _raise_for(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if status in (200, 201, 202, 204):
+            return
+        what = f"{response.request.method} {response.request.url.path}"
+        if response.is_redirect:
+            target = response.headers.get("location", "elsewhere")
+            raise ApiError(
+                f"{self.server} redirects {what} to {target}; not followed, because the token would go along",
+                status=status,
+            )
+        hints = {
+            401: "the token is wrong or has expired; see FIOCTL_TOKEN, or `fioctl-rotate login`",
+            403: "the token may not do this; its user or its scopes lack the right",
+            429: "the server is busy; try again later",
+        }
+        raise _Answered(
+            f"{self.server} answered {status} to {what}{_words(response)}",
+            status=status,
+            hint=hints.get(status),
+            retry_after=_seconds(response.headers.get("retry-after")),
+        )
+
+    def _decode(self, response: httpx.Response, kind: type[T]) -> T:
+        what = f"{response.request.method} {response.request.url.path}"
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except msgspec.ValidationError as error:
+            raise ApiError(
+                f"the answer of {self.server} to {what} is not understood: {error}",
+                status=response.status_code,
+            ) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ApiError(
+                f"the answer of {self.server} to {what} is not JSON: {_extract(response)}",
+                status=response.status_code,
+                hint="is this the address of the operator API?",
+            ) from error
+
+
+class _Answered(ApiError):
+    """An error status, with the server's wish of when to come back, in seconds."""
+
+    def __init__(self, message: str, *, status: int, hint: str | None, retry_after: float | None) -> None:
+        super().__init__(message, status=status, hint=hint)
+        self.retry_after = retry_after
+
+
+def _retry_after(error: Exception) -> bool | float:
+    """stamina's question: shall this be tried again, and if so after how many seconds?"""
+    if isinstance(error, _Answered):
+        if error.status == 429 or error.status >= 500:
+            return True if error.retry_after is None else min(error.retry_after, 120.0)
+        return False
+    return isinstance(error, Unreachable)
+
+
+def _seconds(value: str | None) -> float | None:
+    """Retry-After in seconds, from either of its forms (RFC 9110 §10.2.3)."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        when = email.utils.parsedate_to_datetime(value)
+        return max(0.0, (when - datetime.datetime.now(datetime.UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _segment(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _of_device(name: str, path: str) -> str:
+    return f"/ota/devices/{_segment(name)}/{path}"
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _words(response: httpx.Response) -> str:
+    """What the body says went wrong: its message and errors where it is JSON, else a short extract."""
+    try:
+        body: Any = json.loads(response.content)
+    except ValueError:
+        text = _extract(response)
+        return f": {text}" if text else ""
+    if not isinstance(body, dict):
+        return f": {_extract(response)}"
+    message = body.get("msg") or body.get("message")
+    errors = body.get("errors")
+    parts = [str(message)] if message else []
+    if isinstance(errors, dict):
+        parts += [f"{field}: {text}" for field, text in errors.items()]
+    elif isinstance(errors, list):
+        parts += [str(text) for text in errors]
+    return f": {'; '.join(parts)}" if parts else f": {_extract(response)}"
+
+
+def _extract(response: httpx.Response) -> str:
+    text = " ".join(response.text.split())
+    if not text:
+        return "an empty body"
+    return printable(text if len(text) <= _EXTRACT else text[:_EXTRACT] + "…")
+
+
+def _why(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "did not answer in time"
+    if isinstance(error, httpx.ReadError) and not str(error):
+        return "closed the connection (a server that refuses a client certificate does so)"
+    if isinstance(error, httpx.ConnectError):
+        return f"cannot be reached: {error}"
+    return f"broke off: {error or type(error).__name__}"
