@@ -1,0 +1,163 @@
+"""How far a device came in one rotation, told from the events it posted, and from nothing else.
+
+What the events can and cannot prove (fioconfig: stateHandler.execute): a device posts them one after the
+other, so their order of arrival is the truth, and their times, by the device's clock, are for people to read.
+An attempt begins with CertRotationStarted and ends at its first failed step; a later attempt does the remaining
+steps alone. So inside one attempt steps only go up, and a failure is believed only above the highest step that
+succeeded in it: one below it arrived late. CertRotationCompleted proves nothing and is not looked at. Events
+that are posted again are dropped: by id where there is one, else by being the same in every part.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from fioctl_rotate.wire import Event
+
+STARTED = "CertRotationStarted"
+STEPS = (
+    "Generate new certificate",
+    "Lock device configuration on server",
+    "Update local configuration with new key",
+    "Update device specific configuration on server with new key",
+    "Finalize aktualizr configuration",
+)
+LAST = len(STEPS)
+_NUMBER = {name: number for number, name in enumerate(STEPS, 1)}
+
+
+class Phase(StrEnum):
+    """How far the events say that a device came."""
+
+    NONE = "none"
+    RUNNING = "running"
+    FAILING = "failing"
+    FINALIZED = "finalized"
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One step's outcome: `step` 1 to 5, or 0 where an attempt began. `time` is by the device's clock.
+
+    `seconds` is how long the step took: the time since the same attempt's event before it, None where the clock
+    went back or a time is missing. `words` are the device's own, of a failed step.
+    """
+
+    attempt: int
+    step: int
+    success: bool
+    time: datetime | None
+    words: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the events of one device and one rotation come to.
+
+    `step` is 1 to 5: the one under way, the failed one, or the last. `since` is the device's clock. `finalized`
+    says whether the Finalize step ever succeeded, which a newer attempt may have left behind.
+    """
+
+    phase: Phase = Phase.NONE
+    step: int = 0
+    attempts: int = 0
+    since: datetime | None = None
+    words: str | None = None
+    finalized: bool = False
+    events: tuple[StepEvent, ...] = ()
+
+    @property
+    def started(self) -> datetime | None:
+        """The first time that the device gave, by its clock."""
+        return next((event.time for event in self.events if event.time), None)
+
+
+@dataclass
+class _Attempt:
+    succeeded: dict[int, datetime | None] = field(default_factory=dict)
+    failed: list[StepEvent] = field(default_factory=list)
+
+    @property
+    def reached(self) -> int:
+        return max(self.succeeded, default=0)
+
+    @property
+    def failure(self) -> StepEvent | None:
+        return next((event for event in reversed(self.failed) if event.step > self.reached), None)
+
+
+def told_by(events: Iterable[Event]) -> Progress:
+    """Fold the events of one device and one rotation, in their order of arrival, into its progress."""
+    attempts: list[_Attempt] = []
+    history = _history(events)
+    for event in history:
+        if event.step == 0 or not attempts:
+            attempts.append(_Attempt())
+        if event.step and event.success:
+            attempts[-1].succeeded[event.step] = event.time
+        elif event.step:
+            attempts[-1].failed.append(event)
+    if not attempts:
+        return Progress()
+
+    newest = attempts[-1]
+    finals = [attempt.succeeded[LAST] for attempt in attempts if LAST in attempt.succeeded]
+    phase, since, words = Phase.RUNNING, history[-1].time, None
+    # An attempt that has not told of a step yet goes on where the ones before it came to.
+    step = min(newest.reached or max(attempt.reached for attempt in attempts), LAST - 1) + 1
+    if (failure := newest.failure) is not None:
+        phase, step, since, words = Phase.FAILING, failure.step, failure.time, failure.words
+    elif finals and newest.reached in (0, LAST):
+        phase, step, since = Phase.FINALIZED, LAST, finals[-1]
+    return Progress(phase, step, history[-1].attempt, since, words, bool(finals), tuple(history))
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """An RFC 3339 time, aware; a naive one is UTC, as the API means it; None where it is missing or is none."""
+    if not text:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _history(events: Iterable[Event]) -> list[StepEvent]:
+    """The events that tell something, each once, numbered by attempt, in their order of arrival."""
+    seen: set[object] = set()
+    history: list[StepEvent] = []
+    attempt = 0
+    for event in events:
+        kind = event.event_type.id
+        step = 0 if kind == STARTED else _NUMBER.get(kind)
+        identity = event.id or (kind, event.device_time, event.event.success, event.event.details or None)
+        if step is None or identity in seen:
+            continue
+        seen.add(identity)
+        # A first event that is no CertRotationStarted means that this one was lost.
+        attempt += 1 if step == 0 or not attempt else 0
+        details = event.event.details or None
+        success = event.event.success if event.event.success is not None else details is None
+        time = parse_time(event.device_time)
+        history.append(
+            StepEvent(
+                attempt=attempt,
+                step=step,
+                success=success or step == 0,
+                time=time,
+                words=None if success or step == 0 else details or "the device gave no reason",
+                seconds=_elapsed(history, attempt, time) if step else None,
+            )
+        )
+    return history
+
+
+def _elapsed(history: list[StepEvent], attempt: int, time: datetime | None) -> float | None:
+    before = history[-1] if history else None
+    if before is None or before.attempt != attempt or before.time is None or time is None:
+        return None
+    seconds = (time - before.time).total_seconds()
+    return seconds if seconds >= 0 else None
