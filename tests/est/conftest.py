@@ -122,7 +122,7 @@ def est(pki: Pki) -> Est:
 def est_with(pki: Pki) -> Callable[..., Est]:
     """An EST app with other options, or another authority."""
 
-    def make(authority: Authority | None | str = "usual", **options: Any) -> Est:
+    def make(authority: Authority | str | None = "usual", **options: Any) -> Est:
         return Est(pki.authority() if isinstance(authority, str) else authority, **options)
 
     return make
