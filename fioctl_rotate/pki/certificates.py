@@ -68,9 +68,9 @@ def sign_device_ca(
     *,
     now: datetime.datetime,
 ) -> x509.Certificate:
-    """A device CA (online-ca, local-ca): CA:TRUE with path length 0, for 10 years."""
+    """A device CA (online-ca, local-ca): CA:TRUE with path length 0, for 10 years but never past its root."""
     return (
-        _issued(subject, public_key, issuer, now, years_later(now, SIGNED_YEARS))
+        _issued(subject, public_key, issuer, now, _signed_until(issuer, now))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_cert_sign(crl_sign=False), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
@@ -87,9 +87,9 @@ def sign_tls_server(
     *,
     now: datetime.datetime,
 ) -> x509.Certificate:
-    """A TLS server's certificate (EST server, gateway) for `names`, for 10 years."""
+    """A TLS server's certificate (EST server, gateway) for `names`, for 10 years but never past its root."""
     return (
-        _issued(subject, public_key, issuer, now, years_later(now, SIGNED_YEARS))
+        _issued(subject, public_key, issuer, now, _signed_until(issuer, now))
         .add_extension(DIGITAL_SIGNATURE, critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -135,6 +135,20 @@ def pem(*certificates: x509.Certificate) -> str:
     return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
 
 
+def usages(usage: x509.KeyUsage) -> set[str]:
+    """What a KeyUsage says, in RFC 5280's words."""
+    bits = {
+        "digitalSignature": usage.digital_signature,
+        "nonRepudiation": usage.content_commitment,
+        "keyEncipherment": usage.key_encipherment,
+        "dataEncipherment": usage.data_encipherment,
+        "keyAgreement": usage.key_agreement,
+        "keyCertSign": usage.key_cert_sign,
+        "cRLSign": usage.crl_sign,
+    }
+    return {name for name, there in bits.items() if there}
+
+
 def _cert_sign(*, crl_sign: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=False,
@@ -147,6 +161,10 @@ def _cert_sign(*, crl_sign: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _signed_until(issuer: x509.Certificate, now: datetime.datetime) -> datetime.datetime:
+    return min(years_later(now, SIGNED_YEARS), issuer.not_valid_after_utc)
 
 
 def _builder(

@@ -1,0 +1,190 @@
+"""The PKI directory: the root's key and certificate, and what the root has signed, as fioctl keeps them.
+
+`factory_ca.key/.pem`, `local-ca.key/.pem`, `online-crt`, `tls-crt`, all mode 0400. Nothing is ever overwritten: what
+a new file replaces is kept beside it as `NAME.bak`. The root's key may be in a PKCS#11 token instead.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fioctl_rotate.errors import Error, Refused
+from fioctl_rotate.pki import certificates, checks, keys
+from fioctl_rotate.pki.hsm import Token, TokenKeyStore
+from fioctl_rotate.pki.pem import load_certificate
+from fioctl_rotate.pki.policy import organizational_units, require
+from fioctl_rotate.pki.stores import AskPassphrase, FileKeyStore, KeyStore, read, read_if_there, write_new
+
+ROOT_KEY = "factory_ca.key"
+ROOT_CERTIFICATE = "factory_ca.pem"
+LOCAL_CA = "local-ca.pem"
+ONLINE_CA = "online-crt"
+GATEWAY_TLS = "tls-crt"
+EST_TLS = "est-tls.pem"
+
+
+@dataclass(frozen=True)
+class Root:
+    """A root that can sign: its certificate, its key, and the factory in its OU."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+    factory: str
+
+
+class PkiDirectory:
+    """A PKI directory at `path`, with the root's key in it or in `token`.
+
+    `ask_passphrase` is called for a key file that is encrypted. Methods raise Error where a file is missing or
+    unreadable, Refused where what is in it breaks a rule; both name the file.
+    """
+
+    def __init__(
+        self, path: Path, *, ask_passphrase: AskPassphrase | None = None, token: Token | None = None
+    ) -> None:
+        self.path = path
+        self._ask_passphrase = ask_passphrase
+        self.root_key: KeyStore = TokenKeyStore(token) if token else self.key_file(ROOT_KEY)
+
+    # --- The root ---
+
+    def root_certificate(self, factory: str | None = None, *, now: datetime.datetime) -> x509.Certificate:
+        """`factory_ca.pem`, found to be a root (of `factory`, where given) that is valid at `now`."""
+        self.check_there()
+        return self._judged_root(read(self.path / ROOT_CERTIFICATE, "the root's certificate"), factory, now)
+
+    def root(self, factory: str | None = None, *, now: datetime.datetime) -> Root:
+        """The root with its key, the two found to belong together."""
+        certificate = self.root_certificate(factory, now=now)
+        key = self.root_key.load()
+        if key is None:
+            raise Error(
+                f"{self.root_key.name} is missing: the root's private key",
+                hint="a key in an HSM is named by --hsm-module and --hsm-token-label",
+            )
+        self._require_pair(certificate, key)
+        (unit,) = organizational_units(certificate.subject)
+        return Root(certificate, key, unit)
+
+    def root_as_far_as_made(self, factory: str, *, now: datetime.datetime) -> x509.Certificate | None:
+        """The root's certificate, or None where there is none yet; whatever is there is found to fit together.
+
+        Raises Error where there is a certificate without its key, which no ceremony can go on from.
+        """
+        key = self.root_key.load()
+        pem = read_if_there(self.path / ROOT_CERTIFICATE)
+        if pem is None:
+            return None
+        certificate = self._judged_root(pem, factory, now)
+        if key is None:
+            raise Error(
+                f"{self.path / ROOT_CERTIFICATE} is there, and its key is not: {self.root_key.name} is missing",
+                hint="a key in an HSM is named by --hsm-module and --hsm-token-label",
+            )
+        self._require_pair(certificate, key)
+        return certificate
+
+    def make_root(self, factory: str, *, now: datetime.datetime) -> Root:
+        """The root of `factory`: what is there is taken, what is missing is made, the key first."""
+        certificate = self.root_as_far_as_made(factory, now=now)
+        key = self.root_key.load() or self.root_key.create()
+        if certificate is None:
+            certificate = certificates.make_root(key, factory, now=now)
+            self.write(ROOT_CERTIFICATE, certificate)
+        return Root(certificate, key, factory)
+
+    def _judged_root(self, pem: bytes, factory: str | None, now: datetime.datetime) -> x509.Certificate:
+        where = str(self.path / ROOT_CERTIFICATE)
+        certificate = load_certificate(pem, where)
+        require(where, checks.root_violations(certificate, factory, now=now))
+        return certificate
+
+    def _require_pair(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        if not keys.same_key(certificate.public_key(), key.public_key()):
+            raise Refused(f"{self.path / ROOT_CERTIFICATE} is not the certificate of {self.root_key.name}")
+
+    # --- What the root signs ---
+
+    def key_file(self, name: str) -> FileKeyStore:
+        """The key in a file of the directory."""
+        return FileKeyStore(self.path / name, self._ask_passphrase)
+
+    def certificate(self, name: str) -> x509.Certificate | None:
+        """The certificate in the file `name`, or None where there is none."""
+        pem = read_if_there(self.path / name)
+        return None if pem is None else load_certificate(pem, str(self.path / name))
+
+    def write(self, name: str, certificate: x509.Certificate) -> None:
+        """Write a certificate to a new file, mode 0400."""
+        write_new(self.path / name, certificates.pem(certificate).encode())
+
+    def set_aside(self, name: str) -> Path:
+        """Rename a file to `NAME.bak`, or `NAME.bak.2` and so on where that is taken; returns the new path."""
+        old = self.path / name
+        number = 1
+        while True:
+            kept = self.path / (f"{name}.bak" if number == 1 else f"{name}.bak.{number}")
+            try:
+                # A link fails where the name is taken, which a rename would not.
+                kept.hardlink_to(old)
+            except FileExistsError:
+                number += 1
+                continue
+            old.unlink()
+            return kept
+
+    # --- The directory itself ---
+
+    def check_there(self) -> None:
+        """Raise Error where the path is no directory."""
+        if not self.path.is_dir():
+            what = "not a directory" if self.path.exists() else "no such directory"
+            raise Error(f"{self.path}: {what}", hint="the PKI directory is what `keys ca create DIR` made")
+
+    def make(self) -> None:
+        """Make the directory, mode 0700, where there is none. Raises Error where that cannot be."""
+        try:
+            self.path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise Error(f"{self.path} cannot be made: {error.strerror or error}") from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other ceremonies out of the directory while the block runs; clear away what a killed one left.
+
+        A write that was cut off leaves a temporary file beside its target, of a key perhaps: under the lock
+        nobody is writing, so whatever has such a name goes.
+        """
+        self.check_there()
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Error(f"{self.path} is in use by another command; try again when it is done") from error
+            for name in (ROOT_KEY, ROOT_CERTIFICATE, "*.key", "*.pem", ONLINE_CA, GATEWAY_TLS):
+                for leftover in self.path.glob(f".{name}.????????"):
+                    leftover.unlink()
+            yield
+        finally:
+            os.close(fd)
+
+    def loose_modes(self) -> list[str]:
+        """What others on this machine can read or change, a line each: the directory, and every private key."""
+        found = []
+        mode = stat.S_IMODE(self.path.stat().st_mode)
+        if mode & 0o077:
+            found.append(f"{self.path} is open to others (mode {mode:04o}); `chmod 700` closes it")
+        for path in sorted(self.path.glob("*.key")):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & 0o077:
+                found.append(f"{path} can be read by others (mode {mode:04o}); `chmod 400` closes it")
+        return found

@@ -1,0 +1,85 @@
+"""Where a private key lives: the small interface of a key store, and the store that is a file."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fioctl_rotate import files
+from fioctl_rotate.errors import Error
+from fioctl_rotate.pki import keys
+
+AskPassphrase = Callable[[str], bytes | None]
+"""Called with what the key is called, only where it is encrypted; None where nobody can tell the passphrase."""
+
+
+class KeyStore(Protocol):
+    """A place that holds one private key. `name` is what messages call it."""
+
+    @property
+    def name(self) -> str:
+        """What messages call the key."""
+
+    def load(self) -> ec.EllipticCurvePrivateKey | None:
+        """The key, or None where there is none. Raises Error where there is one that cannot be used."""
+
+    def create(self) -> ec.EllipticCurvePrivateKey:
+        """Make the key; the next `load` returns it, whatever happens after. Raises Error where there is one."""
+
+
+class FileKeyStore:
+    """A key in a PEM file: SEC1 as fioctl writes it, mode 0400; PKCS#8 and encrypted ones are read too."""
+
+    def __init__(self, path: Path, ask_passphrase: AskPassphrase | None = None) -> None:
+        self.path = path
+        self._ask = ask_passphrase
+
+    @property
+    def name(self) -> str:
+        """The file's path."""
+        return str(self.path)
+
+    def load(self) -> ec.EllipticCurvePrivateKey | None:
+        """The file's key, or None where there is no file. Raises Error where it cannot be read or used."""
+        pem = read_if_there(self.path)
+        if pem is None:
+            return None
+        ask = self._ask
+        return keys.load_private_key(
+            pem, name=self.name, passphrase=(lambda: ask(self.name)) if ask is not None else None
+        )
+
+    def create(self) -> ec.EllipticCurvePrivateKey:
+        """Make a key and write it. Raises Error where the file is there already or cannot be written."""
+        key = keys.generate_key()
+        write_new(self.path, keys.private_key_pem(key))
+        return key
+
+
+def read_if_there(path: Path) -> bytes | None:
+    """What is in the file, or None where there is none. Raises Error where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Error(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read(path: Path, what: str) -> bytes:
+    """What is in the file; `what` it should be is told where it is missing. Raises Error."""
+    data = read_if_there(path)
+    if data is None:
+        raise Error(f"{path} is missing: {what}")
+    return data
+
+
+def write_new(path: Path, data: bytes, mode: int = 0o400) -> None:
+    """Create the file with `mode`. Raises Error where there is one already, which stays as it is."""
+    try:
+        files.create_exclusive(path, data, mode)
+    except FileExistsError as error:
+        raise Error(f"{path} exists already, and is never overwritten") from error
+    except OSError as error:
+        raise Error(f"{path} cannot be written: {error.strerror or error}") from error
