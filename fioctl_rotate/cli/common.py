@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from fioctl_rotate.api.client import FactoryApi
+
 T = TypeVar("T")
 
-CONNECTION_PANEL = "Connection"
-
-_CONNECTION_OPTIONS: dict[str, tuple[Any, Any]] = {
+CONNECTION_OPTIONS: dict[str, tuple[Any, Any]] = {
     "factory": (
         Annotated[
             str | None,
@@ -87,24 +87,40 @@ _CONNECTION_OPTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the connection options; it receives them as one `Flags` in its parameter `flags`."""
-    own = inspect.signature(command, eval_str=True)
-    parameters = [p for name, p in own.parameters.items() if name != "flags"]
-    for name, (annotation, default) in _CONNECTION_OPTIONS.items():
-        parameters.append(
+Options = dict[str, tuple[Any, Any]]
+Command = Callable[..., None]
+
+
+def spread(parameter: str, kind: Callable[..., Any], options: Options) -> Callable[[Command], Command]:
+    """A decorator that gives a command the `options`; it receives them in `parameter`, as one `kind`.
+
+    `options` maps `kind`'s field names to the option's annotation and its default
+    (`inspect.Parameter.empty` where it must be given).
+    """
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True)
+        kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()]
+        added = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        )
+            for name, (annotation, default) in options.items()
+        ]
 
-    @functools.wraps(command)
-    def wrapper(**arguments: Any) -> None:
-        flags = Flags(**{name: arguments.pop(name) for name in _CONNECTION_OPTIONS})
-        command(flags=flags, **arguments)
+        @functools.wraps(command)
+        def wrapper(**arguments: Any) -> None:
+            value = kind(**{name: arguments.pop(name) for name in options})
+            command(**{parameter: value}, **arguments)
 
-    ordered = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
-    wrapper.__signature__ = own.replace(parameters=ordered)  # type: ignore[attr-defined]  # inspect reads it
-    wrapper.__annotations__ = {p.name: p.annotation for p in ordered}
-    return wrapper
+        parameters = [p for p in kept if p.name != parameter] + added
+        wrapper.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # inspect reads it
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapper
+
+    return decorate
+
+
+connected = spread("flags", Flags, CONNECTION_OPTIONS)
+"""Gives a command the connection options; it receives them as one `Flags` in its parameter `flags`."""
 
 
 def settings_of(flags: Flags, *, offline: bool = False) -> Settings:
@@ -153,6 +169,17 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     import asyncio
 
     return asyncio.run(work)
+
+
+def with_api(settings: Settings, work: "Callable[[FactoryApi], Coroutine[Any, Any, T]]") -> T:
+    """Open the operator API that `settings` name, and run `work` with it."""
+    from fioctl_rotate.ops.connect import open_api
+
+    async def connected_work() -> T:
+        async with open_api(settings, trace=note if settings.verbose else None) as api:
+            return await work(api)
+
+    return run(connected_work())
 
 
 def emit(text: str) -> None:

@@ -46,17 +46,6 @@ class Entry:
             f"ROTATIONID={self.rotation_id}\n"
         )
 
-    def slot_warnings(self) -> list[str]:
-        """What to warn about: ids that a device does not turn into the byte they seem to say.
-
-        fioconfig turns an id into bytes digit by digit, so only `01` to `09` mean one byte of that value.
-        """
-        return [
-            f"slot id {slot}: a device reads it as the two bytes 0x0{slot[0]} 0x0{slot[1]}; 01 to 09 mean one byte"
-            for slot in (*self.pkey_ids, *self.cert_ids)
-            if slot[0] != "0"
-        ]
-
 
 def est_url(server_name: str, port: int = DEFAULT_PORT, resource: str = DEFAULT_RESOURCE) -> str:
     """The value of ESTSERVER. A name in Unicode goes out in its ASCII form (IDNA 2008, see `ascii_host`).
@@ -157,6 +146,18 @@ def make_entry(
         cert_ids=check_slots(cert_ids, "--hsm-cert-ids"),
         rotation_id=check_rotation_id(rotation_id),
     )
+
+
+def slot_warnings(slots: str) -> list[str]:
+    """What to warn about in a list of slot ids: those that a device does not turn into the byte they seem to say.
+
+    fioconfig turns an id into bytes digit by digit, so only `01` to `09` mean one byte of that value.
+    """
+    return [
+        f"slot id {slot}: a device reads it as the two bytes 0x0{slot[0]} 0x0{slot[1]}; only 01 to 09 mean one byte"
+        for slot in slots.split(",")
+        if not slot.startswith("0")
+    ]
 
 
 def parse_value(value: str) -> dict[str, str]:

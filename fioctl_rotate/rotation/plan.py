@@ -221,7 +221,7 @@ def to_file(plan: Plan) -> dict[str, Any]:
 
     `current.digest` is over the target's present entry; `plan.digest` over all the rest of the file.
     """
-    document = _without_nulls(plan.document())
+    document = without_nulls(plan.document())
     document["current"] = {
         **document.get("current", {}),
         "digest": _digest(plan.standing and plan.standing.file),
@@ -295,11 +295,12 @@ def _split_url(url: str) -> tuple[str, str, str]:
     return host, port, slash + path
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """`value` without the keys that are null, which TOML cannot hold."""
     if isinstance(value, Mapping):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_without_nulls(item) for item in value]
+        return [without_nulls(item) for item in value]
     return value
 
 

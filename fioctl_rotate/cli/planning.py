@@ -1,0 +1,280 @@
+"""What both rotate-certs commands share: their options, and how a plan is shown."""
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from inspect import Parameter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fioctl_rotate.cli.common import Options, YesOption, emit, emit_json, note, spread, warn
+from fioctl_rotate.errors import UsageError, printable
+from fioctl_rotate.rotation import entry as entries
+from fioctl_rotate.rotation.plan import Plan, Target, Wish, make_plan, to_file, without_nulls
+from fioctl_rotate.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class PlanFormat(StrEnum):
+    """How a plan is shown."""
+
+    TEXT = "text"
+    JSON = "json"
+    TOML = "toml"
+
+
+SENDING_OPTIONS: Options = {
+    "yes": (YesOption, False),
+    "no_checks": (
+        Annotated[bool, typer.Option("--no-checks", help="Push without the checks before it.")],
+        False,
+    ),
+    "wait": (
+        Annotated[
+            bool,
+            typer.Option("--wait", help="After the push, wait as `rotations watch` does."),
+        ],
+        False,
+    ),
+    "timeout": (
+        Annotated[
+            float | None,
+            typer.Option(
+                "--timeout", min=0.0, metavar="SECONDS", help="With --wait: give up, with exit code 4."
+            ),
+        ],
+        None,
+    ),
+}
+
+WISH_OPTIONS: Options = {
+    "reason": (
+        Annotated[str, typer.Option("-r", "--reason", metavar="TEXT", help="Why; goes into the log.")],
+        Parameter.empty,
+    ),
+    "server_name": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--server-name",
+                metavar="NAME",
+                help="DNS name of your own EST server; without it, the Factory's managed one.",
+            ),
+        ],
+        None,
+    ),
+    "port": (
+        Annotated[int, typer.Option("-p", "--est-port", metavar="PORT", help="Port of the EST server.")],
+        entries.DEFAULT_PORT,
+    ),
+    "resource": (
+        Annotated[
+            str,
+            typer.Option(
+                "-e", "--est-resource", metavar="PATH", help="Path of the EST resource on the server."
+            ),
+        ],
+        entries.DEFAULT_RESOURCE,
+    ),
+    "pkey_ids": (
+        Annotated[
+            str,
+            typer.Option(
+                "--hsm-pkey-ids",
+                metavar="ID,ID",
+                help="PKCS#11 slot ids that a device's private key changes between.",
+            ),
+        ],
+        entries.DEFAULT_PKEY_IDS,
+    ),
+    "cert_ids": (
+        Annotated[
+            str,
+            typer.Option(
+                "--hsm-cert-ids",
+                metavar="ID,ID",
+                help="PKCS#11 slot ids that a device's certificate changes between.",
+            ),
+        ],
+        entries.DEFAULT_CERT_IDS,
+    ),
+    "rotation_id": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--rotation-id",
+                metavar="ID",
+                help="ROTATIONID to use: a job that runs again with it pushes nothing twice. "
+                "[default: certs-<unix time>]",
+            ),
+        ],
+        None,
+    ),
+}
+
+MODE_OPTIONS: Options = {
+    "dryrun": (
+        Annotated[
+            bool,
+            typer.Option("--dryrun", "--dry-run", help="Show what would be sent, to whom, and send nothing."),
+        ],
+        False,
+    ),
+    "offline": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--offline", help="With --dryrun and --server-name: ask the Factory nothing; needs no token."
+            ),
+        ],
+        False,
+    ),
+    "out": (
+        Annotated[
+            Path | None,
+            typer.Option("--out", metavar="FILE", help="With --dryrun: write the plan to FILE, for `apply`."),
+        ],
+        None,
+    ),
+    "format": (
+        Annotated[PlanFormat, typer.Option("--format", help="How to show the plan, or the result.")],
+        PlanFormat.TEXT,
+    ),
+    **SENDING_OPTIONS,
+}
+
+
+@dataclass(frozen=True)
+class Modes:
+    """How a rotate-certs command shall go about it: its options beyond the wish itself."""
+
+    dryrun: bool = False
+    offline: bool = False
+    out: Path | None = None
+    format: PlanFormat = PlanFormat.TEXT
+    yes: bool = False
+    no_checks: bool = False
+    wait: bool = False
+    timeout: float | None = None
+
+    def check(self, wish: Wish) -> None:
+        """Refuse options that make no sense together (UsageError), and a wish that is wrong in itself."""
+        if self.offline and not (self.dryrun and wish.server_name):
+            raise UsageError("--offline goes with --dryrun and --server-name")
+        if self.out is not None and not self.dryrun:
+            raise UsageError("--out goes with --dryrun")
+        if self.out is not None and self.offline:
+            raise UsageError(
+                "--out does not go with --offline: a plan holds what the target has now, and nobody was asked"
+            )
+        if self.wait and self.dryrun:
+            raise UsageError("--wait does not go with --dryrun")
+        if self.timeout is not None and not self.wait:
+            raise UsageError("--timeout goes with --wait")
+        if self.format is PlanFormat.TOML and not self.dryrun:
+            raise UsageError("--format toml goes with --dryrun")
+        wish.check()
+
+
+with_wish = spread("wish", Wish, WISH_OPTIONS)
+"""Gives a command the options of a wish; it receives them as one `Wish` in its parameter `wish`."""
+
+with_modes = spread("modes", Modes, MODE_OPTIONS)
+"""Gives a command the options of how to go about it; it receives them as one `Modes` in `modes`."""
+
+
+def offline_plan(wish: Wish, settings: Settings, target: Target) -> Plan:
+    """The plan as far as it can be told without asking anybody."""
+    return make_plan(
+        wish,
+        factory=settings.require_factory(),
+        server=settings.destination,
+        target=target,
+        standing=None,
+        est_host=str(wish.server_name),
+        unix_seconds=int(time.time()),
+    )
+
+
+def tell_about(plan: Plan, server_name: str | None) -> None:
+    """What a person should know of a plan before it is sent, on stderr."""
+    host = entries.parse_value(plan.value)["ESTSERVER"].removeprefix("https://").partition(":")[0]
+    if server_name and host != server_name:
+        note(f"EST server name {printable(server_name)} goes out as {host}")
+    values = entries.parse_value(plan.value)
+    for option in ("PKEYIDS", "CERTIDS"):
+        for text in entries.slot_warnings(values[option]):
+            warn(text)
+    target = plan.target
+    if target.kind == "device":
+        group = f" `{target.group}`" if target.group else ""
+        warn(
+            f"with an entry of its own, {target.name} will no longer follow its group{group}; delete the entry to "
+            f"have it follow again: fioctl-rotate device config delete {target.name} {entries.FILE_NAME}"
+        )
+        return
+    note(f"devices that join group {printable(target.name)} later will get this entry too, and rotate then")
+    if target.devices == 0:
+        warn(f"group {target.name} has no devices: nobody would rotate now")
+
+
+def summary(plan: Plan) -> str:
+    """One line: what goes to whom, where."""
+    devices = {None: "an unknown number of devices", 1: "1 device"}.get(
+        plan.target.devices, f"{plan.target.devices} devices"
+    )
+    return (
+        f"rotation {plan.rotation_id} to {plan.target} ({devices}) of factory {plan.factory} at {plan.server}, "
+        f"EST server {plan.est_server}"
+    )
+
+
+def show_plan(plan: Plan, plan_format: PlanFormat) -> None:
+    """The dry run, to stdout."""
+    if plan_format is PlanFormat.JSON:
+        emit_json(plan.document())
+    elif plan_format is PlanFormat.TOML:
+        emit(to_toml(without_nulls(plan.document())).rstrip("\n"))
+    else:
+        _show_text(plan)
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write the plan's file, for `apply`."""
+    from fioctl_rotate.files import write_atomic
+
+    head = f"# {summary(plan)}\n# Review it, then: fioctl-rotate apply {path}\n"
+    write_atomic(path, (head + to_toml(to_file(plan))).encode(), 0o644)
+
+
+def to_toml(document: "Mapping[str, Any]") -> str:
+    """A document as TOML; the entry's value spans lines, so that it can be read and compared."""
+    import tomli_w
+
+    return tomli_w.dumps(document, multiline_strings=True)
+
+
+def _show_text(plan: Plan) -> None:
+    emit(f"Would send {printable(summary(plan))}")
+    emit(f"Reason: {printable(plan.reason)}")
+    emit(f"\t{entries.FILE_NAME} - [{entries.HANDLER}]")
+    for line in plan.value.splitlines():
+        emit(f"\t | {line}")
+    emit("")
+    if plan.standing is None:
+        emit("Not compared with what is there now: the Factory was not asked.")
+    elif plan.already_there:
+        emit(f"The {plan.target.kind} has just this entry: a push would send nothing.")
+    elif plan.standing.file is None:
+        emit(f"The {plan.target.kind} has no {entries.FILE_NAME} now.")
+    else:
+        emit(f"Compared with what the {plan.target.kind} has now:")
+        for line in plan.changes():
+            emit(f"\t {printable(line)}")
+    emit("")
+    emit("To push just this:")
+    emit(f"  {printable(plan.command())}")

@@ -1,0 +1,67 @@
+"""The way of a push: plan, show, check, ask, send, read back, wait. For groups and devices alike."""
+
+import time
+from typing import TYPE_CHECKING
+
+from fioctl_rotate.cli import planning
+from fioctl_rotate.cli.common import confirm, emit, emit_json, note, settings_of, with_api
+from fioctl_rotate.cli.planning import Modes, PlanFormat
+from fioctl_rotate.errors import printable
+from fioctl_rotate.rotation.plan import Plan, Target, Wish
+from fioctl_rotate.settings import Flags
+
+if TYPE_CHECKING:
+    from fioctl_rotate.api.client import FactoryApi
+
+
+def rotate(flags: Flags, target: Target, wish: Wish, modes: Modes, *, by_uuid: bool = False) -> None:
+    """Run `config rotate-certs` or `device config rotate-certs`."""
+    modes.check(wish)
+    settings = settings_of(flags, offline=modes.offline)
+    if modes.offline:
+        plan = planning.offline_plan(wish, settings, target)
+        planning.show_plan(plan, modes.format)
+        planning.tell_about(plan, wish.server_name)
+        note("nothing was asked of the Factory: how this compares with what is there now is not known")
+        return
+
+    async def work(api: "FactoryApi") -> None:
+        from fioctl_rotate.ops import push as ops
+
+        now = int(time.time())
+        if target.kind == "group":
+            plan = await ops.plan_group(api, target.name, wish, unix_seconds=now)
+        else:
+            plan, api = await ops.plan_device(api, target.name, wish, by_uuid=by_uuid, unix_seconds=now)
+        if modes.dryrun:
+            planning.show_plan(plan, modes.format)
+            planning.tell_about(plan, wish.server_name)
+            if modes.out is not None:
+                planning.save_plan(plan, modes.out)
+                note(f"plan written to {modes.out}; push it with: fioctl-rotate apply {modes.out}")
+            return
+        await send(api, plan, modes, server_name=wish.server_name)
+
+    with_api(settings, work)
+
+
+async def send(api: "FactoryApi", plan: Plan, modes: Modes, *, server_name: str | None = None) -> None:
+    """Check, ask, push and, where wanted, wait."""
+    from fioctl_rotate.ops import push as ops
+
+    if not plan.already_there:
+        note(f"about to push {printable(planning.summary(plan))}")
+        planning.tell_about(plan, server_name)
+        confirm("Push it?", yes=modes.yes)
+    pushed = await ops.push(api, plan, tell=note)
+    tell_result(plan, pushed=pushed, plan_format=modes.format)
+
+
+def tell_result(plan: Plan, *, pushed: bool, plan_format: PlanFormat) -> None:
+    """What came of a push, to stdout; what to do next, to stderr."""
+    if plan_format is PlanFormat.JSON:
+        emit_json({**plan.document(), "rotation-id": plan.rotation_id, "pushed": pushed})
+    else:
+        emit(f"{'pushed' if pushed else 'already there, nothing sent:'} {printable(planning.summary(plan))}")
+    option = "-g" if plan.target.kind == "group" else "--device"
+    note(f"see it through with: fioctl-rotate rotations watch {plan.rotation_id} {option} {plan.target.name}")
