@@ -241,13 +241,20 @@ class KeyAnnouncement(Struct, kw_only=True):
 
 
 class PublicKeyChange(Struct, rename="pascal", kw_only=True):
-    """DEVICE_PUBKEY_CHANGE on the Factory's event queue."""
+    """DEVICE_PUBKEY_CHANGE on the Factory's event queue; `time` is in Unix seconds."""
 
     uuid: str
     device_group_id: int | None = None
-    time: str
+    time: int
     new_pub_key: str
     old_pub_key: str
+
+
+class ConfigApplied(Struct, rename="pascal", kw_only=True):
+    """DEVICE_CONFIG_APPLIED on the Factory's event queue; `time` is in Unix seconds."""
+
+    uuid: str
+    time: int
 
 
 Role = Literal["admin", "readonly"]
