@@ -85,13 +85,14 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; every way it can end becomes an exit code and, on stderr, one or two lines."""
-    sys.exit(_run())
+    """Run the command line of this process, and exit."""
+    sys.exit(run())
 
 
-def _run() -> int:
+def run(argv: list[str] | None = None) -> int:
+    """Run `argv` (default: the process's); every way it can end becomes an exit code and a line or two on stderr."""
     try:
-        code = get_command(root).main(prog_name="fioctl-rotate", standalone_mode=False)
+        code = get_command(root).main(argv, prog_name="fioctl-rotate", standalone_mode=False)
         sys.stdout.flush()
     except Error as error:
         note(error.diagnostics())
