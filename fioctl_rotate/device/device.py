@@ -1,0 +1,221 @@
+"""A device as fioconfig runs it: it checks in, writes what changed, and rotates its certificate when told to.
+
+Its directory holds everything: sota.toml, keys and certificates, the stored configuration, a rotation's state, and
+`secrets/` with the configuration's files. Source: fioconfig's app.go, state.go, rotate.go.
+"""
+
+import asyncio
+import datetime
+import email.utils
+import enum
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fioctl_rotate.device import rotation, state
+from fioctl_rotate.device.connection import Connection, Sleep
+from fioctl_rotate.device.handler import FORCE_EXIT, HANDLER, HandlerExit, read_entry
+from fioctl_rotate.device.identity import Sota, load_identity
+from fioctl_rotate.device.rotation import GatewayConfig, Runtime
+from fioctl_rotate.errors import Error
+from fioctl_rotate.files import write_atomic
+
+SECRETS = "secrets"
+
+# LmP before this has no handler for rotations; from FIRST_V3 on fioconfig calls itself fioconfig-client/3.
+FIRST_ROTATING_LMP = 90
+FIRST_V3_LMP = 97
+
+Observe = Callable[[str, str, str | None], None]
+
+
+class Outcome(enum.Enum):
+    """What a check-in came to. After ROTATED fioconfig has restarted itself, and checks in again at once."""
+
+    UNCHANGED = "unchanged"
+    CHANGED = "changed"
+    ROTATED = "rotated"
+
+
+class Device:
+    """A device in its directory.
+
+    `clock` gives aware UTC time, by which the device's own clock goes; `sleep` waits between retries. `observe` is
+    called with the UUID, an event's type and its error text (None: success). `fail` names a step of
+    `rotation.STEPS` that is made to fail.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+        sleep: Sleep = asyncio.sleep,
+        observe: Observe = lambda _uuid, _event, _error: None,
+        fail: str | None = None,
+    ) -> None:
+        self.directory = directory
+        self.fail = fail
+        self._clock = clock
+        self._sleep = sleep
+        self._observe = observe
+
+    @property
+    def uuid(self) -> str:
+        """The device's UUID."""
+        return load_identity(Sota(self.directory / "sota.toml")).uuid
+
+    async def check_in(self) -> Outcome:
+        """One start of fioconfig and its first check-in: an unfinished rotation is resumed before anything else.
+
+        Raises RotationFailed where a rotation's step fails (the next start resumes it, so a wrong EST URL keeps a
+        device from ever checking in again), Error where the check-in fails.
+        """
+        runtime = self._start()
+        left = state.load(self.directory)
+        if left is not None:
+            await rotation.resume(runtime, left)
+            return Outcome.ROTATED
+        return await self._fetch(runtime)
+
+    def extract(self) -> None:
+        """Early at boot, without a network: finish a Finalize that was under way, write the stored files again."""
+        runtime = self._start()
+        left = state.load(self.directory)
+        if left is not None:
+            rotation.finish_offline(runtime, left)
+            runtime = self._start()
+        stored = self._stored()
+        for name, file in rotation.decrypted(stored or {}, runtime.identity.key).items():
+            _write_if_changed(self._secret(name), file.value)
+
+    def _start(self) -> Runtime:
+        sota = Sota(self.directory / "sota.toml")
+        identity = load_identity(sota)
+        offset = datetime.timedelta(seconds=sota.get("simulation.clock_offset", 0))
+        lmp = sota.get("simulation.lmp", FIRST_V3_LMP)
+        connection = Connection(
+            identity,
+            Path(sota.get("import.tls_cacert_path")),
+            user_agent=f"fioconfig-client/{3 if lmp >= FIRST_V3_LMP else 2}",
+            sleep=self._sleep,
+        )
+        target_name, target_version = _current_target(self.directory)
+        return Runtime(
+            storage=self.directory,
+            sota=sota,
+            identity=identity,
+            connection=connection,
+            clock=lambda: self._clock() + offset,
+            strict_est=bool(sota.get("simulation.strict_est", False)),
+            target_name=target_name,
+            target_version=target_version,
+            notify=lambda event, error: self._observe(identity.uuid, event, error),
+            fail=self.fail,
+        )
+
+    async def _fetch(self, runtime: Runtime) -> Outcome:
+        previous = self._stored()
+        headers = {}
+        if previous is not None:
+            headers["If-Modified-Since"] = _rfc1123((self.directory / rotation.CONFIG_FILE).stat().st_mtime)
+        response = await runtime.connection.request("GET", f"{runtime.gateway}/config", headers=headers)
+        if response.status_code in (204, 304):
+            return Outcome.UNCHANGED
+        if response.status_code != 200:
+            raise Error(f"the gateway answers {response.status_code}: {response.text.strip()[:500]}")
+        config = rotation.decrypted(rotation.decode_config(response.content), runtime.identity.key)
+        if await self._write(runtime, config, previous or {}):
+            return Outcome.ROTATED
+        modified = _date(response.headers.get("date", "")) or runtime.clock()
+        rotation.store_config(self.directory, response.content, modified)
+        return Outcome.CHANGED
+
+    async def _write(self, runtime: Runtime, config: GatewayConfig, previous: GatewayConfig) -> bool:
+        """Write changed files, remove removed ones. True where a rotation ended it: nothing is stored then."""
+        for name, file in config.items():
+            if _write_if_changed(self._secret(name), file.value) and await self._on_changed(
+                runtime, name, file.on_changed
+            ):
+                return True
+        for name in previous.keys() - config.keys():
+            self._secret(name).unlink(missing_ok=True)
+            if await self._on_changed(runtime, name, previous[name].on_changed):
+                return True
+        _remove_empty_directories(self.directory / SECRETS)
+        return False
+
+    async def _on_changed(self, runtime: Runtime, name: str, command: list[str] | None) -> bool:
+        """Run the file's handler. True where it rotated, so fioconfig is on its way down to start anew."""
+        if not command or command[0] != HANDLER:
+            return False
+        if runtime.sota.get("simulation.lmp", FIRST_V3_LMP) < FIRST_ROTATING_LMP:
+            return False
+        try:
+            arguments = read_entry(self._secret(name).read_text("utf-8"), self.directory)
+        except FileNotFoundError:
+            return False
+        except HandlerExit as exit_:
+            if exit_.status == FORCE_EXIT:
+                raise
+            return False
+        if arguments is None:
+            return False
+        await rotation.begin(runtime, arguments)
+        return True
+
+    def _stored(self) -> GatewayConfig | None:
+        """The stored configuration as it is, values encrypted; None where there is none that can be read."""
+        try:
+            return rotation.decode_config((self.directory / rotation.CONFIG_FILE).read_bytes())
+        except (FileNotFoundError, Error):
+            return None
+
+    def _secret(self, name: str) -> Path:
+        """Where a file of the configuration goes. Raises Error for a name that leads out of the directory."""
+        base = (self.directory / SECRETS).resolve()
+        path = (base / name).resolve()
+        if base not in path.parents:
+            raise Error(f"the configuration has a file {name!r}, which leads out of the secrets directory")
+        return path
+
+
+def _write_if_changed(path: Path, value: str) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = value.encode()
+    try:
+        if path.read_bytes() == data:
+            return False
+    except FileNotFoundError:
+        pass
+    write_atomic(path, data, 0o640)
+    return True
+
+
+def _remove_empty_directories(directory: Path) -> None:
+    for path, _, _ in os.walk(directory, topdown=False):
+        if Path(path) != directory and not any(Path(path).iterdir()):
+            Path(path).rmdir()
+
+
+def _rfc1123(timestamp: float) -> str:
+    """The time as Go's RFC 1123 in UTC writes it: `UTC`, not `GMT`."""
+    return email.utils.formatdate(int(timestamp), usegmt=True).replace("GMT", "UTC")
+
+
+def _date(header: str) -> datetime.datetime | None:
+    """The time of a `Date` header, whatever it calls its zone (GMT, or Go's UTC); None for what is none."""
+    try:
+        return email.utils.parsedate_to_datetime(header.replace("UTC", "GMT"))
+    except ValueError:
+        return None
+
+
+def _current_target(storage: Path) -> tuple[str, str]:
+    """Name and version of the running target; `""` and `"0"` where the file cannot be read (fioconfig)."""
+    try:
+        values: Mapping[str, object] = tomllib.loads((storage / "current-target").read_text("utf-8"))
+        return str(values["TARGET_NAME"]), str(int(str(values["CUSTOM_VERSION"])))
+    except (OSError, ValueError, KeyError):
+        return "", "0"

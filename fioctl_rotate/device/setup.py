@@ -1,0 +1,94 @@
+"""Makes a device's directory: key, certificate, root and sota.toml, as `lmp-device-register` leaves one."""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fioctl_rotate.device.device import SECRETS
+from fioctl_rotate.device.identity import Token
+from fioctl_rotate.files import write_atomic
+from fioctl_rotate.pki.certificates import pem, sign_device
+from fioctl_rotate.pki.keys import generate_key, private_key_pem
+
+TWENTY_YEARS = datetime.timedelta(days=20 * 365)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What kind of device: its LmP version, and how it differs from a new one with keys in files.
+
+    `strict_est`: fioconfig before 2026-02, which takes only 201 and the bare media type from an EST server.
+    `slots`: key and certificate in a token, under ids 01 and 03. `clock_offset`: seconds its clock is ahead.
+    """
+
+    lmp: int = 97
+    strict_est: bool = False
+    slots: bool = False
+    clock_offset: int = 0
+
+
+def create_device(
+    directory: Path,
+    *,
+    subject: x509.Name,
+    gateway: str,
+    root_pem: str,
+    ca: x509.Certificate,
+    ca_key: ec.EllipticCurvePrivateKey,
+    now: datetime.datetime,
+    lifetime: datetime.timedelta = TWENTY_YEARS,
+    kind: Kind = Kind(),
+    target: tuple[str, int] | None = None,
+) -> x509.Certificate:
+    """Make a device in `directory` (which must not exist) and return its certificate.
+
+    `gateway` is the gateway's URL (`https://host:port`), `root_pem` all that the device will trust, `ca` and
+    `ca_key` the device CA that signs for it. `target` is name and version of what it runs. Paths in its sota.toml
+    are absolute, so the real fioconfig runs on it too.
+    """
+    directory.mkdir(parents=True)
+    directory = directory.resolve()
+    (directory / SECRETS).mkdir()
+    key = generate_key()
+    certificate = sign_device(subject, key.public_key(), ca, ca_key, now=now, lifetime=lifetime)
+    if kind.slots:
+        token = directory / "token"
+        token.mkdir()
+        key_path, certificate_path = Token(token).key_path("01"), Token(token).certificate_path("03")
+        source = "pkcs11"
+        place: dict[str, dict[str, object]] = {
+            "import": {"tls_cacert_path": f"{directory}/root.crt"},
+            "p11": {"module": str(token), "pass": "1234", "tls_pkey_id": "01", "tls_clientcert_id": "03"},
+        }
+    else:
+        key_path, certificate_path = directory / "pkey.pem", directory / "client.pem"
+        source = "file"
+        place = {
+            "import": {
+                "tls_cacert_path": f"{directory}/root.crt",
+                "tls_pkey_path": str(key_path),
+                "tls_clientcert_path": str(certificate_path),
+            }
+        }
+    sota = {
+        "tls": {"server": gateway, "ca_source": "file", "pkey_source": source, "cert_source": source},
+        **place,
+        "storage": {"path": str(directory)},
+        "simulation": {
+            "lmp": kind.lmp,
+            "strict_est": kind.strict_est,
+            "clock_offset": kind.clock_offset,
+        },
+    }
+    write_atomic(key_path, private_key_pem(key), 0o600)
+    write_atomic(certificate_path, pem(certificate).encode(), 0o644)
+    write_atomic(directory / "root.crt", root_pem.encode(), 0o644)
+    if target is not None:
+        text = tomli_w.dumps({"TARGET_NAME": target[0], "CUSTOM_VERSION": str(target[1])})
+        write_atomic(directory / "current-target", text.encode(), 0o644)
+    write_atomic(directory / "sota.toml", tomli_w.dumps(sota).encode(), 0o640)
+    return certificate

@@ -1,0 +1,66 @@
+"""The state of a rotation on disk, in fioconfig's form, so that either program resumes what the other began."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from fioctl_rotate.files import write_atomic
+
+STATE_FILE = "cert-rotation.state"
+COMPLETED_FILE = "cert-rotation.state.completed"
+
+
+class RotationState(Struct, rename="pascal"):
+    """Where a rotation stands, with fioconfig's keys in fioconfig's order (fioconfig: CertRotationState).
+
+    `new_key` and `new_cert` are PEM, or slot ids; `full_config_encrypted` is a JSON text.
+    """
+
+    rotation_id: str = ""
+    step_idx: int = 0
+    est_server: str = ""
+    pkey_slot_ids: list[str] | None = field(default_factory=list)
+    cert_slot_ids: list[str] | None = field(default_factory=list)
+    new_key: str = ""
+    new_cert: str = ""
+    full_config_encrypted: str = ""
+    device_config_updated: bool = False
+    finalized: bool = False
+
+
+def load(storage: Path) -> RotationState | None:
+    """The rotation that was left unfinished, or None.
+
+    A file that is no JSON reads as an empty state, as fioconfig takes it: the rotation fails at its first step.
+    """
+    try:
+        data = (storage / STATE_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(data, type=RotationState)
+    except msgspec.MsgspecError:
+        return RotationState()
+
+
+def save(storage: Path, state: RotationState) -> None:
+    """Write the state, mode 0640."""
+    write_atomic(storage / STATE_FILE, go_json(state), 0o640)
+
+
+def complete(storage: Path) -> None:
+    """Mark the rotation as done."""
+    (storage / STATE_FILE).replace(storage / COMPLETED_FILE)
+
+
+def go_json(value: Any) -> bytes:
+    """`value` as Go's encoding/json writes it: no spaces, map keys sorted, `<>&` and U+2028/9 escaped."""
+    if isinstance(value, dict):
+        value = dict(sorted(value.items()))
+    text = msgspec.json.encode(value)
+    # These bytes occur in JSON inside of strings only.
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character.encode(), f"\\u{ord(character):04x}".encode())
+    return text
