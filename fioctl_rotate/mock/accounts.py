@@ -1,0 +1,129 @@
+"""Factories of the mock, who may use them, and with which token."""
+
+import base64
+import binascii
+import sqlite3
+from dataclasses import dataclass
+
+from fioctl_rotate import wire
+from fioctl_rotate.errors import Error
+from fioctl_rotate.mock.problem import Problem
+
+ADMIN = "admin"
+READ_ONLY = "readonly"
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A factory of the mock: its names and ports, and the certificates on file (PEM or None)."""
+
+    name: str
+    reposerver_id: str
+    est_name: str
+    gateway_name: str
+    api_port: int
+    gateway_port: int
+    est_port: int
+    root_crt: str | None
+    ca_crt: str | None
+    est_tls_crt: str | None
+    tls_crt: str | None
+    disabled_ca_serials: str
+    certs_version: int
+    created_at: str
+    created_by: str
+    updated_at: str | None
+    updated_by: str | None
+
+    @property
+    def gateway_url(self) -> str:
+        """Where its devices check in."""
+        return f"https://{self.gateway_name}:{self.gateway_port}"
+
+    @property
+    def api_url(self) -> str:
+        """Where its operators go."""
+        return f"http://localhost:{self.api_port}"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Somebody in a factory: who, and what they may do there."""
+
+    polis_id: str
+    role: str
+
+
+Identity = dict[str, Account]
+"""Who makes a request: their account in each factory that they see."""
+
+
+def factories(db: sqlite3.Connection) -> list[Factory]:
+    """All of them, in the order in which they were made."""
+    return [Factory(**dict(row)) for row in db.execute("SELECT * FROM factory ORDER BY rowid")]
+
+
+def find_factory(db: sqlite3.Connection, name: str) -> Factory | None:
+    """The factory of that name."""
+    row = db.execute("SELECT * FROM factory WHERE name = ?", (name,)).fetchone()
+    return Factory(**dict(row)) if row else None
+
+
+def choose_factory(db: sqlite3.Connection, name: str | None) -> Factory:
+    """The named factory, or, where none is named, the first; raises Error where there is no such."""
+    known = factories(db)
+    for factory in known:
+        if name in (None, factory.name):
+            return factory
+    raise Error(
+        f"no factory {name} in this mock", hint=f"it has: {', '.join(factory.name for factory in known)}"
+    )
+
+
+def identify(db: sqlite3.Connection, token: str | None, authorization: str | None) -> Identity:
+    """Who a token is: `OSF-TOKEN` first, then `Authorization: Bearer <base64(access token)>`.
+
+    Raises Problem (401) where neither is a token of this mock.
+    """
+    for value in (token, _bearer(authorization)):
+        rows = db.execute("SELECT * FROM token WHERE value = ?", (value,)).fetchall() if value else []
+        if rows:
+            return {row["factory"]: Account(row["polis_id"], row["role"]) for row in rows}
+    raise Problem(401, "the token is missing or not known")
+
+
+def anyone(db: sqlite3.Connection) -> Identity:
+    """The identity of whoever has the directory: every factory's administrator."""
+    rows = db.execute("SELECT factory, polis_id FROM account WHERE role = ? ORDER BY rowid DESC", (ADMIN,))
+    return {row["factory"]: Account(row["polis_id"], ADMIN) for row in rows}
+
+
+def users(db: sqlite3.Connection, factory: str) -> list[wire.User]:
+    """The factory's users."""
+    rows = db.execute("SELECT * FROM account WHERE factory = ? ORDER BY rowid", (factory,))
+    return [wire.User(polis_id=row["polis_id"], name=row["name"], role=row["role"]) for row in rows]
+
+
+def user(db: sqlite3.Connection, factory: str, polis_id: str) -> wire.User:
+    """One user, with teams and scopes; raises Problem (404)."""
+    for found in users(db, factory):
+        if found.polis_id == polis_id:
+            read_only = found.role == READ_ONLY
+            found.teams_ext = []
+            found.effective_scopes = [
+                scope
+                for area in ("ci", "containers", "devices", "source", "targets")
+                for scope in ([f"{area}:read"] if read_only else [f"{area}:read", f"{area}:read-update"])
+            ]
+            return found
+    raise Problem(404, f"no user {polis_id}")
+
+
+def _bearer(authorization: str | None) -> str | None:
+    scheme, _, encoded = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    try:
+        return base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return None

@@ -1,0 +1,110 @@
+"""The mocked Factory's operator API as an ASGI app: who asks, may they, and what they are answered."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fioctl_rotate.mock import accounts, openapi, operator_devices, operator_factory
+from fioctl_rotate.mock.body import read_body
+from fioctl_rotate.mock.operation import BODY_LIMIT, Answer, Call, Operation, Text
+from fioctl_rotate.mock.problem import Problem
+from fioctl_rotate.mock.store import Clock, Store, utc_now
+
+OPERATIONS = [*operator_factory.OPERATIONS, *operator_devices.OPERATIONS]
+
+
+def operator_app(directory: Path, *, authenticate: bool = True, clock: Clock = utc_now) -> Starlette:
+    """The operator API on the state in `directory`.
+
+    Requests need a token in `OSF-TOKEN` or as a Bearer; without `authenticate` everybody is the administrator,
+    which is for a process that has the directory anyway. Raises Error where there is no state.
+    """
+    return operator_app_of(Store(directory), authenticate=authenticate, clock=clock)
+
+
+def operator_app_of(store: Store, *, authenticate: bool, clock: Clock) -> Starlette:
+    """The operator API on an open state, which stays its caller's to close."""
+
+    def endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            # SQLite and cryptography block, so they run beside the event loop.
+            body = await read_body(request, BODY_LIMIT) if operation.takes is not None else b""
+            return await asyncio.to_thread(_answer, operation, request, body)
+
+        return answer
+
+    def _answer(operation: Operation, request: Request, body: bytes) -> Response:
+        with store.transaction() if operation.writes else store.reading() as db:
+            identity: accounts.Identity = {}
+            if not operation.public:
+                identity = (
+                    accounts.identify(
+                        db, request.headers.get("osf-token"), request.headers.get("authorization")
+                    )
+                    if authenticate
+                    else accounts.anyone(db)
+                )
+            call = Call(
+                operation=operation,
+                db=db,
+                directory=store.directory,
+                identity=identity,
+                path=request.path_params,
+                query=request.query_params,
+                content=body,
+                now=clock(),
+                url=str(request.url),
+            )
+            return _response(operation, operation.function(call))
+
+    async def describe(_request: Request) -> Response:
+        return _json(200, openapi.description(OPERATIONS))
+
+    return Starlette(
+        routes=[
+            Route("/openapi.json", describe),
+            *(
+                Route(operation.path, endpoint(operation), methods=[operation.method])
+                for operation in _by_specificity(OPERATIONS)
+            ),
+        ],
+        exception_handlers={Problem: _refused, HTTPException: _refused},
+    )
+
+
+def _by_specificity(operations: list[Operation]) -> list[Operation]:
+    """Those that match the most first: a file's name may hold slashes, so its route would take others'."""
+    return sorted(operations, key=lambda operation: ":path" in operation.path)
+
+
+def _response(operation: Operation, result: Any) -> Response:
+    if isinstance(result, Text):
+        return Response(result.content, media_type=result.media_type)
+    if isinstance(result, Answer):
+        return Response(status_code=204) if result.status == 204 else _json(result.status, result.content)
+    return _json(operation.status, result)
+
+
+def _json(status: int, content: Any) -> Response:
+    return Response(
+        msgspec.json.encode({} if content is None else content),
+        status_code=status,
+        media_type="application/json",
+    )
+
+
+def _refused(_request: Request, error: Exception) -> Response:
+    if isinstance(error, Problem):
+        return JSONResponse(error.body(), error.status)
+    assert isinstance(error, HTTPException)  # noqa: S101  the only other kind that is registered
+    return JSONResponse(
+        Problem(error.status_code, error.detail).body(), error.status_code, headers=error.headers
+    )
