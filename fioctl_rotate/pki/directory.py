@@ -1,6 +1,6 @@
 """The PKI directory: the root's key and certificate, and what the root has signed, as fioctl keeps them.
 
-`factory_ca.key/.pem`, `local-ca.key/.pem`, `online-crt`, `tls-crt`, all mode 0400. Nothing is ever overwritten: what
+`factory_ca.key/.pem`, `local-ca.key/.pem`, `online-crt`, `tls-crt`, mode 0400. Nothing is overwritten: what
 a new file replaces is kept beside it as `NAME.bak`. The root's key may be in a PKCS#11 token instead.
 """
 

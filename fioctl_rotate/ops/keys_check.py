@@ -1,0 +1,174 @@
+"""A look at a PKI directory and at what the Factory has on file: what fits, what runs out, what is missing."""
+
+import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cryptography import x509
+
+from fioctl_rotate import wire
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.errors import Error
+from fioctl_rotate.ops.ceremony import key_name, present_est, require_own_root
+from fioctl_rotate.pki import checks, describe
+from fioctl_rotate.pki.directory import GATEWAY_TLS, ONLINE_CA, ROOT_CERTIFICATE, PkiDirectory
+from fioctl_rotate.pki.pem import load_bundle
+from fioctl_rotate.pki.policy import organizational_units
+
+
+class Outcome(StrEnum):
+    """How one thing stands."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, how it stands, and what was seen."""
+
+    subject: str
+    outcome: Outcome
+    detail: str
+
+
+async def check_keys(
+    directory: PkiDirectory, api: FactoryApi | None, *, now: datetime.datetime
+) -> list[Finding]:
+    """Look at everything; `api` None leaves the Factory out. Nothing is changed, nothing ends the look early."""
+    findings: list[Finding] = []
+    root, found = _root(directory, api.factory if api else None, now)
+    findings += found
+    if root is not None:
+        findings += _files(directory, root, now)
+    findings += _modes(directory)
+    if api is not None:
+        certs = await api.certs()
+        findings += _factory(directory, certs, root, api, now)
+    return findings
+
+
+def _root(
+    directory: PkiDirectory, factory: str | None, now: datetime.datetime
+) -> tuple[x509.Certificate | None, list[Finding]]:
+    try:
+        certificate = directory.root_certificate(factory, now=now)
+    except Error as error:
+        return None, [Finding(ROOT_CERTIFICATE, Outcome.FAIL, error.message)]
+    findings = [_standing(ROOT_CERTIFICATE, certificate, [], now)]
+    try:
+        directory.root(factory, now=now)
+        pair = Finding("root key", Outcome.OK, f"{directory.root_key.name} is the certificate's key")
+    except Error as error:
+        pair = Finding("root key", Outcome.FAIL, error.message)
+    return certificate, [*findings, pair]
+
+
+def _files(directory: PkiDirectory, root: x509.Certificate, now: datetime.datetime) -> Iterator[Finding]:
+    """Every certificate beside the root's: chain, form, dates, and its key where that should be here."""
+    names = {path.name for path in directory.path.glob("*.pem")} - {ROOT_CERTIFICATE}
+    for name in (GATEWAY_TLS, ONLINE_CA):
+        if (directory.path / name).exists():
+            names.add(name)
+        else:
+            yield Finding(name, Outcome.WARN, "missing here")
+    (factory,) = organizational_units(root.subject)
+    for name in sorted(names):
+        try:
+            certificate = directory.certificate(name)
+            if certificate is None:
+                continue
+            is_ca = describe.as_data(certificate)["ca"]
+            violations = (
+                checks.device_ca_violations(certificate, factory, root, now=now)
+                if is_ca
+                else checks.server_certificate_violations(certificate, root, now=now)
+            )
+            yield _standing(name, certificate, violations, now)
+            if name.endswith(".pem"):
+                yield from _own_key(directory, name, certificate)
+        except Error as error:
+            yield Finding(name, Outcome.FAIL, error.message)
+
+
+def _own_key(directory: PkiDirectory, name: str, certificate: x509.Certificate) -> Iterator[Finding]:
+    key = directory.key_file(key_name(name)).load()
+    if key is None:
+        yield Finding(key_name(name), Outcome.WARN, "not here: is it kept elsewhere?")
+    elif key.public_key() == certificate.public_key():
+        yield Finding(key_name(name), Outcome.OK, f"is the key of {name}")
+    else:
+        yield Finding(key_name(name), Outcome.FAIL, f"is not the key of {name}")
+
+
+def _modes(directory: PkiDirectory) -> list[Finding]:
+    if not directory.path.is_dir():
+        return []
+    loose = directory.loose_modes()
+    if not loose:
+        return [Finding("modes", Outcome.OK, "nobody else can read the directory or a key")]
+    return [Finding("modes", Outcome.WARN, line) for line in loose]
+
+
+def _factory(
+    directory: PkiDirectory,
+    certs: wire.Certs,
+    root: x509.Certificate | None,
+    api: FactoryApi,
+    now: datetime.datetime,
+) -> Iterator[Finding]:
+    where = f"{api.factory} on {api.server}"
+    if not certs.root_crt:
+        yield Finding(
+            "Factory root", Outcome.FAIL, f"{where} has no PKI of its own; `keys ca create` sets it up"
+        )
+        return
+    if root is None:
+        return
+    try:
+        require_own_root(api, certs, root)
+        yield Finding("Factory root", Outcome.OK, f"{where} has this root")
+        tls = load_bundle(certs.tls_crt, "the Factory's gateway TLS certificate")
+        est = present_est(certs)
+        device_cas = load_bundle(certs.ca_crt, "the Factory's device CAs")
+    except Error as error:
+        yield Finding("Factory root", Outcome.FAIL, error.message)
+        return
+    yield from _servers("gateway TLS", tls, root, now, "devices cannot connect")
+    yield from _servers("EST TLS", [est] if est else [], root, now, "`est authorize` makes it")
+    if not device_cas:
+        yield Finding("device CAs", Outcome.WARN, "the Factory trusts none; `keys ca add-device-ca` adds one")
+    for number, certificate in enumerate(device_cas, 1):
+        violations = checks.device_ca_violations(certificate, api.factory, root, now=now)
+        yield _standing(f"device CA {number}", certificate, violations, now)
+    for path in sorted(directory.path.glob("*.pem")):
+        local = (
+            load_bundle(path.read_text("ascii", errors="replace"), str(path)) if path.stat().st_size else []
+        )
+        for certificate in local:
+            if describe.as_data(certificate)["ca"] and certificate != root and certificate not in device_cas:
+                yield Finding(path.name, Outcome.WARN, "is not among the device CAs that the Factory trusts")
+
+
+def _servers(
+    what: str, found: Sequence[x509.Certificate], root: x509.Certificate, now: datetime.datetime, missing: str
+) -> Iterator[Finding]:
+    if not found:
+        yield Finding(what, Outcome.WARN, f"the Factory has none; {missing}")
+    for certificate in found:
+        violations = checks.server_certificate_violations(certificate, root, now=now)
+        yield _standing(what, certificate, violations, now)
+
+
+def _standing(
+    subject: str, certificate: x509.Certificate, violations: Sequence[str], now: datetime.datetime
+) -> Finding:
+    if violations:
+        return Finding(subject, Outcome.FAIL, "; ".join(violations))
+    expiry = describe.expiry(certificate, now=now)
+    if expiry:
+        return Finding(subject, Outcome.WARN, expiry)
+    until = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+    return Finding(subject, Outcome.OK, f"{certificate.subject.rfc4514_string()}, until {until}")
