@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str | None]] = {
     "config": ("config", "Rotate a group's certificates; the configuration of groups."),
     "devices": ("devices", "Rotate a device's certificate; look at devices."),
     "device": ("devices", None),
+    "apply": ("apply", "Push a reviewed plan, exactly as it was shown."),
     "keys": ("keys", "The Factory's root key and certificates."),
     "est": ("est", "EST servers: authorize, show, check, run one."),
     "rotations": ("rotations", "What became of a rotation on every device."),
@@ -90,7 +91,7 @@ def main() -> None:
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Run `argv` (default: the process's); every way it can end becomes an exit code and a line or two on stderr."""
+    """Run `argv` (default: the process's); every way it ends becomes an exit code and a line or two on stderr."""
     try:
         code = get_command(root).main(argv, prog_name="fioctl-rotate", standalone_mode=False)
         sys.stdout.flush()

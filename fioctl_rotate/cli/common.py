@@ -153,6 +153,15 @@ def group(help: str) -> typer.Typer:  # noqa: A002  typer's own word
     )
 
 
+def single(command: Command, example: str) -> typer.Typer:
+    """A Typer app that is one command, without a group above it."""
+    app = typer.Typer(
+        rich_markup_mode=None, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
+    )
+    app.command(epilog=f"Example: {example}")(command)
+    return app
+
+
 class Format(StrEnum):
     """How a result is shown."""
 

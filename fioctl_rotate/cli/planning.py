@@ -28,6 +28,10 @@ class PlanFormat(StrEnum):
 
 
 SENDING_OPTIONS: Options = {
+    "format": (
+        Annotated[PlanFormat, typer.Option("--format", help="How to show the plan, or the result.")],
+        PlanFormat.TEXT,
+    ),
     "yes": (YesOption, False),
     "no_checks": (
         Annotated[bool, typer.Option("--no-checks", help="Push without the checks before it.")],
@@ -140,44 +144,49 @@ MODE_OPTIONS: Options = {
         ],
         None,
     ),
-    "format": (
-        Annotated[PlanFormat, typer.Option("--format", help="How to show the plan, or the result.")],
-        PlanFormat.TEXT,
-    ),
     **SENDING_OPTIONS,
 }
 
 
 @dataclass(frozen=True)
-class Modes:
-    """How a rotate-certs command shall go about it: its options beyond the wish itself."""
+class Sending:
+    """How a push shall go about it. `timeout` is in seconds."""
 
-    dryrun: bool = False
-    offline: bool = False
-    out: Path | None = None
     format: PlanFormat = PlanFormat.TEXT
     yes: bool = False
     no_checks: bool = False
     wait: bool = False
     timeout: float | None = None
 
-    def check(self, wish: Wish) -> None:
-        """Refuse options that make no sense together (UsageError), and a wish that is wrong in itself."""
-        if self.offline and not (self.dryrun and wish.server_name):
-            raise UsageError("--offline goes with --dryrun and --server-name")
-        if self.out is not None and not self.dryrun:
-            raise UsageError("--out goes with --dryrun")
+    def check(self) -> None:
+        """Refuse options that make no sense together (UsageError)."""
+        if self.timeout is not None and not self.wait:
+            raise UsageError("--timeout goes with --wait")
+        if self.format is PlanFormat.TOML:
+            raise UsageError("--format toml goes with --dryrun")
+
+
+@dataclass(frozen=True)
+class Modes(Sending):
+    """How a rotate-certs command shall go about it: a push, or a dry run."""
+
+    dryrun: bool = False
+    offline: bool = False
+    out: Path | None = None
+
+    def check(self) -> None:
+        """Refuse options that make no sense together (UsageError)."""
+        if not self.dryrun:
+            for option, given in (("--offline", self.offline), ("--out", self.out is not None)):
+                if given:
+                    raise UsageError(f"{option} goes with --dryrun")
+            super().check()
+        elif self.wait or self.timeout is not None:
+            raise UsageError("--wait does not go with --dryrun")
         if self.out is not None and self.offline:
             raise UsageError(
                 "--out does not go with --offline: a plan holds what the target has now, and nobody was asked"
             )
-        if self.wait and self.dryrun:
-            raise UsageError("--wait does not go with --dryrun")
-        if self.timeout is not None and not self.wait:
-            raise UsageError("--timeout goes with --wait")
-        if self.format is PlanFormat.TOML and not self.dryrun:
-            raise UsageError("--format toml goes with --dryrun")
-        wish.check()
 
 
 with_wish = spread("wish", Wish, WISH_OPTIONS)
@@ -185,6 +194,9 @@ with_wish = spread("wish", Wish, WISH_OPTIONS)
 
 with_modes = spread("modes", Modes, MODE_OPTIONS)
 """Gives a command the options of how to go about it; it receives them as one `Modes` in `modes`."""
+
+with_sending = spread("sending", Sending, SENDING_OPTIONS)
+"""Gives a command the options of a push alone; it receives them as one `Sending` in `sending`."""
 
 
 def offline_plan(wish: Wish, settings: Settings, target: Target) -> Plan:

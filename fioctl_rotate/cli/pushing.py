@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from fioctl_rotate.cli import planning
 from fioctl_rotate.cli.common import confirm, emit, emit_json, note, settings_of, with_api
-from fioctl_rotate.cli.planning import Modes, PlanFormat
-from fioctl_rotate.errors import printable
+from fioctl_rotate.cli.planning import Modes, PlanFormat, Sending
+from fioctl_rotate.errors import UsageError, printable
 from fioctl_rotate.rotation.plan import Plan, Target, Wish
 from fioctl_rotate.settings import Flags
 
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def rotate(flags: Flags, target: Target, wish: Wish, modes: Modes, *, by_uuid: bool = False) -> None:
     """Run `config rotate-certs` or `device config rotate-certs`."""
-    modes.check(wish)
+    wish.check()
+    modes.check()
+    if modes.offline and not wish.server_name:
+        raise UsageError(
+            "--offline goes with --server-name: the Factory's own EST server is not known offline"
+        )
     settings = settings_of(flags, offline=modes.offline)
     if modes.offline:
         plan = planning.offline_plan(wish, settings, target)
@@ -45,16 +50,16 @@ def rotate(flags: Flags, target: Target, wish: Wish, modes: Modes, *, by_uuid: b
     with_api(settings, work)
 
 
-async def send(api: "FactoryApi", plan: Plan, modes: Modes, *, server_name: str | None = None) -> None:
+async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: str | None = None) -> None:
     """Check, ask, push and, where wanted, wait."""
     from fioctl_rotate.ops import push as ops
 
     if not plan.already_there:
         note(f"about to push {printable(planning.summary(plan))}")
         planning.tell_about(plan, server_name)
-        confirm("Push it?", yes=modes.yes)
+        confirm("Push it?", yes=sending.yes)
     pushed = await ops.push(api, plan, tell=note)
-    tell_result(plan, pushed=pushed, plan_format=modes.format)
+    tell_result(plan, pushed=pushed, plan_format=sending.format)
 
 
 def tell_result(plan: Plan, *, pushed: bool, plan_format: PlanFormat) -> None:

@@ -80,22 +80,22 @@ async def push(api: FactoryApi, plan: Plan, *, tell: Tell) -> bool:
     return True
 
 
-async def apply(api: FactoryApi, plan: Plan, against: str, *, tell: Tell) -> bool:
-    """Push a saved plan, if its target still has the entry whose digest is `against`.
+async def refresh(api: FactoryApi, plan: Plan, against: str) -> Plan:
+    """A saved plan with what its target has now, ready to push, or already there.
 
-    Returns False where the plan is applied already. Raises Refused where somebody has changed the entry since.
+    Raises Refused where the target's entry is no longer the one whose digest is `against`.
     """
     now = await _standing(api, plan.target)
     plan = replace(plan, standing=now)
     if plan.already_there:
-        return False
+        return plan
     if digest_of(now.file) != against:
         raise Refused(
             f"{plan.target} has another {FILE_NAME} than when the plan was made",
             hint="make a new plan and review it: somebody has pushed or deleted one since",
         )
     plan.check_id()
-    return await push(api, plan, tell=tell)
+    return plan
 
 
 async def find_group(api: FactoryApi, group: str) -> wire.DeviceGroup:

@@ -1,0 +1,75 @@
+"""`apply`: push a reviewed plan, exactly as it was shown, or nothing."""
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fioctl_rotate.cli.common import connected, settings_of, single, with_api
+from fioctl_rotate.cli.planning import Sending, with_sending
+from fioctl_rotate.cli.pushing import send
+from fioctl_rotate.errors import Refused, UsageError
+from fioctl_rotate.rotation.plan import Plan, from_file
+from fioctl_rotate.settings import Flags, Settings
+
+if TYPE_CHECKING:
+    from fioctl_rotate.api.client import FactoryApi
+
+
+@connected
+@with_sending
+def apply(
+    flags: Flags,
+    sending: Sending,
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan that a dry run wrote with --out.")],
+    edited: Annotated[
+        bool, typer.Option("--edited", help="Take a plan that was edited after it was written.")
+    ] = False,
+) -> None:
+    """Push a plan that a dry run wrote, exactly as it was shown, or nothing.
+
+    Refused (5) if the target's fio-rotate-certs has changed since, if the Factory or the server is another than the
+    plan's, or if the file was edited. A plan that is applied already is no error: nothing is sent.
+    """
+    sending.check()
+    plan, against = from_file(_read(plan_file), allow_edited=edited)
+    settings = settings_of(flags)
+    settings = replace(settings, factory=settings.factory or plan.factory)
+    _check_destination(plan, settings)
+
+    async def work(api: "FactoryApi") -> None:
+        from fioctl_rotate.ops.push import refresh
+
+        await send(api, await refresh(api, plan, against), sending)
+
+    with_api(settings, work)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read plan {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"plan {path} is not TOML: {error}") from error
+
+
+def _check_destination(plan: Plan, settings: Settings) -> None:
+    if plan.factory != settings.factory:
+        raise Refused(f"the plan is for factory {plan.factory}, not for {settings.factory}")
+    if _place(plan.server) != _place(settings.destination):
+        raise Refused(
+            f"the plan is for {plan.server}, not for {settings.destination}",
+            hint="name the server or the mock that the plan names, or make a new plan",
+        )
+
+
+def _place(server: str) -> str:
+    """A mock by its full path, so that it may be named from another directory."""
+    mock = server.removeprefix("mock ")
+    return server if mock == server else f"mock {Path(mock).resolve()}"
+
+
+app = single(apply, "fioctl-rotate apply plan.toml")
