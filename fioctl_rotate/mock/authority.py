@@ -59,7 +59,7 @@ def upload(
     """
     check = _Check(db, factory, now)
     root = check.root(patch.root_crt)
-    ca_crt, disabled = factory.ca_crt, set(json.loads(factory.disabled_ca_serials))
+    ca_crt, disabled = factory.ca_crt, disabled_serials(factory)
     if patch.ca_crt is not UNSET:
         ca_crt = check.device_cas(patch.ca_crt, root)
     if patch.ca_revoke_crl is not UNSET:
@@ -92,7 +92,7 @@ def on_file(factory: Factory) -> wire.Certs:
         ca_crt=factory.ca_crt,
         est_tls_crt=factory.est_tls_crt,
         tls_crt=factory.tls_crt,
-        disabled_ca_serials=json.loads(factory.disabled_ca_serials),
+        disabled_ca_serials=sorted(disabled_serials(factory)),
         change_meta=wire.ChangeMeta(
             created_by=factory.created_by,
             created_at=factory.created_at,
@@ -139,6 +139,11 @@ def issuer_of(bundle: str | None, certificate: x509.Certificate) -> x509.Certifi
         if _is_issued_by(certificate, ca):
             return ca
     return None
+
+
+def disabled_serials(factory: Factory) -> set[str]:
+    """The serials (base 10) of device CAs that register no new devices."""
+    return set(json.loads(factory.disabled_ca_serials))
 
 
 def is_production(certificate: x509.Certificate) -> bool:

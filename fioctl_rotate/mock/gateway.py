@@ -1,0 +1,264 @@
+"""The device gateway as an ASGI app: what fioconfig asks of it, and who it takes for which device.
+
+The device is its client certificate: the CN is its uuid, the public key its identity. That the certificate chains
+to a device CA was checked in the TLS handshake. Source: fioconfig's app.go, rotate_*.go; the FoundriesFactory manual.
+"""
+
+import asyncio
+import datetime
+import email.utils
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.x509.oid import NameOID
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fioctl_rotate import wire
+from fioctl_rotate.mock import accounts, authority, configs, events, fleet
+from fioctl_rotate.mock.body import read_body
+from fioctl_rotate.mock.configs import Target
+from fioctl_rotate.mock.operation import BODY_LIMIT, decode
+from fioctl_rotate.mock.problem import Problem
+from fioctl_rotate.mock.store import Clock, Store, stamp
+from fioctl_rotate.pki import keys
+
+PUBLIC_KEY_CHANGE = "DEVICE_PUBKEY_CHANGE"
+CONFIG_APPLIED = "DEVICE_CONFIG_APPLIED"
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One request of a device that was let in."""
+
+    db: sqlite3.Connection
+    device: sqlite3.Row
+    headers: Any
+    body: bytes
+    now: datetime.datetime
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """`content` is JSON (None: no body); `date` is the Date header's time (None: now)."""
+
+    status: int
+    content: Any = None
+    date: datetime.datetime | None = None
+
+
+def gateway_app(store: Store, factory: str, *, clock: Clock) -> Starlette:
+    """The gateway of `factory`, on an open state that stays its caller's to close."""
+
+    def endpoint(function: Callable[[_Call], _Answer]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            body = await read_body(request, BODY_LIMIT)
+            # SQLite and cryptography block, so they run beside the event loop.
+            return await asyncio.to_thread(_answer, function, request, body)
+
+        return answer
+
+    def _answer(function: Callable[[_Call], _Answer], request: Request, body: bytes) -> Response:
+        now = clock()
+        certificate = _client_certificate(request)
+        with store.transaction() as db:
+            device = admit(db, factory, certificate, now)
+            fleet.see_device(db, device, now)
+            answer = function(_Call(db, device, request.headers, body, now))
+        return _response(answer, now)
+
+    def refused(_request: Request, error: Exception) -> Response:
+        problem = (
+            error if isinstance(error, Problem) else Problem(getattr(error, "status_code", 500), str(error))
+        )
+        return _response(_Answer(problem.status, problem.body()), clock())
+
+    return Starlette(
+        routes=[
+            Route("/config", endpoint(_get_config), methods=["GET"]),
+            Route("/config", endpoint(_patch_config), methods=["PATCH"]),
+            Route("/config-device", endpoint(_get_own_config), methods=["GET"]),
+            Route("/device", endpoint(_get_device), methods=["GET"]),
+            Route("/device", endpoint(_announce_key), methods=["PATCH"]),
+            Route("/events", endpoint(_post_events), methods=["POST"]),
+        ],
+        exception_handlers={Problem: refused, HTTPException: refused},
+    )
+
+
+def admit(
+    db: sqlite3.Connection, factory: str, certificate: x509.Certificate, now: datetime.datetime
+) -> sqlite3.Row:
+    """The device whose certificate this is; one that nobody knows yet is registered.
+
+    A certificate with the key that the device has announced makes that its key, and denies the old one. Raises
+    Problem (403): a denied or deleted device, a third key, a new device of a disabled CA.
+    """
+    uuid = _common_name(certificate)
+    public_key = authority.public_key_of(certificate)
+    row: sqlite3.Row | None = db.execute(
+        "SELECT * FROM device WHERE uuid = ? AND factory = ?", (uuid, factory)
+    ).fetchone()
+    if row is None:
+        return _register(db, factory, uuid, certificate, public_key, now)
+    if public_key == row["public_key"]:
+        return row
+    if public_key != row["next_public_key"]:
+        raise Problem(403, f"device {uuid} comes with a key that is not its own")
+    return _promote(db, row, now)
+
+
+def _promote(db: sqlite3.Connection, device: sqlite3.Row, now: datetime.datetime) -> sqlite3.Row:
+    uuid, old, new = device["uuid"], device["public_key"], device["next_public_key"]
+    db.execute("UPDATE device SET public_key = ?, next_public_key = NULL WHERE uuid = ?", (new, uuid))
+    db.execute(
+        "INSERT OR REPLACE INTO denied_key (public_key, uuid, denied_at) VALUES (?, ?, ?)",
+        (old, uuid, stamp(now)),
+    )
+    change = wire.PublicKeyChange(
+        uuid=uuid,
+        device_group_id=device["group_id"],
+        time=int(now.timestamp()),
+        new_pub_key=new,
+        old_pub_key=old,
+    )
+    fleet.push(db, device["factory"], PUBLIC_KEY_CHANGE, change)
+    row: sqlite3.Row = db.execute("SELECT * FROM device WHERE uuid = ?", (uuid,)).fetchone()
+    return row
+
+
+def _register(
+    db: sqlite3.Connection,
+    factory_name: str,
+    uuid: str,
+    certificate: x509.Certificate,
+    public_key: str,
+    now: datetime.datetime,
+) -> sqlite3.Row:
+    """Register a device by itself, owned by whoever the CA that signed for it is."""
+    factory = accounts.find_factory(db, factory_name)
+    issuer = authority.issuer_of(factory.ca_crt, certificate) if factory else None
+    if factory is None or issuer is None:
+        raise Problem(403, "the certificate is not of a device CA of this Factory")
+    if str(issuer.serial_number) in authority.disabled_serials(factory):
+        raise Problem(403, "the device CA is disabled, so it registers no new devices")
+    owner = _common_name(issuer).removeprefix("fio-")
+    if owner not in {user.polis_id for user in accounts.users(db, factory.name)}:
+        owner = factory.created_by
+    try:
+        return fleet.register(
+            db,
+            factory.name,
+            uuid,
+            public_key,
+            owner=owner,
+            author=owner,
+            now=now,
+            production=authority.is_production(certificate),
+        )
+    except Problem as problem:
+        raise Problem(403, problem.message) from None
+
+
+def _get_config(call: _Call) -> _Answer:
+    merged = configs.merged(call.db, call.device)
+    if merged.files is None:
+        return _Answer(204)
+    since = _time(call.headers.get("if-modified-since"))
+    if since is not None and since >= merged.changed:
+        return _Answer(304, date=merged.changed)
+    configs.mark_applied(call.db, call.device, merged.changed, call.now)
+    applied = wire.ConfigApplied(uuid=call.device["uuid"], time=int(call.now.timestamp()))
+    fleet.push(call.db, call.device["factory"], CONFIG_APPLIED, applied)
+    return _Answer(200, merged.files, merged.changed)
+
+
+def _get_own_config(call: _Call) -> _Answer:
+    files = configs.own(call.db, call.device["uuid"])
+    return _Answer(204) if files is None else _Answer(200, files)
+
+
+def _patch_config(call: _Call) -> _Answer:
+    """Always 201: a fresh device takes nothing else."""
+    request = decode(call.body, wire.GatewayConfigRequest)
+    configs.change(
+        call.db,
+        Target("device", call.device["uuid"]),
+        wire.ConfigRequest(reason=request.reason, files=request.files or []),
+        author=call.device["uuid"],
+        now=call.now,
+        replace=False,
+    )
+    return _Answer(201, {})
+
+
+def _get_device(call: _Call) -> _Answer:
+    device = fleet.find_device(call.db, call.device["factory"], call.device["uuid"], by_uuid=True)
+    return _Answer(200, fleet.record(call.db, device))
+
+
+def _announce_key(call: _Call) -> _Answer:
+    announced = _public_key(decode(call.body, wire.KeyAnnouncement).next_pubkey)
+    if announced == call.device["public_key"] or fleet.is_denied(call.db, announced):
+        raise Problem(400, "the key is not right", {"next_pubkey": "is or was the device's key"})
+    call.db.execute("UPDATE device SET next_public_key = ? WHERE uuid = ?", (announced, call.device["uuid"]))
+    return _Answer(200, {})
+
+
+def _post_events(call: _Call) -> _Answer:
+    items = decode(call.body, list[Any])
+    events.store(call.db, call.device["uuid"], items, call.now)
+    return _Answer(200, {})
+
+
+def _response(answer: _Answer, now: datetime.datetime) -> Response:
+    response = Response(
+        b"" if answer.content is None else msgspec.json.encode(answer.content),
+        status_code=answer.status,
+        media_type=None if answer.content is None else "application/json",
+    )
+    response.headers["date"] = email.utils.format_datetime(answer.date or now, usegmt=True)
+    return response
+
+
+def _time(header: str | None) -> datetime.datetime | None:
+    """The time in If-Modified-Since, which Go's RFC 1123 ends with UTC and HTTP with GMT; None where it is none."""
+    try:
+        parsed = email.utils.parsedate_to_datetime(header or "")
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=datetime.UTC)
+
+
+def _client_certificate(request: Request) -> x509.Certificate:
+    chain = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_chain") or []
+    if not chain:
+        raise Problem(403, "a device needs its client certificate")
+    return x509.load_pem_x509_certificate(chain[0].encode())
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if len(names) != 1:
+        raise Problem(403, f"the certificate has {len(names)} common names, not one")
+    return str(names[0].value)
+
+
+def _public_key(pem: str) -> str:
+    try:
+        key = load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise Problem(400, "the key is not right", {"next_pubkey": "is not an EC public key in PEM"})
+    return keys.public_key_pem(key)
