@@ -1,0 +1,228 @@
+"""`rotations`: what became of a rotation on every device."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fioctl_rotate.cli.common import (
+    Format,
+    FormatOption,
+    connected,
+    console,
+    emit,
+    emit_json,
+    group,
+    note,
+    settings_of,
+    table,
+    with_api,
+)
+from fioctl_rotate.errors import UsageError, printable
+from fioctl_rotate.settings import Flags
+
+if TYPE_CHECKING:
+    from fioctl_rotate.api.client import FactoryApi
+    from fioctl_rotate.ops.watch import Snapshot
+    from fioctl_rotate.rotation.state import Rotation
+
+app = group("What became of a rotation on every device.")
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ROTATIONID; `rotations list` shows them.")]
+GroupOption = Annotated[
+    str | None, typer.Option("-g", "--group", metavar="GROUP", help="The device group that rotates.")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", metavar="DEVICE", help="One device, in place of a group.")
+]
+JunitOption = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="FILE", help="Write JUnit XML too, one case a device."),
+]
+
+
+@app.command("list", epilog="Example: fioctl-rotate rotations list -g field")
+@connected
+def list_rotations(
+    flags: Flags,
+    group: GroupOption = None,
+    device: DeviceOption = None,
+    format: FormatOption = Format.TEXT,  # noqa: A002
+) -> None:
+    """List the rotations of a group or a device, newest first, as far back as the configuration log goes.
+
+    A device's updates are looked at too: they name rotations that no log has any more.
+    """
+    _one_target(group, device)
+
+    async def fetch(api: "FactoryApi") -> "list[Rotation]":
+        from fioctl_rotate.ops import rotations
+
+        if group is not None:
+            return await rotations.of_group(api, group)
+        return (await rotations.of_device(api, str(device)))[1]
+
+    found = with_api(settings_of(flags), fetch)
+    from fioctl_rotate.rotation import document
+
+    if format is Format.JSON:
+        emit_json([document.of_rotation(rotation) for rotation in found])
+        return
+    rows = [
+        (
+            rotation.id,
+            document.time_text(rotation.pushed_at) or "before the log",
+            "current" if rotation.current else "",
+            rotation.reason,
+            rotation.est_server,
+        )
+        for rotation in found
+    ]
+    console().print(table(("ID", "PUSHED AT", "", "REASON", "EST SERVER"), rows))
+    if not found:
+        note(f"no rotation is known of {f'group {group}' if group else f'device {device}'}")
+
+
+@app.command("show", epilog="Example: fioctl-rotate rotations show certs-1763989200 -g field --failed")
+@connected
+def show(
+    flags: Flags,
+    rotation_id: IdArgument,
+    group: GroupOption = None,
+    device: DeviceOption = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only devices that are failing, or finalized and not done.")
+    ] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Only devices that show no sign of it.")] = False,
+    junit: JunitOption = None,
+    format: FormatOption = Format.TEXT,  # noqa: A002
+) -> None:
+    """Show the state of a rotation: how many devices stand where, and a row for each.
+
+    pending: no sign of it yet. running k/5: at that step. failing: the newest attempt has a failed step. finalized:
+    the device has its new certificate. done: and the gateway has taken it; nothing less is success. Times in SINCE
+    are the devices' own.
+    """
+    _one_target(group, device)
+    wanted = {"failing", "finalized"} if failed else set()
+    wanted |= {"pending"} if pending else set()
+
+    async def work(api: "FactoryApi") -> None:
+        snapshot = await snapshot_of(api, rotation_id, group=group, device=device)
+        states = [state for state in snapshot.states if not wanted or state.state in wanted]
+        if junit is not None:
+            from fioctl_rotate.ops.junit import write
+
+            write(junit, snapshot.rotation, states)
+        if format is Format.JSON:
+            from fioctl_rotate.rotation import document
+
+            emit_json(
+                document.of_all(
+                    factory=api.factory,
+                    server=api.server,
+                    rotation=snapshot.rotation,
+                    at=snapshot.at,
+                    states=states,
+                    summary=snapshot.summary,
+                )
+            )
+            return
+        from fioctl_rotate.cli.watching import device_table, headline
+        from fioctl_rotate.rotation.words import advice
+
+        emit(printable(headline(api, snapshot.rotation)))
+        emit(printable(_pushed(snapshot.rotation)))
+        emit(snapshot.summary.words)
+        emit("")
+        console().print(device_table(snapshot.rotation, states))
+        for line in advice(snapshot.rotation, states):
+            note(f"hint: {printable(line)}")
+
+    with_api(settings_of(flags), work)
+
+
+@app.command(
+    "watch",
+    epilog="Example: fioctl-rotate rotations watch certs-1763989200 -g field --exit-status --timeout 3600",
+)
+@connected
+def watch(
+    flags: Flags,
+    rotation_id: IdArgument,
+    group: GroupOption = None,
+    device: DeviceOption = None,
+    interval: Annotated[
+        float, typer.Option("--interval", min=0.05, metavar="SECONDS", help="Time between two looks.")
+    ] = 15.0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", min=0.0, metavar="SECONDS", help="Give up after this time, with exit code 4."
+        ),
+    ] = None,
+    exit_status: Annotated[
+        bool, typer.Option("--exit-status", help="Exit with 3 unless every device is done.")
+    ] = False,
+    junit: JunitOption = None,
+    format: FormatOption = Format.TEXT,  # noqa: A002
+) -> None:
+    """Watch a rotation until nothing more is to be expected.
+
+    On a terminal a live view; in a pipe a line a change, with --format json an object a line. It ends when each
+    device is done, or will not follow (offline, shadowed, unsupported), or has failed or not come back for 40 looks.
+    Ctrl-C leaves the rotation alone.
+    """
+    _one_target(group, device)
+
+    async def work(api: "FactoryApi") -> None:
+        from fioctl_rotate.cli.watching import Watch, follow
+        from fioctl_rotate.ops.rotations import find_rotation
+
+        rotation, only = await find_rotation(api, rotation_id, group=group, device=device)
+        tell_unknown(rotation)
+        await follow(api, rotation, Watch(interval, timeout, exit_status, format, junit), only=only)
+
+    with_api(settings_of(flags), work)
+
+
+async def snapshot_of(
+    api: "FactoryApi", rotation_id: str, *, group: str | None, device: str | None
+) -> "Snapshot":
+    """One look at a rotation, compared with what earlier looks left on this machine."""
+    from fioctl_rotate.ops import baselines
+    from fioctl_rotate.ops.rotations import find_rotation
+    from fioctl_rotate.ops.watch import look
+    from fioctl_rotate.rotation.tracker import Tracker
+
+    rotation, only = await find_rotation(api, rotation_id, group=group, device=device)
+    tell_unknown(rotation)
+    tracker = Tracker(rotation, baselines.load(api, rotation.id))
+    snapshot = await look(api, tracker, only=only)
+    baselines.save(api, rotation.id, tracker.baselines())
+    for problem in snapshot.problems:
+        note(f"warning: {printable(problem)}")
+    return snapshot
+
+
+def tell_unknown(rotation: "Rotation") -> None:
+    """Say on stderr where no log knows the rotation: a misspelled id looks just like one that nobody follows."""
+    if not rotation.est_server:
+        note(
+            f"warning: the configuration log of {printable(rotation.target)} has no rotation {printable(rotation.id)}"
+        )
+
+
+def _pushed(rotation: "Rotation") -> str:
+    pushed = (
+        f"pushed {rotation.pushed_at:%Y-%m-%d %H:%M:%S} UTC"
+        if rotation.pushed_at
+        else "pushed before the log"
+    )
+    reason = f", {rotation.reason}" if rotation.reason else ""
+    return f"{pushed}{reason}, EST server {rotation.est_server or 'not known'}"
+
+
+def _one_target(group: Any, device: Any) -> None:
+    if (group is None) == (device is None):
+        raise UsageError("name either a group (-g GROUP) or a device (--device DEVICE)")

@@ -1,0 +1,306 @@
+"""A rotation as it goes on: live on a terminal, a line a change in a pipe. For `rotations watch` and `--wait`."""
+
+import asyncio
+import json
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fioctl_rotate.cli.common import Format, console, emit, note, warn
+from fioctl_rotate.errors import DeviceFailed, TimedOut, printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fioctl_rotate.api.client import FactoryApi
+    from fioctl_rotate.ops.watch import Snapshot
+    from fioctl_rotate.rotation.state import DeviceState, Rotation
+
+PACE_OVER = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How to watch: `interval` and `timeout` in seconds (None: no end), `junit` the file to write at the end."""
+
+    interval: float = 15.0
+    timeout: float | None = None
+    exit_status: bool = False
+    format: Format = Format.TEXT
+    junit: Path | None = None
+
+
+async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only: str | None = None) -> None:
+    """Show what becomes of the rotation until nothing more is to be expected; `only` is the uuid of one device.
+
+    Raises TimedOut when `watch.timeout` is over, and with `watch.exit_status` DeviceFailed unless every device is
+    done. Interrupted, it says how to look again: the rotation goes on without us.
+    """
+    from fioctl_rotate.ops import baselines, junit
+    from fioctl_rotate.ops.watch import wait_for
+    from fioctl_rotate.rotation.tracker import Tracker
+
+    tracker = Tracker(rotation, baselines.load(api, rotation.id))
+    last: Snapshot | None = None
+    view = _view(api, rotation, watch)
+
+    def tell(snapshot: "Snapshot") -> None:
+        nonlocal last
+        last = snapshot
+        view.show(snapshot)
+        baselines.save(api, rotation.id, tracker.baselines())
+
+    timed_out = False
+    try:
+        with view:
+            try:
+                async with asyncio.timeout(watch.timeout):
+                    await wait_for(api, tracker, interval=watch.interval, only=only, tell=tell)
+            except TimeoutError:
+                timed_out = True
+    except asyncio.CancelledError:
+        note(f"the rotation goes on; look again with: {_look(rotation)}")
+        raise
+    if last is not None:
+        view.end(last)
+        if watch.junit:
+            junit.write(watch.junit, rotation, last.states)
+    summary = last.summary.words if last else "no answer yet"
+    if timed_out:
+        raise TimedOut(
+            f"time ran out after {watch.timeout:g} s: {summary}",
+            hint=f"the rotation goes on; look again with: {_look(rotation)}",
+        )
+    if watch.exit_status and last is not None and not last.summary.complete:
+        raise DeviceFailed(f"not every device is done: {summary}")
+
+
+def _look(rotation: "Rotation") -> str:
+    return f"fioctl-rotate rotations show {rotation.id} {rotation.option}"
+
+
+def _view(api: "FactoryApi", rotation: "Rotation", watch: Watch) -> "_Lines | _Live":
+    live = watch.format is Format.TEXT and sys.stdout.isatty()
+    return _Live(api, rotation, watch) if live else _Lines(api, rotation, watch)
+
+
+class _Lines:
+    """One line a change: text, or one JSON object with `kind` device, problem or summary."""
+
+    def __init__(self, api: "FactoryApi", rotation: "Rotation", watch: Watch) -> None:
+        self._api, self._rotation = api, rotation
+        self._json = watch.format is Format.JSON
+        self._known: dict[str, Any] = {}
+        self._problems: list[str] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, snapshot: "Snapshot") -> None:
+        """Write what has changed since the snapshot before."""
+        from fioctl_rotate.rotation import document
+        from fioctl_rotate.rotation.words import where, why
+
+        for problem in snapshot.problems:
+            if problem not in self._problems:
+                warn(f"{problem}; asking again")
+        self._problems = snapshot.problems
+        for state in snapshot.states:
+            words = (where(state), why(self._rotation, state), state.attempts)
+            if self._known.get(state.uuid) == words:
+                continue
+            self._known[state.uuid] = words
+            if self._json:
+                self._emit({"kind": "device", **document.of_device(self._rotation, state)}, snapshot.at)
+            else:
+                text = f"{state.name}  {words[0]}" + (f"  {words[1]}" if words[1] else "")
+                emit(f"{snapshot.at:%H:%M:%S}  {printable(text)}")
+        sys.stdout.flush()
+
+    def end(self, snapshot: "Snapshot") -> None:
+        """Write the summary."""
+        from fioctl_rotate.rotation import document
+        from fioctl_rotate.rotation.words import advice
+
+        if self._json:
+            self._emit(
+                {
+                    "kind": "summary",
+                    "factory": self._api.factory,
+                    "server": self._api.server,
+                    "rotation": document.of_rotation(self._rotation),
+                    "summary": document.of_summary(snapshot.summary),
+                },
+                snapshot.at,
+            )
+            return
+        emit(
+            f"{snapshot.at:%H:%M:%S}  {printable(headline(self._api, self._rotation))}: {snapshot.summary.words}"
+        )
+        for line in advice(self._rotation, snapshot.states):
+            note(f"hint: {printable(line)}")
+
+    def _emit(self, value: dict[str, Any], at: datetime) -> None:
+        from fioctl_rotate.rotation.document import time_text
+
+        emit(json.dumps({"at": time_text(at), **value}, ensure_ascii=False))
+
+
+class _Live:
+    """A view that is redrawn: bar, counts, pace, and the devices that need attention."""
+
+    def __init__(self, api: "FactoryApi", rotation: "Rotation", watch: Watch) -> None:
+        from rich.live import Live
+
+        self._api, self._rotation, self._watch = api, rotation, watch
+        self._console = console()
+        self._pace = Pace()
+        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
+
+    def __enter__(self) -> None:
+        self._live.__enter__()
+
+    def __exit__(self, *args: Any) -> None:
+        self._live.__exit__(*args)
+
+    def show(self, snapshot: "Snapshot") -> None:
+        """Redraw."""
+        self._pace.add(snapshot)
+        self._live.update(self._draw(snapshot), refresh=True)
+
+    def end(self, snapshot: "Snapshot") -> None:
+        """Leave the advice below the last view."""
+        from fioctl_rotate.rotation.words import advice
+
+        for line in advice(self._rotation, snapshot.states):
+            note(f"hint: {printable(line)}")
+
+    def _draw(self, snapshot: "Snapshot") -> "RenderableType":
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        summary = snapshot.summary
+        bar = Table.grid(padding=(0, 1), expand=True)
+        bar.add_column(ratio=1)
+        bar.add_column(no_wrap=True)
+        percent = 100 * summary.done // max(summary.total, 1)
+        bar.add_row(
+            ProgressBar(total=max(summary.total, 1), completed=summary.done),
+            Text(f"{percent:>3} %  {summary.done} of {summary.total} done"),
+        )
+        if snapshot.settled:
+            footer = "nothing more is to be expected"
+        else:
+            footer = (
+                f"{self._pace.words(snapshot)}  next look in {self._watch.interval:g} s  "
+                "Ctrl-C leaves the rotation alone"
+            )
+        parts: list[RenderableType] = [
+            Text(printable(headline(self._api, self._rotation)), style="bold"),
+            bar,
+            _counts(snapshot),
+            Text(footer, style="dim"),
+            *(Text(f"{printable(problem)}; asking again", style="yellow") for problem in snapshot.problems),
+        ]
+        parts += self._attention(snapshot)
+        return Group(*parts)
+
+    def _attention(self, snapshot: "Snapshot") -> "list[RenderableType]":
+        from rich.text import Text
+
+        from fioctl_rotate.rotation.state import State
+
+        urgent = [state for state in snapshot.states if state.state in (State.FAILING, State.FINALIZED)]
+        # What is failing says more than what may still come back.
+        urgent.sort(key=lambda state: (state.state != State.FAILING, state.name))
+        if not urgent:
+            return []
+        room = max(self._console.height - 9, 3)
+        parts: list[RenderableType] = [
+            Text(""),
+            Text("Not there yet, and worth a look", style="bold"),
+            device_table(self._rotation, urgent[:room], one_line=True),
+        ]
+        if len(urgent) > room:
+            parts.append(
+                Text(f"and {len(urgent) - room} more: {_look(self._rotation)} --failed", style="dim")
+            )
+        return parts
+
+
+class Pace:
+    """How fast devices get done, over the last ten minutes, and how long the rest will take at that."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[datetime, int]] = deque()
+
+    def add(self, snapshot: "Snapshot") -> None:
+        """Take a snapshot's count."""
+        self._samples.append((snapshot.at, snapshot.summary.done))
+        while snapshot.at - self._samples[0][0] > PACE_OVER:
+            self._samples.popleft()
+
+    def words(self, snapshot: "Snapshot") -> str:
+        """Like `12 a minute, about 8 min left`."""
+        (first, before), (last, done) = self._samples[0], self._samples[-1]
+        minutes = (last - first).total_seconds() / 60
+        if minutes <= 0 or done <= before:
+            return "no pace yet"
+        pace = (done - before) / minutes
+        waiting = sum(
+            1 for state in snapshot.states if state.reason is None and state.state in ("pending", "running")
+        )
+        left = f", about {max(1, round(waiting / pace))} min left" if waiting else ""
+        return f"{pace:.3g} a minute{left}"
+
+
+def headline(api: "FactoryApi", rotation: "Rotation") -> str:
+    """What is watched, where."""
+    return f"Rotation {rotation.id} of {rotation.target}, factory {api.factory} at {api.server}"
+
+
+def device_table(
+    rotation: "Rotation", states: "Sequence[DeviceState]", *, one_line: bool = False
+) -> "RenderableType":
+    """A row a device: name, state, since when (by its own clock), and what is behind it."""
+    from fioctl_rotate.cli.common import table
+    from fioctl_rotate.rotation.words import where, why
+
+    rows = [
+        (
+            state.name,
+            where(state),
+            f"{state.since:%m-%d %H:%M:%S}" if state.since else "",
+            why(rotation, state),
+        )
+        for state in states
+    ]
+    result = table(("DEVICE", "STATE", "SINCE", "WHY"), rows)
+    for column in result.columns:
+        column.no_wrap = column.header != "WHY" or one_line
+        column.overflow = "ellipsis" if one_line else "fold"
+    return result
+
+
+def _counts(snapshot: "Snapshot") -> "RenderableType":
+    from rich.text import Text
+
+    colours = {"done": "green", "finalized": "cyan", "failing": "red", "running": "blue"}
+    text = Text()
+    for state, count in snapshot.summary.states.items():
+        text.append(f"{count} {state}  ", style=colours.get(state, "") if count else "dim")
+    reasons = ", ".join(
+        f"{count} {reason}" for reason, count in snapshot.summary.not_following.items() if count
+    )
+    if reasons:
+        text.append(f"not following: {reasons}", style="yellow")
+    return text
