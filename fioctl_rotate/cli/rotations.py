@@ -16,6 +16,7 @@ from fioctl_rotate.cli.common import (
     note,
     settings_of,
     table,
+    warn,
     with_api,
 )
 from fioctl_rotate.errors import UsageError, printable
@@ -170,8 +171,8 @@ def watch(
     """Watch a rotation until nothing more is to be expected.
 
     On a terminal a live view; in a pipe a line a change, with --format json an object a line. It ends when each
-    device is done, or will not follow (offline, shadowed, unsupported), or has failed or not come back for 40 looks.
-    Ctrl-C leaves the rotation alone.
+    device is done, or will not follow (offline, shadowed, unsupported), or has failed or not come back for 40
+    looks. Ctrl-C leaves the rotation alone.
     """
     _one_target(group, device)
 
@@ -201,16 +202,14 @@ async def snapshot_of(
     snapshot = await look(api, tracker, only=only)
     baselines.save(api, rotation.id, tracker.baselines())
     for problem in snapshot.problems:
-        note(f"warning: {printable(problem)}")
+        warn(problem)
     return snapshot
 
 
 def tell_unknown(rotation: "Rotation") -> None:
     """Say on stderr where no log knows the rotation: a misspelled id looks just like one that nobody follows."""
     if not rotation.est_server:
-        note(
-            f"warning: the configuration log of {printable(rotation.target)} has no rotation {printable(rotation.id)}"
-        )
+        warn(f"the configuration log of {rotation.target} has no rotation {rotation.id}")
 
 
 def _pushed(rotation: "Rotation") -> str:
