@@ -1,0 +1,171 @@
+"""Options of the commands that need a private key: where it is, and who tells its PIN or passphrase."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from fioctl_rotate.cli.common import Options, confirm, interactive, note, spread, warn
+from fioctl_rotate.errors import Refused, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fioctl_rotate.ops.ceremony import Person
+    from fioctl_rotate.pki.directory import PkiDirectory
+    from fioctl_rotate.pki.hsm import Token
+
+PIN_VARIABLE = "FIOCTL_ROTATE_HSM_PIN"
+PASSPHRASE_VARIABLE = "FIOCTL_ROTATE_KEY_PASSPHRASE"  # noqa: S105  the variable's name
+
+DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="PKI directory.", show_default=False)]
+
+
+def _option(annotation: Any, *names: str, metavar: str, help: str) -> tuple[Any, None]:  # noqa: A002
+    option = typer.Option(*names, metavar=metavar, help=help)
+    return (Annotated[annotation | None, option], None)
+
+
+KEY_OPTIONS: Options = {
+    "hsm_module": _option(
+        Path, "--hsm-module", metavar="FILE", help="The root's key is in an HSM: its PKCS#11 module."
+    ),
+    "hsm_token_label": _option(
+        str, "--hsm-token-label", metavar="LABEL", help="Label of the HSM's token; its key is called root-ca."
+    ),
+    "hsm_pin_file": _option(
+        Path,
+        "--hsm-pin-file",
+        metavar="FILE",
+        help=f"File with the token's PIN; else {PIN_VARIABLE}, else asked.",
+    ),
+    "hsm_pin": _option(
+        str,
+        "--hsm-pin",
+        metavar="PIN",
+        help="The token's PIN, seen by all in the process list; as fioctl has it.",
+    ),
+    "key_passphrase_file": _option(
+        Path,
+        "--key-passphrase-file",
+        metavar="FILE",
+        help=f"File with the passphrase of an encrypted key file; else {PASSPHRASE_VARIABLE}, else asked.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class KeyOptions:
+    """Where the root's key is, as the command line says."""
+
+    hsm_module: Path | None
+    hsm_token_label: str | None
+    hsm_pin_file: Path | None
+    hsm_pin: str | None
+    key_passphrase_file: Path | None
+
+    def directory(self, path: Path) -> "PkiDirectory":
+        """The PKI directory, with the key in it or in the token. Raises UsageError for half a token."""
+        from fioctl_rotate.pki.directory import PkiDirectory
+
+        return PkiDirectory(path, ask_passphrase=self.ask_passphrase(), token=self.token())
+
+    def token(self) -> "Token | None":
+        """The token that was named, or None. Raises UsageError where half of it was."""
+        if self.hsm_module is None and self.hsm_token_label is None:
+            if self.hsm_pin is not None or self.hsm_pin_file is not None:
+                raise UsageError("a PIN without an HSM", hint="--hsm-module and --hsm-token-label name it")
+            return None
+        if self.hsm_module is None or self.hsm_token_label is None:
+            raise UsageError("--hsm-module and --hsm-token-label are needed together")
+        if self.hsm_pin is not None:
+            warn(f"--hsm-pin shows the PIN in the process list; {PIN_VARIABLE} or --hsm-pin-file keep it out")
+        from fioctl_rotate.pki.hsm import Token
+
+        module, label = str(self.hsm_module), self.hsm_token_label
+        return Token(module, label, lambda: self._pin(label))
+
+    def _pin(self, label: str) -> str:
+        if self.hsm_pin is not None:
+            return self.hsm_pin
+        pin = _secret(PIN_VARIABLE, self.hsm_pin_file, f"PIN of token {label}")
+        if pin is None:
+            raise UsageError(
+                f"the PIN of token {label} is not known",
+                hint=f"set {PIN_VARIABLE}, give --hsm-pin-file, or run it on a terminal",
+            )
+        return pin
+
+    def ask_passphrase(self) -> "Callable[[str], bytes | None]":
+        """Who tells a key file's passphrase; each is asked for once."""
+        known: dict[str, bytes | None] = {}
+
+        def ask(name: str) -> bytes | None:
+            if name not in known:
+                word = _secret(PASSPHRASE_VARIABLE, self.key_passphrase_file, f"Passphrase of {name}")
+                known[name] = None if word is None else word.encode()
+            return known[name]
+
+        return ask
+
+
+def _secret(variable: str, file: Path | None, question: str) -> str | None:
+    """A secret from its file, its variable, or a prompt on a terminal; None where there is none of these."""
+    if file is not None:
+        try:
+            return file.read_text("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    value = os.environ.get(variable)
+    if value == "":
+        raise UsageError(f"{variable} is set, and empty")
+    if value is not None:
+        return value
+    if not sys.stdin.isatty():
+        return None
+    return str(typer.prompt(question, hide_input=True, err=True))
+
+
+with_keys = spread("keys", KeyOptions, KEY_OPTIONS)
+"""Gives a command the options for private keys; it receives them as one `KeyOptions` in its parameter `keys`."""
+
+
+def person(*, yes: bool, replaces: bool = False) -> "Person":
+    """Whoever sits at the terminal, for a ceremony. In a pipe nobody is asked; what `replaces` needs -y there."""
+    from fioctl_rotate.ops.ceremony import Person
+
+    def ask(question: str) -> None:
+        if replaces and not yes and not interactive():
+            raise Refused(f"not done without being asked: {question}", hint="-y answers yes")
+        confirm(question, yes=yes)
+
+    return Person(note=note, warn=warn, confirm=ask)
+
+
+class GoBooleans(TyperCommand):
+    """A command whose `--flag/--no-flag` options are also taken as fioctl's `--flag=true` and `--flag=false`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Translate the spellings of Go's ParseBool; any other value stays, and is refused by the parser."""
+        words = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True)
+        words |= dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False)
+        negations = {
+            name: parameter.secondary_opts[0]
+            for parameter in self.params
+            for name in parameter.opts
+            if parameter.secondary_opts
+        }
+        translated = []
+        for position, argument in enumerate(args):
+            if argument == "--":
+                translated += args[position:]
+                break
+            name, separator, value = argument.partition("=")
+            if separator and name in negations and value in words:
+                argument = name if words[value] else negations[name]
+            translated.append(argument)
+        return super().parse_args(ctx, translated)
