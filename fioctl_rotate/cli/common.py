@@ -196,11 +196,14 @@ def emit(text: str) -> None:
     typer.echo(text)
 
 
-def emit_json(value: Any) -> None:
-    """A result as one JSON document, to stdout. msgspec structs are taken as they would go over the wire."""
+def emit_json(value: Any, *, lines: bool = False) -> None:
+    """A result as one JSON document, to stdout; on one line where it is one of several (`lines`).
+
+    msgspec structs are taken as they would go over the wire.
+    """
     import json
 
-    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(_plain(value), indent=None if lines else 2, ensure_ascii=False))
 
 
 def _plain(value: Any) -> Any:

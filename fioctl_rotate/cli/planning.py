@@ -150,13 +150,14 @@ MODE_OPTIONS: Options = {
 
 @dataclass(frozen=True)
 class Sending:
-    """How a push shall go about it. `timeout` is in seconds."""
+    """How a push shall go about it. `timeout` and `interval` (between two looks, with `wait`) are in seconds."""
 
     format: PlanFormat = PlanFormat.TEXT
     yes: bool = False
     no_checks: bool = False
     wait: bool = False
     timeout: float | None = None
+    interval: float = 15.0
 
     def check(self) -> None:
         """Refuse options that make no sense together (UsageError)."""

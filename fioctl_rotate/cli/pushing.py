@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from fioctl_rotate.cli import planning
-from fioctl_rotate.cli.common import confirm, emit, emit_json, note, settings_of, with_api
+from fioctl_rotate.cli.common import Format, confirm, emit, emit_json, note, settings_of, with_api
 from fioctl_rotate.cli.planning import Modes, PlanFormat, Sending
 from fioctl_rotate.errors import UsageError, printable
 from fioctl_rotate.rotation.plan import Plan, Target, Wish
@@ -59,14 +59,29 @@ async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: 
         planning.tell_about(plan, server_name)
         confirm("Push it?", yes=sending.yes)
     pushed = await ops.push(api, plan, tell=note)
-    tell_result(plan, pushed=pushed, plan_format=sending.format)
+    _tell_result(plan, sending, pushed=pushed)
+    if sending.wait:
+        await _wait(api, plan, sending)
 
 
-def tell_result(plan: Plan, *, pushed: bool, plan_format: PlanFormat) -> None:
-    """What came of a push, to stdout; what to do next, to stderr."""
-    if plan_format is PlanFormat.JSON:
-        emit_json({**plan.document(), "rotation-id": plan.rotation_id, "pushed": pushed})
+def _tell_result(plan: Plan, sending: Sending, *, pushed: bool) -> None:
+    """What came of a push, to stdout; what to do next, to stderr. With `wait`, JSON is one object a line."""
+    if sending.format is PlanFormat.JSON:
+        result = {"kind": "push", "pushed": pushed, "rotation-id": plan.rotation_id, **plan.document()}
+        emit_json(result, lines=sending.wait)
     else:
         emit(f"{'pushed' if pushed else 'already there, nothing sent:'} {printable(planning.summary(plan))}")
-    option = "-g" if plan.target.kind == "group" else "--device"
-    note(f"see it through with: fioctl-rotate rotations watch {plan.rotation_id} {option} {plan.target.name}")
+    if not sending.wait:
+        option = "-g" if plan.target.kind == "group" else "--device"
+        note(
+            f"see it through with: fioctl-rotate rotations watch {plan.rotation_id} {option} {plan.target.name}"
+        )
+
+
+async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:
+    from fioctl_rotate.cli.watching import Watch, follow
+    from fioctl_rotate.ops.rotations import find_rotation
+
+    rotation, only = await find_rotation(api, plan.rotation_id, **{plan.target.kind: plan.target.name})
+    shown = Format.JSON if sending.format is PlanFormat.JSON else Format.TEXT
+    await follow(api, rotation, Watch(sending.interval, sending.timeout, True, shown), only=only)
