@@ -79,16 +79,17 @@ class Device:
             return Outcome.ROTATED
         return await self._fetch(runtime)
 
-    def extract(self) -> None:
-        """Early at boot, without a network: finish a Finalize that was under way, write the stored files again."""
+    async def extract(self) -> None:
+        """Early at boot, without a network: finish a Finalize that was under way, write the stored files again.
+
+        Files that were gone (LmP keeps them in memory alone) count as changed, so their handlers run.
+        """
         runtime = self._start()
         left = state.load(self.directory)
         if left is not None:
             rotation.finish_offline(runtime, left)
             runtime = self._start()
-        stored = self._stored()
-        for name, file in rotation.decrypted(stored or {}, runtime.identity.key).items():
-            _write_if_changed(self._secret(name), file.value)
+        await self._write(runtime, rotation.decrypted(self._stored() or {}, runtime.identity.key), {})
 
     def _start(self) -> Runtime:
         sota = Sota(self.directory / "sota.toml")
