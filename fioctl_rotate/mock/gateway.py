@@ -1,7 +1,7 @@
 """The device gateway as an ASGI app: what fioconfig asks of it, and who it takes for which device.
 
-The device is its client certificate: the CN is its uuid, the public key its identity. That the certificate chains
-to a device CA was checked in the TLS handshake. Source: fioconfig's app.go, rotate_*.go; the FoundriesFactory manual.
+The device is its client certificate: the CN is its uuid, the public key its identity. That the certificate
+chains to a device CA was checked in the TLS handshake. Source: fioconfig's app.go and rotate_*.go, the manual.
 """
 
 import asyncio
