@@ -113,10 +113,14 @@ def _snapshot(tracker: Tracker, now: datetime, problems: list[str]) -> Snapshot:
 
 async def _ask(api: FactoryApi, tracker: Tracker, uuid: str) -> None:
     try:
-        if tracker.wants_record(uuid):
+        first = tracker.wants_record(uuid)
+        if first:
             tracker.take_record(uuid, await api.device(uuid, by_uuid=True))
         if tracker.wants_events(uuid):
             tracker.take_events(uuid, await _events(api, uuid, tracker.rotation.id))
+            # Where an old key is known already, a Finalize just read about may be proven at once.
+            if not first and tracker.wants_record(uuid):
+                tracker.take_record(uuid, await api.device(uuid, by_uuid=True))
         if tracker.wants_own_entry(uuid):
             tracker.take_own_entry(uuid, own_entry(await api.device_config(uuid, 1)))
     except ApiError as error:

@@ -198,7 +198,8 @@ class Tracker:
                 finalized_by=base.finalized_by,
             )
             self._touched[device.uuid] = None
-        elif facts.last_seen != seen:
+        elif facts.last_seen != seen or (seen is not None and seen == self._mark and not seen.microsecond):
+            # In whole seconds, the newest device may have told more in the second in which it was last listed.
             self._touched[device.uuid] = None
         facts.name = device.name
         facts.lmp_ver = device.lmp_ver or facts.lmp_ver
