@@ -73,12 +73,13 @@ def log(
     """Show what was configured, newest first, for a group or for the whole fleet."""
 
     async def fetch(api: "FactoryApi") -> "tuple[list[wire.Config], dict[str, str]]":
+        from fioctl_rotate.ops.configs import user_names
         from fioctl_rotate.ops.push import find_group
 
         if group is not None:
             await find_group(api, group)
         log = await (api.factory_config(limit) if group is None else api.group_config(group, limit))
-        return log, {user.polis_id: user.name for user in await api.users()}
+        return log, await user_names(api)
 
     show_log(*with_api(settings_of(flags), fetch), format=format)
 

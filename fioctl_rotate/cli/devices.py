@@ -71,11 +71,12 @@ def config_log(
     """Show what was configured for one device alone, newest first, and when it fetched it."""
 
     async def fetch(api: "FactoryApi") -> "tuple[list[wire.Config], dict[str, str]]":
+        from fioctl_rotate.ops.configs import user_names
         from fioctl_rotate.ops.push import find_device
 
         found = await find_device(api, device, by_uuid=by_uuid)
         log = await api.device_config(found.uuid, limit)
-        return log, {user.polis_id: user.name for user in await api.users()}
+        return log, await user_names(api)
 
     show_log(*with_api(settings_of(flags), fetch), format=format, applied=True)
 

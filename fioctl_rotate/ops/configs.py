@@ -1,9 +1,19 @@
-"""Deleting configuration files, with words for what is not there."""
+"""Configuration logs with the names of those who made them; deleting files, with words for what is not there."""
 
 from fioctl_rotate import wire
-from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.client import ApiError, FactoryApi
 from fioctl_rotate.errors import Error
 from fioctl_rotate.ops.push import find_device, find_group
+
+
+async def user_names(api: FactoryApi) -> dict[str, str]:
+    """The factory's users, name by polis id; {} for a token that may not see them, since names are only an aid."""
+    try:
+        return {user.polis_id: user.name for user in await api.users()}
+    except ApiError as error:
+        if error.status not in (403, 404):
+            raise
+        return {}
 
 
 async def delete_group_file(api: FactoryApi, group: str, file: str) -> None:
