@@ -182,7 +182,7 @@ class Bench:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
-    def device(self, uuid: str = "uuid-1", kind: Kind = Kind(), **options: Any) -> Device:
+    def device(self, uuid: str = "uuid-1", kind: Kind | None = None, **options: Any) -> Device:
         directory = self.directory / uuid
         if not directory.exists():
             create_device(
@@ -193,7 +193,7 @@ class Bench:
                 ca=self.gateway.pki.ca,
                 ca_key=self.gateway.pki.ca_key,
                 now=NOW - datetime.timedelta(hours=2),
-                kind=kind,
+                kind=kind or Kind(),
             )
         return Device(directory, sleep=self.sleep, **options)
 

@@ -70,7 +70,7 @@ def test_a_value_for_another_key_fails_the_whole_check_in(bench):
     async def scenario():
         device = bench.device()
         bench.gateway.config = {"a": plain("1"), "b": {**plain("in clear"), "Unencrypted": False}}
-        with pytest.raises(Error, match="b: .*decrypted"):
+        with pytest.raises(Error, match=r"b: .*decrypted"):
             await device.check_in()
 
     bench.run(scenario)
