@@ -1,0 +1,28 @@
+"""A PKI directory with a root, and a mocked Factory with nothing set up."""
+
+import datetime
+from pathlib import Path
+
+import pki_making as making
+import pytest
+
+from fioctl_rotate.mock import setup
+from fioctl_rotate.pki.keys import private_key_pem
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Path:
+    """A PKI directory with a root that is fit to sign."""
+    directory = tmp_path / "pki"
+    directory.mkdir(mode=0o700)
+    (directory / "factory_ca.key").write_bytes(private_key_pem(making.ROOT_KEY))
+    (directory / "factory_ca.key").chmod(0o400)
+    (directory / "factory_ca.pem").write_bytes(making.pem(making.certificate()))
+    return directory
+
+
+@pytest.fixture
+def factory(mock_dir: Path) -> Path:
+    """A mocked Factory called acme, with nothing set up in it."""
+    setup.create(mock_dir, making.FACTORY, now=datetime.datetime.now(datetime.UTC))
+    return mock_dir
