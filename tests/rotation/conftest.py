@@ -124,6 +124,8 @@ def world(tmp_path):
 
 
 @pytest.fixture
-def state_home(tmp_path, monkeypatch):
-    """What a command leaves on this machine stays in the test's folder."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def recent(tmp_path):
+    """A world of an hour ago, for commands, which go by the real clock."""
+    made = World(tmp_path / "mock", datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1))
+    yield made
+    made.store.close()
