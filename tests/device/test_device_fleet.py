@@ -1,0 +1,90 @@
+"""Many devices at once."""
+
+import asyncio
+
+import pytest
+
+from fioctl_rotate.device.device import Outcome
+from fioctl_rotate.device.fleet import device_directories, run_fleet
+from fioctl_rotate.device.rotation import STEPS
+from fioctl_rotate.errors import Error
+
+
+def test_a_fleet_rotates_and_goes_on_checking_in(bench):
+    gateway = bench.gateway
+    seen = {}
+
+    async def scenario():
+        devices = [bench.device(f"uuid-{number}") for number in range(12)]
+        devices[3].fail = STEPS[1]
+        gateway.push("certs-1")
+        stop = asyncio.Event()
+
+        def checked_in(uuid, outcome):
+            seen.setdefault(uuid, []).append(outcome)
+            if len(seen) == 12 and all(len(outcomes) >= 3 for outcomes in seen.values()):
+                stop.set()
+
+        await run_fleet(devices, interval=0.01, stop=stop, at_once=4, checked_in=checked_in)
+
+    bench.run(scenario)
+    for uuid, outcomes in seen.items():
+        if uuid == "uuid-3":
+            assert all(isinstance(outcome, Error) and STEPS[1] in str(outcome) for outcome in outcomes)
+        else:
+            assert outcomes[:3] == [Outcome.ROTATED, Outcome.CHANGED, Outcome.UNCHANGED]
+    assert len({event["id"] for event in gateway.events}) == len(gateway.events)
+    finalized = [e for e in gateway.events if e["eventType"]["id"] == STEPS[4]]
+    assert len(finalized) == 11
+
+
+def test_no_more_are_under_way_than_allowed(bench):
+    under_way, most, rounds = 0, 0, 0
+
+    async def scenario():
+        stop = asyncio.Event()
+
+        class Counting:
+            def __init__(self, device):
+                self.device, self.uuid = device, device.uuid
+
+            async def check_in(self):
+                nonlocal under_way, most
+                under_way += 1
+                most = max(most, under_way)
+                try:
+                    return await self.device.check_in()
+                finally:
+                    under_way -= 1
+
+        def checked_in(_uuid, _outcome):
+            nonlocal rounds
+            rounds += 1
+            if rounds >= 20:
+                stop.set()
+
+        devices = [Counting(bench.device(f"uuid-{number}")) for number in range(10)]
+        await run_fleet(devices, interval=0, stop=stop, at_once=3, checked_in=checked_in)
+
+    bench.run(scenario)
+    assert most == 3
+
+
+def test_a_stop_does_not_wait_for_the_next_round(bench):
+    async def scenario():
+        stop = asyncio.Event()
+        await run_fleet([bench.device()], interval=3600, stop=stop, checked_in=lambda *_: stop.set())
+        await run_fleet([], interval=3600, stop=stop)
+
+    bench.run(scenario)
+    assert bench.gateway.paths() == ["GET /config"]
+
+
+@pytest.mark.parametrize(("uuids", "found"), [(None, ["a", "b"]), (["b"], ["b"]), (["x"], []), ([], [])])
+def test_directories_of_devices(tmp_path, uuids, found):
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sota.toml").touch()
+    (tmp_path / "no device").mkdir()
+    assert [path.name for path in device_directories(tmp_path, uuids)] == found
+    assert device_directories(tmp_path / "missing") == []
