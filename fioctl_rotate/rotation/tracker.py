@@ -51,6 +51,7 @@ class Tracker:
         self._facts: dict[str, Facts] = {}
         self._baselines = dict(baselines or {})
         self._news: dict[str, int] = {}
+        self._asked_events: set[str] = set()
         self._asked_own_entry: set[str] = set()
         self._mark: datetime | None = None
         self._total: int | None = None
@@ -106,14 +107,18 @@ class Tracker:
         return asked
 
     def wants_record(self, uuid: str) -> bool:
-        """Whether the device's record tells something new: a key to compare with, or a changed one."""
+        """Whether the device's record tells something new: a key to compare with, or a changed one.
+
+        In a large fleet most devices go through all steps between two polls, and come back: a record read then
+        proves nothing, and being seen again has to. Those seen under way have theirs read before the next events.
+        """
         facts = self._facts[uuid]
         if taken(self.rotation, facts):
             return False
-        if not self._seen_since_push(facts):
-            # Not seen since, so its key is the old one: worth reading while that is cheap.
-            return self._small and facts.first_key is None
-        return facts.first_key is None or facts.progress.phase == Phase.FINALIZED
+        if facts.progress.phase == Phase.FINALIZED:
+            return self._small or facts.first_key is not None
+        # Not seen since the push, a device has its old key for certain.
+        return facts.first_key is None and (self._small or uuid in self._asked_events)
 
     def take_record(self, uuid: str, record: Device) -> None:
         """Take the device's record."""
@@ -135,6 +140,7 @@ class Tracker:
     def take_events(self, uuid: str, events: Sequence[Event]) -> None:
         """Take the device's events of this rotation, in the order the API gave them."""
         facts = self._facts[uuid]
+        self._asked_events.add(uuid)
         progress = told_by(events)
         if progress != facts.progress:
             facts.progress = progress

@@ -330,3 +330,18 @@ def test_watch_gives_a_failed_device_time_to_recover_and_then_ends(world):
     assert last.states[0].attempts == 2
     # 40 looks without news, after the news of the second attempt.
     assert len(polls) == 61
+
+
+def test_device_of_a_large_fleet_seen_under_way_is_proven_by_its_key(world):
+    names = large(world)
+    watcher = Watcher(world)
+    world.rotate(names[3], upto=1)
+    assert watcher.state(names[3]).step == 2
+    world.wait(seconds=15)
+    world.tell(names[3], STEPS[1])
+    assert watcher.state(names[3]).step == 3
+    world.wait(seconds=15)
+    for step in STEPS[2:]:
+        world.tell(names[3], step)
+    world.come_back(names[3])
+    assert watcher.state(names[3]).proof == Proof.PUBLIC_KEY

@@ -1,0 +1,73 @@
+"""How many requests a watch makes: 30 polls over 5,000 devices, of which 1 % change in each.
+
+    pytest -n 0 -s tests/benchmarks/bench_watch.py
+
+The floor is one page of the list a poll, and one request for the events of each device that has changed and is
+not known to be done. Above it are the first list, and the newest devices of a poll, asked once more because
+last-seen has whole seconds.
+"""
+
+import asyncio
+import random
+from collections import Counter
+
+from world import World
+
+from fioctl_rotate.ops.rotations import find_rotation
+from fioctl_rotate.ops.watch import look
+from fioctl_rotate.rotation.state import State
+from fioctl_rotate.rotation.tracker import Tracker
+
+DEVICES, POLLS, CHANGING = 5000, 30, 50
+
+
+def kind(request):
+    path = request.split(" ")[1]
+    if path == "/ota/devices/":
+        return "pages of the list"
+    return "events" if "/updates/" in path else "configurations" if "/config/" in path else "records"
+
+
+def test_requests_of_a_watch(tmp_path):
+    chance = random.Random(1)  # noqa: S311  the same devices in each run
+    world = World(tmp_path / "mock")
+    names = [f"d{number:04}" for number in range(DEVICES)]
+    world.add(*names)
+    world.wait(minutes=1)
+    asyncio.run(world.push())
+    begun, floor = set(), 0
+
+    async def run():
+        nonlocal floor
+        async with world.api() as api:
+            rotation, _ = await find_rotation(api, "certs-1", group="field")
+            world.requests.clear()
+            tracker = Tracker(rotation)
+            snapshot = None
+            for _ in range(POLLS):
+                changed = chance.sample(names, CHANGING)
+                done = (
+                    {state.name for state in snapshot.states if state.state == State.DONE} if snapshot else ()
+                )
+                floor += 1 + len(set(changed).difference(done))
+                for name in changed:
+                    if name in begun:
+                        world.see(name)
+                    else:
+                        world.rotate(name)
+                        world.come_back(name)
+                        begun.add(name)
+                    world.wait(seconds=15 / CHANGING)
+                snapshot = await look(api, tracker, now=lambda: world.now)
+            return snapshot
+
+    snapshot = asyncio.run(run())
+    total = len(world.requests)
+    everything = POLLS * (DEVICES + DEVICES // 1000)
+    print(f"\n{POLLS} polls over {DEVICES:,} devices, {CHANGING} changing in each: {snapshot.summary.words}")
+    for what, count in Counter(map(kind, world.requests)).most_common():
+        print(f"{count:>8,}  {what}")
+    print(f"{total:>8,}  requests, {total / POLLS:.1f} a poll")
+    print(f"{floor:>8,}  floor: {total / floor:.2f} times that")
+    print(f"{everything:>8,}  asking everybody each time: {everything / total:.0f} times as many")
+    assert len(begun) <= snapshot.summary.total - snapshot.summary.states[State.PENDING]

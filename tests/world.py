@@ -1,0 +1,115 @@
+"""A Factory whose devices do just what a test says, at the times that it says, seen through the operator API."""
+
+import itertools
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import httpx
+
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.mock import events, fleet
+from fioctl_rotate.mock.operator import operator_app_of
+from fioctl_rotate.mock.setup import create
+from fioctl_rotate.mock.store import Store
+from fioctl_rotate.rotation.entry import make_entry
+from fioctl_rotate.rotation.plan import request_body
+from fioctl_rotate.rotation.progress import STARTED, STEPS
+
+START = datetime(2026, 11, 24, 12, tzinfo=UTC)
+EST = "https://est.example.com:8443/.well-known/est"
+
+
+class World:
+    """A mocked Factory `acme` with a group `field`, and its clock `now`, which tests turn."""
+
+    def __init__(self, directory, now=START):
+        self.directory = directory
+        self.now = now
+        self.requests = []
+        create(directory, "acme", now=now)
+        self.store = Store(directory)
+        self._numbers = itertools.count()
+        with self.store.transaction() as db:
+            fleet.create_group(db, "acme", "field", None, author="me", now=now)
+
+    def wait(self, **time):
+        self.now += timedelta(**time)
+
+    def add(self, *names, lmp="4.0.20-2-95", seen=True, group="field"):
+        with self.store.transaction() as db:
+            for name in names:
+                row = fleet.register(
+                    db, "acme", f"uuid-{name}", f"key of {name}", owner="me", author="me", now=self.now,
+                    name=name, group=group,
+                )  # fmt: skip
+                fleet.report(db, row["uuid"], lmp_ver=lmp, target_name="lmp-1", tag="main")
+                if seen:
+                    fleet.see_device(db, row, self.now)
+
+    def see(self, *names):
+        with self.store.transaction() as db:
+            for name in names:
+                fleet.see_device(db, fleet.find_device(db, "acme", name, by_uuid=False), self.now)
+
+    def tell(self, name, kind, success=True, words=None, *, rotation="certs-1", clock=timedelta()):
+        """The device posts an event, over its old certificate; `clock` is how wrong its clock is."""
+        detail = {"correlationId": rotation, "success": success, "targetName": "lmp-1", "version": "1"}
+        event = {
+            "id": f"event-{next(self._numbers)}",
+            "deviceTime": (self.now + clock).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "eventType": {"id": kind},
+            "event": detail | ({"details": words} if words else {}),
+        }
+        with self.store.transaction() as db:
+            events.store(db, f"uuid-{name}", [event], self.now)
+        self.see(name)
+
+    def rotate(self, *names, upto=5, fail=None, words="HTTP_500 - no", **how):
+        """Each device goes through its steps up to `upto`, or to `fail`, which fails with `words`."""
+        for name in names:
+            self.tell(name, STARTED, **how)
+            for number, step in enumerate(STEPS[: fail or upto], 1):
+                self.tell(name, step, number != fail, words if number == fail else None, **how)
+            if fail:
+                self.tell(name, "CertRotationCompleted", **how)
+
+    def come_back(self, *names):
+        """The gateway takes each device's new key."""
+        with self.store.transaction() as db:
+            for name in names:
+                db.execute("UPDATE device SET public_key = ? WHERE name = ?", (f"new key of {name}", name))
+        self.see(*names)
+
+    @asynccontextmanager
+    async def api(self):
+        app = operator_app_of(self.store, authenticate=False, clock=lambda: self.now)
+        transport = httpx.ASGITransport(app=app)
+
+        async def count(request):
+            self.requests.append(f"{request.method} {request.url.path}")
+
+        hooks = {"request": [count]}
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://mock", event_hooks=hooks
+        ) as client:
+            yield FactoryApi(client, "acme", server="mock")
+
+    async def push(self, rotation="certs-1", *, device=None):
+        async with self.api() as api:
+            request = body(rotation)
+            if device:
+                await api.patch_device_config(f"uuid-{device}", request)
+            else:
+                await api.patch_group_config("field", request)
+
+
+def body(rotation):
+    entry = make_entry(
+        server_name="est.example.com",
+        port=8443,
+        resource="/.well-known/est",
+        pkey_ids="01,07",
+        cert_ids="03,09",
+        rotation_id=rotation,
+    )
+    return request_body(entry, "yearly")
