@@ -83,7 +83,7 @@ def gateway_app(store: Store, factory: str, *, clock: Clock) -> Starlette:
         )
         return _response(_Answer(problem.status, problem.body()), clock())
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/config", endpoint(_get_config), methods=["GET"]),
             Route("/config", endpoint(_patch_config), methods=["PATCH"]),
@@ -94,6 +94,8 @@ def gateway_app(store: Store, factory: str, *, clock: Clock) -> Starlette:
         ],
         exception_handlers={Problem: refused, HTTPException: refused},
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 def admit(

@@ -139,9 +139,9 @@ def decode(body: bytes, kind: Any) -> Any:
         raw = msgspec.json.decode(body)
         value = msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).rpartition(" - at `$")
+        message, _, place = str(error).partition(" - at `$")
         where = place.rstrip("`").lstrip(".") or "body"
-        raise Problem(400, "the body is not right", {where: message or str(error)}) from None
+        raise Problem(400, "the body is not right", {where: message}) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem(400, "the body is not JSON", [str(error)]) from None
     unknown = _unknown_key(raw, inspect.type_info(kind))

@@ -18,6 +18,8 @@ from fioctl_rotate.mock.operation import BODY_LIMIT, Answer, Call, Operation, Te
 from fioctl_rotate.mock.problem import Problem
 from fioctl_rotate.mock.store import Clock, Store, utc_now
 
+_Endpoint = Callable[[Request], Awaitable[Response]]
+
 OPERATIONS = [*operator_factory.OPERATIONS, *operator_devices.OPERATIONS]
 
 
@@ -33,7 +35,7 @@ def operator_app(directory: Path, *, authenticate: bool = True, clock: Clock = u
 def operator_app_of(store: Store, *, authenticate: bool, clock: Clock) -> Starlette:
     """The operator API on an open state, which stays its caller's to close."""
 
-    def endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+    def endpoint(operation: Operation) -> _Endpoint:
         async def answer(request: Request) -> Response:
             # SQLite and cryptography block, so they run beside the event loop.
             body = await read_body(request, BODY_LIMIT) if operation.takes is not None else b""
@@ -68,21 +70,33 @@ def operator_app_of(store: Store, *, authenticate: bool, clock: Clock) -> Starle
     async def describe(_request: Request) -> Response:
         return _json(200, openapi.description(OPERATIONS))
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/openapi.json", describe),
-            *(
-                Route(operation.path, endpoint(operation), methods=[operation.method])
-                for operation in _by_specificity(OPERATIONS)
-            ),
+            *(_route(path, endpoint) for path in dict.fromkeys(operation.path for operation in _ordered())),
         ],
         exception_handlers={Problem: _refused, HTTPException: _refused},
     )
+    # A redirect would hide a path that is spelt wrong, and a client that follows none.
+    app.router.redirect_slashes = False
+    return app
 
 
-def _by_specificity(operations: list[Operation]) -> list[Operation]:
-    """Those that match the most first: a file's name may hold slashes, so its route would take others'."""
-    return sorted(operations, key=lambda operation: ":path" in operation.path)
+def _route(path: str, endpoint: Callable[[Operation], _Endpoint]) -> Route:
+    """All methods of a path together, so that a wrong one is answered 405 with those that are right."""
+    methods = {operation.method: endpoint(operation) for operation in OPERATIONS if operation.path == path}
+
+    async def dispatch(request: Request) -> Response:
+        return await methods[request.method](request)  # type: ignore[index]  # the route lets no other through
+
+    route = Route(path, dispatch, methods=list(methods))
+    route.methods = set(methods)  # without the HEAD that Starlette adds
+    return route
+
+
+def _ordered() -> list[Operation]:
+    """The operations, those whose paths match the most last: a file's name may hold slashes."""
+    return sorted(OPERATIONS, key=lambda operation: ":path" in operation.path)
 
 
 def _response(operation: Operation, result: Any) -> Response:

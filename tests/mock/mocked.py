@@ -1,0 +1,164 @@
+"""A mocked Factory with a clock that tests set, as operators and devices see it: over HTTP, in this process."""
+
+import asyncio
+import datetime
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fioctl_rotate.mock.accounts import Factory
+from fioctl_rotate.mock.store import Store
+from fioctl_rotate.pki import certificates
+from fioctl_rotate.pki.keys import generate_key, public_key_pem
+
+START = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
+FACTORY = "/ota/factories/acme"
+
+
+class Clock:
+    """Tells the time that a test has set."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime.datetime:
+        return self.now
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now += datetime.timedelta(seconds=seconds)
+
+
+class Http:
+    """An app's answers to requests that carry `headers` and come over TLS from the holder of `chain`."""
+
+    def __init__(
+        self, app: Any, headers: dict[str, str] | None = None, chain: list[str] | None = None
+    ) -> None:
+        self._app = app
+        self._headers = headers or {}
+        self._extensions = {} if chain is None else {"tls": {"client_cert_chain": chain}}
+
+    def __call__(self, method: str, url: str, json: Any = None, **kwargs: Any) -> httpx.Response:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await self._app({**scope, "extensions": self._extensions}, receive, send)
+
+        async def request() -> httpx.Response:
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(
+                transport=transport, base_url="https://api.test", headers=self._headers
+            ) as http:
+                return await http.request(method, url, json=json, **kwargs)
+
+        return asyncio.run(request())
+
+
+@dataclass
+class Pki:
+    """What an operator has: the root with its key, and a local CA."""
+
+    root: x509.Certificate
+    root_key: ec.EllipticCurvePrivateKey
+    local_ca: x509.Certificate
+    local_ca_key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def make(cls, owner: str, factory: str = "acme") -> "Pki":
+        root_key, ca_key = generate_key(), generate_key()
+        root = certificates.make_root(root_key, factory, now=START)
+        ca = certificates.sign_device_ca(
+            certificates.name(f"fio-{owner}", factory), ca_key.public_key(), root, root_key, now=START
+        )
+        return cls(root, root_key, ca, ca_key)
+
+    def sign(self, csr_pem: str, *, ca: bool = False, names: list[str] | None = None) -> x509.Certificate:
+        """The certificate for a CSR of the backend; other DNS `names` than the CSR's where given."""
+        csr = x509.load_pem_x509_csr(csr_pem.encode())
+        key = csr.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        if ca:
+            return certificates.sign_device_ca(csr.subject, key, self.root, self.root_key, now=START)
+        asked = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        general = [x509.DNSName(name) for name in names] if names is not None else list(asked)
+        return certificates.sign_tls_server(csr.subject, general, key, self.root, self.root_key, now=START)
+
+
+@dataclass
+class DeviceKey:
+    """A device's certificate and key."""
+
+    uuid: str
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def pem(self) -> str:
+        return certificates.pem(self.certificate)
+
+    @property
+    def public_key(self) -> str:
+        return public_key_pem(self.key.public_key())
+
+
+@dataclass
+class Mock:
+    """One mocked Factory and everything around it."""
+
+    directory: Path
+    store: Store
+    factory: Factory
+    clock: Clock
+    pki: Pki
+    admin: Http
+    reader: Http
+    user_id: str
+    _gateway: Any = field(repr=False)
+
+    def gateway(self, device: DeviceKey | None) -> Http:
+        """The gateway as the device's holder sees it."""
+        return Http(self._gateway, chain=[device.pem] if device else [])
+
+    def set_up_pki(self) -> None:
+        """As `keys ca create` does it, with an online CA and a local one."""
+        asked = {"first-time-init": True, "ca-csr": True, "est-tls-csr": False, "tls-csr": True}
+        csrs = self.admin("POST", f"{FACTORY}/certs/", asked).json()
+        online = self.pki.sign(csrs["ca-csr"], ca=True)
+        uploaded = self.admin(
+            "PATCH",
+            f"{FACTORY}/certs/",
+            {
+                "root-crt": certificates.pem(self.pki.root),
+                "ca-crt": certificates.pem(online) + "\n" + certificates.pem(self.pki.local_ca),
+                "tls-crt": certificates.pem(self.pki.sign(csrs["tls-csr"])),
+                "change-meta": {"created-by": "", "created-at": "", "updated-by": "", "updated-at": ""},
+            },
+        )
+        assert uploaded.status_code == 204, uploaded.text
+
+    def device(
+        self, uuid: str = "uuid-1", *, subject: x509.Name | None = None, ca: Pki | None = None
+    ) -> DeviceKey:
+        """A device's key and certificate, of the local CA; nobody knows of it yet."""
+        pki, key = ca or self.pki, generate_key()
+        certificate = certificates.sign_device(
+            subject or certificates.name(uuid, self.factory.name),
+            key.public_key(),
+            pki.local_ca,
+            pki.local_ca_key,
+            now=START,
+            lifetime=datetime.timedelta(days=365),
+        )
+        return DeviceKey(uuid, certificate, key)
+
+    def register(
+        self, uuid: str = "uuid-1", *, name: str | None = None, group: str | None = None
+    ) -> DeviceKey:
+        """A device that is registered."""
+        device = self.device(uuid)
+        body = {"client.pem": device.pem, "name": name or uuid} | ({"group": group} if group else {})
+        answer = self.admin("PUT", "/ota/devices/", body)
+        assert answer.status_code == 201, answer.text
+        return device

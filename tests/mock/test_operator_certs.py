@@ -1,0 +1,321 @@
+"""The operator API's certs/: CSRs, uploads and their checks. Contract §2, `…/certs/`."""
+
+import datetime
+import stat
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import NameOID
+from mocked import FACTORY, START, Mock, Pki
+
+from fioctl_rotate.pki import certificates
+from fioctl_rotate.pki.keys import generate_key
+
+CERTS = f"{FACTORY}/certs/"
+ALL = {"first-time-init": True, "ca-csr": True, "est-tls-csr": True, "tls-csr": True}
+LATER: dict[str, bool] = {"first-time-init": False, "ca-csr": False, "est-tls-csr": False, "tls-csr": False}
+
+
+def pem(certificate: x509.Certificate) -> str:
+    return certificates.pem(certificate)
+
+
+def csrs(mock: Mock, **asked: bool) -> dict[str, str]:
+    answer = mock.admin("POST", CERTS, LATER | {name.replace("_", "-"): yes for name, yes in asked.items()})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def test_without_a_pki_certs_are_206(bare: Mock) -> None:
+    answer = bare.admin("GET", CERTS)
+    assert answer.status_code == 206
+    assert answer.json()["root-crt"] is None
+
+
+def test_a_pki_is_set_up_and_shown(mock: Mock) -> None:
+    answer = mock.admin("GET", CERTS)
+    assert answer.status_code == 200
+    certs = answer.json()
+    assert certs["root-crt"] == pem(mock.pki.root)
+    assert certs["est-tls-crt"] is None
+    assert certs["disabled-ca-serials"] == []
+    assert len(x509.load_pem_x509_certificates(certs["ca-crt"].encode())) == 2
+    assert certs["change-meta"]["updated-by"] == mock.user_id
+
+
+def test_csrs_are_one_block_each_with_the_factorys_subject(bare: Mock) -> None:
+    found = bare.admin("POST", CERTS, ALL).json()
+    assert sorted(found) == ["ca-csr", "est-tls-csr", "tls-csr"]
+    for name, text in found.items():
+        assert text.count("-----BEGIN CERTIFICATE REQUEST-----") == 1
+        csr = x509.load_pem_x509_csr(text.encode())
+        assert csr.is_signature_valid
+        units = csr.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+        assert [unit.value for unit in units] == ["acme"]
+        if name != "ca-csr":
+            names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            assert names.get_values_for_type(x509.DNSName) == ["localhost"]
+
+
+def test_only_the_csrs_asked_for(mock: Mock) -> None:
+    assert list(csrs(mock, est_tls_csr=True)) == ["est-tls-csr"]
+    assert csrs(mock) == {}
+
+
+def test_keys_stay_with_the_backend_unreadable_to_others(mock: Mock) -> None:
+    csr = x509.load_pem_x509_csr(csrs(mock, est_tls_csr=True)["est-tls-csr"].encode())
+    files = list((mock.directory / "keys" / "acme").glob("*.key"))
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o400}
+    keys = [load_pem_private_key(file.read_bytes(), None).public_key() for file in files]
+    assert csr.public_key() in keys
+
+
+def test_the_same_csr_until_its_certificate_is_there(mock: Mock) -> None:
+    first = csrs(mock, est_tls_csr=True)
+    assert csrs(mock, est_tls_csr=True) == first
+    upload = {"est-tls-crt": pem(mock.pki.sign(first["est-tls-csr"]))}
+    assert mock.admin("PATCH", CERTS, upload).status_code == 204
+    assert csrs(mock, est_tls_csr=True) != first
+
+
+def test_first_time_init_is_done_once(bare: Mock) -> None:
+    first = bare.admin("POST", CERTS, ALL).json()
+    assert bare.admin("POST", CERTS, ALL).json() == first  # a ceremony that was cut off is run again
+    bare.set_up_pki()
+    again = bare.admin("POST", CERTS, ALL)
+    assert again.status_code == 409
+    assert again.json()["msg"]
+
+
+def test_other_csrs_need_a_root(bare: Mock) -> None:
+    assert bare.admin("POST", CERTS, LATER | {"est-tls-csr": True}).status_code == 409
+
+
+def test_a_device_ca_is_added_to_the_bundle(mock: Mock) -> None:
+    old = mock.admin("GET", CERTS).json()["ca-crt"]
+    online = mock.pki.sign(csrs(mock, ca_csr=True)["ca-csr"], ca=True)
+    bundle = old + "\n" + pem(online)
+    assert mock.admin("PATCH", CERTS, {"ca-crt": bundle}).status_code == 204
+    assert mock.admin("GET", CERTS).json()["ca-crt"] == bundle
+
+
+def test_a_root_may_be_signed_by_a_higher_ca(bare: Mock) -> None:
+    key = generate_key()
+    higher = certificates.make_root(key, "holding", now=START)
+    root = certificates.sign_device_ca(
+        certificates.name("Factory-CA", "acme"), bare.pki.root_key.public_key(), higher, key, now=START
+    )
+    bare.admin("POST", CERTS, ALL)
+    assert bare.admin("PATCH", CERTS, {"root-crt": pem(root)}).status_code == 204
+
+
+def test_another_root_is_refused_and_the_same_one_taken(mock: Mock) -> None:
+    other = Pki.make(mock.user_id)
+    assert mock.admin("PATCH", CERTS, {"root-crt": pem(other.root)}).status_code == 409
+    assert mock.admin("PATCH", CERTS, {"root-crt": pem(mock.pki.root)}).status_code == 204
+    assert mock.admin("GET", CERTS).json()["root-crt"] == pem(mock.pki.root)
+
+
+def resigned(mock: Mock, csr: str, **changes: Any) -> str:
+    """The EST certificate with something about it that is not right."""
+    request = x509.load_pem_x509_csr(csr.encode())
+    key = changes.get("key") or request.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(request.subject)
+        .issuer_name(mock.pki.root.subject)
+        .public_key(key)
+        .serial_number(5)
+        .not_valid_before(changes.get("since", START))
+        .not_valid_after(changes.get("until", START + datetime.timedelta(days=10)))
+    )
+    if changes.get("san", True):
+        names = [x509.DNSName(name) for name in changes.get("names", ["localhost"])]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    if changes.get("eku", True):
+        usage = x509.ExtendedKeyUsageOID.CLIENT_AUTH if changes.get("client") else None
+        builder = builder.add_extension(
+            x509.ExtendedKeyUsage([usage or x509.ExtendedKeyUsageOID.SERVER_AUTH]), critical=True
+        )
+    return pem(builder.sign(changes.get("signer", mock.pki.root_key), hashes.SHA256()))
+
+
+def test_what_the_manuals_openssl_makes_is_taken(mock: Mock) -> None:
+    """EKU critical, no SKI, no AKI."""
+    assert (
+        mock.admin(
+            "PATCH", CERTS, {"est-tls-crt": resigned(mock, csrs(mock, est_tls_csr=True)["est-tls-csr"])}
+        ).status_code
+        == 204
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"names": ["elsewhere"]},
+        {"names": ["localhost", "other"]},
+        {"san": False},
+        {"eku": False},
+        {"client": True},
+        {"signer": generate_key()},
+        {"key": generate_key().public_key()},
+        {"since": START + datetime.timedelta(days=1)},
+        {"since": START - datetime.timedelta(days=3), "until": START - datetime.timedelta(days=1)},
+    ],
+)
+def test_a_server_certificate_that_is_not_right(mock: Mock, changes: dict[str, Any]) -> None:
+    csr = csrs(mock, est_tls_csr=True)["est-tls-csr"]
+    answer = mock.admin("PATCH", CERTS, {"est-tls-crt": resigned(mock, csr, **changes)})
+    assert answer.status_code == 400
+    assert list(answer.json()["errors"]) == ["est-tls-crt"]
+    assert mock.admin("GET", CERTS).json()["est-tls-crt"] is None
+    # The CSR still waits for its certificate.
+    assert csrs(mock, est_tls_csr=True)["est-tls-csr"] == csr
+
+
+def test_a_gateway_certificate_is_not_taken_for_the_est_server(mock: Mock) -> None:
+    gateway = mock.pki.sign(csrs(mock, tls_csr=True)["tls-csr"])
+    assert mock.admin("PATCH", CERTS, {"est-tls-crt": pem(gateway)}).status_code == 400
+    assert mock.admin("PATCH", CERTS, {"tls-crt": pem(gateway)}).status_code == 204
+
+
+Change = Callable[[Mock], dict[str, str]]
+
+
+def not_a_ca(mock: Mock) -> dict[str, str]:
+    return {"ca-crt": bundle(mock) + mock.device().pem}
+
+
+def bundle(mock: Mock) -> str:
+    return str(mock.admin("GET", CERTS).json()["ca-crt"])
+
+
+def foreign_ca(mock: Mock) -> dict[str, str]:
+    return {"ca-crt": bundle(mock) + pem(Pki.make(mock.user_id).local_ca)}
+
+
+def ca_of_another_factory(mock: Mock) -> dict[str, str]:
+    subject = certificates.name("fio-x", "other")
+    key = generate_key().public_key()
+    ca = certificates.sign_device_ca(subject, key, mock.pki.root, mock.pki.root_key, now=START)
+    return {"ca-crt": bundle(mock) + pem(ca)}
+
+
+def ca_on_another_curve(mock: Mock) -> dict[str, str]:
+    key = ec.generate_private_key(ec.SECP384R1()).public_key()
+    subject = certificates.name("fio-x", "acme")
+    ca = certificates.sign_device_ca(subject, key, mock.pki.root, mock.pki.root_key, now=START)
+    return {"ca-crt": bundle(mock) + pem(ca)}
+
+
+def dropped_ca(mock: Mock) -> dict[str, str]:
+    return {"ca-crt": pem(mock.pki.local_ca)}
+
+
+def no_certificate(mock: Mock) -> dict[str, str]:
+    return {"ca-crt": "nothing"}
+
+
+@pytest.mark.parametrize(
+    "change", [not_a_ca, foreign_ca, ca_of_another_factory, ca_on_another_curve, dropped_ca, no_certificate]
+)
+def test_a_bundle_that_is_not_right(mock: Mock, change: Change) -> None:
+    before = mock.admin("GET", CERTS).json()
+    answer = mock.admin("PATCH", CERTS, change(mock))
+    assert answer.status_code == 400
+    assert list(answer.json()["errors"]) == ["ca-crt"]
+    assert mock.admin("GET", CERTS).json() == before
+
+
+def test_all_or_nothing(mock: Mock) -> None:
+    before = mock.admin("GET", CERTS).json()
+    good = pem(mock.pki.sign(csrs(mock, tls_csr=True)["tls-csr"]))
+    assert mock.admin("PATCH", CERTS, {"tls-crt": good, **foreign_ca(mock)}).status_code == 400
+    assert mock.admin("GET", CERTS).json() == before
+
+
+@pytest.mark.parametrize("kind", ["other factory", "not a CA", "two", "forged", "none"])
+def test_a_root_that_is_not_right(bare: Mock, kind: str) -> None:
+    bare.admin("POST", CERTS, ALL)
+    key = generate_key()
+    forged = (
+        x509.CertificateBuilder()
+        .subject_name(certificates.name("Factory-CA", "acme"))
+        .issuer_name(certificates.name("Factory-CA", "acme"))
+        .public_key(bare.pki.root_key.public_key())
+        .serial_number(5)
+        .not_valid_before(START)
+        .not_valid_after(START + datetime.timedelta(days=10))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    root = {
+        "other factory": pem(certificates.make_root(key, "other", now=START)),
+        "not a CA": bare.device().pem,
+        "two": pem(bare.pki.root) * 2,
+        "forged": pem(forged),
+        "none": None,
+    }[kind]
+    body = {"ca-crt": pem(bare.pki.local_ca)} | ({"root-crt": root} if root else {})
+    answer = bare.admin("PATCH", CERTS, body)
+    assert answer.status_code == 400
+    assert list(answer.json()["errors"]) == ["root-crt"]
+    assert bare.admin("GET", CERTS).status_code == 206
+
+
+def crl(
+    mock: Mock, serial: int, reason: x509.ReasonFlags, key: ec.EllipticCurvePrivateKey | None = None
+) -> str:
+    """As fioctl makes one (`keys ca revoke-device-ca`, `disable-device-ca`)."""
+    entry = (
+        x509.RevokedCertificateBuilder()
+        .serial_number(serial)
+        .revocation_date(START)
+        .add_extension(x509.CRLReason(reason), critical=False)
+        .build()
+    )
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(mock.pki.root.subject)
+        .last_update(START)
+        .next_update(START + datetime.timedelta(minutes=15))
+        .add_revoked_certificate(entry)
+    )
+    made = builder.sign(key or mock.pki.root_key, hashes.SHA256())
+    return made.public_bytes(Encoding.PEM).decode()
+
+
+def test_a_crl_holds_frees_and_takes_away_a_device_ca(mock: Mock) -> None:
+    serial = mock.pki.local_ca.serial_number
+
+    def after(reason: x509.ReasonFlags) -> Any:
+        answer = mock.admin("PATCH", CERTS, {"ca-revoke-crl": crl(mock, serial, reason)})
+        assert answer.status_code == 204, answer.text
+        return mock.admin("GET", CERTS).json()
+
+    held = after(x509.ReasonFlags.certificate_hold)
+    assert held["disabled-ca-serials"] == [str(serial)]
+    assert pem(mock.pki.local_ca) in held["ca-crt"]
+    assert after(x509.ReasonFlags.remove_from_crl)["disabled-ca-serials"] == []
+    revoked = after(x509.ReasonFlags.privilege_withdrawn)
+    assert revoked["disabled-ca-serials"] == []
+    assert pem(mock.pki.local_ca) not in revoked["ca-crt"]
+    assert len(x509.load_pem_x509_certificates(revoked["ca-crt"].encode())) == 1
+
+
+def test_a_crl_that_is_not_right(mock: Mock) -> None:
+    serial = mock.pki.local_ca.serial_number
+    revoke = x509.ReasonFlags.privilege_withdrawn
+    for text in (crl(mock, serial, revoke, generate_key()), crl(mock, 4711, revoke), "no CRL"):
+        answer = mock.admin("PATCH", CERTS, {"ca-revoke-crl": text})
+        assert answer.status_code == 400
+        assert list(answer.json()["errors"]) == ["ca-revoke-crl"]
+    assert pem(mock.pki.local_ca) in bundle(mock)
