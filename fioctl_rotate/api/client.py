@@ -7,6 +7,7 @@ the caller knows whether it is safe to repeat.
 import datetime
 import email.utils
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -21,6 +22,9 @@ from fioctl_rotate.errors import Error, printable
 T = TypeVar("T")
 # A configuration request, as the model or as the body that was shown before it is sent.
 ConfigBody = wire.ConfigRequest | Mapping[str, object]
+
+# stamina logs each retry, which without a handler ends up on stderr as a bare word.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 PAGE = 1000  # the largest page that `GET /ota/devices/` gives
 ATTEMPTS = 4
