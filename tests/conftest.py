@@ -3,12 +3,15 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
+from scripted import Answer, Server, running_mock
 
 from fioctl_rotate.cli.app import run
 
@@ -70,3 +73,39 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
 @pytest.fixture
 def mock_dir(tmp_path: Path) -> Path:
     return tmp_path / "mock"
+
+
+@pytest.fixture
+def acme(cli: Cli, mock_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mocked Factory `acme` with two devices in the group `field`, named by the environment."""
+    made = cli("mock", "init", mock_dir, "--factory", "acme", "--group", "field", "--devices", 2)
+    assert made.code == 0, made.err
+    monkeypatch.setenv("FIOCTL_FACTORY", "acme")
+    monkeypatch.setenv("FIOCTL_ROTATE_MOCK", str(mock_dir))
+    return mock_dir
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    """`serve(answer)`: an operator API on loopback that answers so; the environment names it, with a token.
+
+    Attempts follow each other without a pause; a test of the pause switches that off.
+    """
+    with contextlib.ExitStack() as stack, stamina.set_testing(True, attempts=100, cap=True):
+
+        def start(answer: Answer, context: ssl.SSLContext | None = None) -> Server:
+            server = stack.enter_context(Server(answer, context))
+            monkeypatch.setenv("FIOCTL_FACTORY", "acme")
+            monkeypatch.setenv("FIOCTL_TOKEN", "canary-token")
+            monkeypatch.setenv("FIOCTL_ROTATE_SERVER", server.url)
+            monkeypatch.delenv("FIOCTL_ROTATE_MOCK", raising=False)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def acme_answers(acme: Path) -> Iterator[Answer]:
+    """The answers of the mocked Factory `acme`, for a script that changes some of them."""
+    with running_mock(acme) as answer:
+        yield answer

@@ -1,0 +1,384 @@
+"""Talking to the operator API when it does not answer as it should: words, exit codes, and where the token goes."""
+
+import datetime
+import email.utils
+import itertools
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stamina
+from conftest import Cli, Result
+from cryptography import x509
+from scripted import Answer, Asked, Drop, Hang, Reply, Server, running_mock
+
+from fioctl_rotate.files import create_exclusive
+from fioctl_rotate.pki import certificates, keys
+
+Serve = Callable[..., Server]
+ROTATE = ("config", "rotate-certs", "-g", "field", "-r", "why", "--no-checks")
+OWN_EST = ("--server-name", "est.example.com")
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+def ends_in_words(result: Result, code: int, *words: str) -> None:
+    """The command ended with `code`, in one `error:` line and at most one `hint:` line, and told no secret."""
+    assert result.code == code, result.err
+    assert result.out == ""
+    lines = [line for line in result.err.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert [line.split(":")[0] for line in lines] in (["error"], ["error", "hint"]), result.err
+    for word in words:
+        assert word in "\n".join(lines)
+    assert "Traceback" not in result.err
+    assert "canary" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply(200, b"<html><title>Sign in</title></html>"), ["not JSON", "Sign in", "address of the operator"]),
+        (Reply(200, b'{"groups": [{"name": "fie'), ["not JSON", '{"groups"']),
+        (Reply(200, b""), ["not JSON", "empty body"]),
+        (Reply(200, b'{"groups": [{"name": "\xff"}]}'), ["not JSON"]),
+        (Reply(200, {"groups": [{"name": 7}]}), ["not understood", "$.groups[0].name"]),
+        (Reply(200, {"groups": "none"}), ["not understood", "$.groups"]),
+        (Reply(401, {"msg": "no such token"}), ["401", "no such token", "FIOCTL_TOKEN", "fioctl-rotate login"]),
+        (Reply(403, {"message": "scope missing", "errors": {"scope": "devices:read"}}), ["403", "scope missing",
+                                                                     "scope: devices:read", "may not do this"]),
+        (Reply(404, {"errors": ["a", "b"]}), ["404", "a; b"]),
+        (Reply(418, b"[1, 2]"), ["418", "[1, 2]"]),
+        (Reply(429, {"msg": "slow down"}), ["429", "slow down", "busy"]),
+        (Reply(500, b"<h1>Oops</h1>"), ["500", "Oops"]),
+        (Reply(502, b"x" * 5000), ["502", "x…"]),
+        (Reply(503, b"\x1b]0;owned\x07"), ["503", "\\x1b"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("verbose", [[], ["-v"]])
+def test_an_answer_that_is_none_is_told_in_words_and_nothing_is_sent(
+    cli: Cli, serve: Serve, reply: Reply, words: list[str], verbose: list[str]
+) -> None:
+    server = serve(lambda _: reply)
+    ends_in_words(cli(*ROTATE, *OWN_EST, *verbose), 1, *words)
+    # Reading is tried again where that may help, writing is not begun.
+    assert len(server.asked) == (4 if reply.status == 429 or reply.status >= 500 else 1)
+    assert {asked.method for asked in server.asked} == {"GET"}
+
+
+@pytest.mark.parametrize("how", [Drop, Hang])
+def test_no_answer_is_told_in_words(
+    cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch, how: type[Exception]
+) -> None:
+    def answer(_: Asked) -> Reply:
+        raise how
+
+    monkeypatch.setenv("FIOCTL_ROTATE_TIMEOUT", "0.2")
+    server = serve(answer)
+    words = {Drop: "broke off", Hang: "did not answer in time"}[how]  # type: ignore[index]
+    ends_in_words(cli(*ROTATE, *OWN_EST), 1, server.url, words)
+    assert len(server.asked) == 4
+
+
+def test_a_server_that_is_not_there_is_told_in_words(
+    cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(lambda _: Reply())
+    server.__exit__()
+    ends_in_words(cli("devices", "list"), 1, server.url, "cannot be reached")
+
+
+def test_reading_goes_on_after_failures_that_pass(cli: Cli, serve: Serve) -> None:
+    replies = iter([Reply(500), Reply(429), Reply(502), Reply(200, {"groups": [{"name": "field"}]})])
+    serve(lambda _: next(replies))
+    result = cli("config", "device-group", "list", "--format", "json")
+    assert (result.code, result.err) == (0, "")
+    assert result.json[0]["name"] == "field"
+
+
+def test_retrying_says_nothing_unless_asked(serve: Serve) -> None:
+    replies = iter([Reply(500), Reply(200, {"groups": []})] * 2)
+    serve(lambda _: next(replies))
+
+    def told(*options: str) -> str:
+        # In a process of its own, because pytest takes what is logged in this one.
+        command = [sys.executable, "-m", "fioctl_rotate", "config", "device-group", "list", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stderr
+
+    assert told() == ""
+    assert [line.rsplit(": ", 1)[1] for line in told("-v").splitlines()] == ["500", "200"]
+
+
+@pytest.mark.parametrize("form", ["seconds", "date", "nonsense"])
+def test_retry_after_is_obeyed(cli: Cli, serve: Serve, form: str) -> None:
+    def wish() -> str:
+        later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=3)
+        return {"seconds": "2", "date": email.utils.format_datetime(later, usegmt=True), "nonsense": "soon"}[
+            form
+        ]
+
+    count = itertools.count()
+    server = serve(
+        lambda _: Reply(200, {"groups": []}) if next(count) else Reply(429, b"", {"Retry-After": wish()})
+    )
+    with stamina.set_testing(False):
+        assert cli("config", "device-group", "list").code == 0
+    waited = server.asked[1].at - server.asked[0].at
+    # A date has whole seconds, so up to one of the three is cut off.
+    assert waited >= {"seconds": 1.99, "date": 1.9, "nonsense": 0.1}[form]
+
+
+def test_a_write_that_fails_is_not_sent_twice(cli: Cli, serve: Serve, acme_answers: Answer) -> None:
+    server = serve(lambda asked: Reply(500) if asked.method == "POST" else acme_answers(asked))
+    ends_in_words(cli("config", "device-group", "create", "more"), 1, "500")
+    assert len(server.sent("POST")) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed_and_the_token_stays(cli: Cli, serve: Serve, status: int) -> None:
+    elsewhere = Server(lambda _: Reply(200, {"groups": []}))
+    with elsewhere:
+        serve(lambda asked: Reply(status, b"", {"Location": f"{elsewhere.url}{asked.path}"}))
+        ends_in_words(
+            cli("config", "device-group", "list", "-v"), 1, "redirects", elsewhere.url, "not followed"
+        )
+    assert elsewhere.asked == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_page_elsewhere_is_not_fetched(cli: Cli, serve: Serve, scheme: str) -> None:
+    elsewhere = Server(lambda _: Reply(200, {"devices": []}))
+    with elsewhere:
+        following = elsewhere.url.replace("http:", f"{scheme}:") + "/ota/devices/?page=2"
+        server = serve(lambda _: Reply(200, {"devices": [], "total": 9, "next": following}))
+        ends_in_words(
+            cli("devices", "list"), 1, "another server", elsewhere.url.split("//")[1], "not followed"
+        )
+    assert elsewhere.asked == []
+    assert len(server.asked) == 1
+
+
+def test_a_page_named_twice_is_an_error_not_a_loop(cli: Cli, serve: Serve) -> None:
+    server = serve(
+        lambda asked: Reply(
+            200, {"devices": [], "total": 9, "next": f"http://{asked.headers['host']}/ota/devices/?page=2"}
+        )
+    )
+    ends_in_words(cli("devices", "list"), 1, "names a page twice")
+    assert len(server.asked) == 2
+
+
+def test_pages_are_followed_to_the_last(cli: Cli, serve: Serve) -> None:
+    def answer(asked: Asked) -> Reply:
+        page = int(asked.path.partition("page=")[2] or 1)
+        following = f"http://{asked.headers['host']}/ota/devices/?factory=acme&limit=1&page={page + 1}"
+        devices = [{"uuid": f"u{page}", "name": f"d{page}"}]
+        return Reply(200, {"devices": devices, "total": 3, "next": following if page < 3 else None})
+
+    server = serve(answer)
+    result = cli("devices", "list", "--format", "json")
+    assert [device["name"] for device in result.json] == ["d1", "d2", "d3"]
+    assert [asked.path.partition("?")[2] for asked in server.asked][1:] == [
+        "factory=acme&limit=1&page=2",
+        "factory=acme&limit=1&page=3",
+    ]
+
+
+def test_the_token_goes_in_its_header(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(lambda _: Reply(200, {"groups": []}))
+    assert cli("config", "device-group", "list").code == 0
+    monkeypatch.setenv("TOKEN_HEADER", "X-Token")
+    assert cli("config", "device-group", "list", "-t", "canary-other").code == 0
+    first, second = (asked.headers for asked in server.asked)
+    assert first["osf-token"] == "canary-token"
+    assert second["x-token"] == "canary-other"
+    assert "osf-token" not in second
+    assert first["user-agent"].startswith("fioctl-rotate/")
+    assert "authorization" not in first
+
+
+def test_a_proxy_for_the_world_does_not_get_what_is_for_this_machine(
+    cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Server(lambda _: Reply(200, {"groups": []}))
+    with proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        server = serve(lambda _: Reply(200, {"groups": []}))
+        assert cli("config", "device-group", "list").code == 0
+    assert len(server.asked) == 1
+    assert proxy.asked == []
+
+
+def test_names_are_escaped_in_paths(cli: Cli, serve: Serve) -> None:
+    server = serve(lambda _: Reply(404, {"msg": "none"}))
+    assert cli("devices", "show", "../factories/x?y#z").code == 1
+    assert server.asked[0].path == "/ota/devices/..%2Ffactories%2Fx%3Fy%23z/?factory=acme"
+
+
+# --- What is not there ---
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("config", "rotate-certs", "-g", "nope", "-r", "why"), ["no device group `nope`", "groups there: field"]),
+        (("config", "log", "-g", "nope"), ["no device group `nope`", "groups there: field"]),
+        (("config", "delete", "-g", "nope", "x"), ["no device group `nope`"]),
+        (("config", "delete", "-g", "field", "x"), ["no file `x`", "files there: none"]),
+        (("devices", "list", "-g", "nope"), ["no device group `nope`"]),
+        (("device", "config", "rotate-certs", "nope", "-r", "why"), ["no device with the name `nope`", "-u takes"]),
+        (("devices", "config", "rotate-certs", "device-1", "-u", "-r", "why"), ["no device with the uuid"]),
+        (("devices", "show", "nope"), ["no device with the name `nope`", "devices list"]),
+        (("devices", "updates", "nope"), ["no device with the name"]),
+        (("devices", "config", "log", "nope"), ["no device with the name"]),
+        (("devices", "config", "delete", "device-1", "x"), ["no file `x`"]),
+        (("config", "device-group", "create", "field"), ["409", "exists already"]),
+        (("config", "device-group", "delete", "field"), ["409", "2 devices"]),
+        (("config", "device-group", "delete", "nope"), ["404", "nope"]),
+        (("config", "device-group", "update", "nope", "-n", "x"), ["404", "nope"]),
+        (("config", "rotate-certs", "-g", "field", "-r", "why", "-f", "other"), ["404", "other"]),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_told_with_what_is(
+    cli: Cli, acme: Path, command: tuple[str, ...], words: list[str]
+) -> None:
+    before = cli("config", "log", "-g", "field", "--format", "json").out
+    ends_in_words(cli(*command), 1, *words)
+    assert cli("config", "log", "-g", "field", "--format", "json").out == before
+
+
+def test_a_read_only_token_may_look_and_not_push(
+    cli: Cli, acme: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_mock(acme, authenticate=True) as answer:
+        serve(answer)
+        monkeypatch.setenv("FIOCTL_TOKEN", (acme / "tokens" / "acme.readonly").read_text())
+        assert cli(*ROTATE, "--dryrun").code == 0
+        refused = cli(*ROTATE)
+        ends_in_words(refused, 1, "403", "may only read")
+        monkeypatch.setenv("FIOCTL_TOKEN", "canary-unknown")
+        ends_in_words(cli(*ROTATE), 1, "401", "not known")
+    monkeypatch.delenv("FIOCTL_TOKEN")
+    monkeypatch.delenv("FIOCTL_ROTATE_SERVER")
+    assert cli("config", "log", "-g", "field", "--mock", acme).out == ""
+
+
+# --- The EST server's name ---
+
+
+def test_without_a_pki_the_hint_names_the_command_that_makes_one(cli: Cli, tmp_path: Path) -> None:
+    mock = ("-f", "acme", "--mock", tmp_path / "mock")
+    assert cli("mock", "init", tmp_path / "mock", "-f", "acme", "--bare").code == 0
+    assert cli("config", "device-group", "create", "field", *mock).code == 0
+    ends_in_words(cli(*ROTATE, *mock), 1, "no PKI", "fioctl-rotate keys ca create DIR")
+    assert cli("keys", "ca", "create", tmp_path / "pki", *mock).code == 0
+    ends_in_words(
+        cli(*ROTATE, *mock), 1, "authorized no EST server", "fioctl-rotate est authorize DIR", "--server-name"
+    )
+    assert cli("keys", "est", "authorize", tmp_path / "pki", *mock).code == 0
+    assert "https://localhost:8443" in cli(*ROTATE, *mock).out
+
+
+def test_a_pki_of_the_year_2021_is_nulls(cli: Cli, serve: Serve, acme_answers: Answer) -> None:
+    nulls = {"root-crt": None, "ca-crt": None, "est-tls-crt": None, "tls-crt": None}
+    serve(lambda asked: Reply(200, nulls) if asked.path.endswith("/certs/") else acme_answers(asked))
+    ends_in_words(cli(*ROTATE), 1, "no PKI")
+
+
+def est_certificate(names: list[str] | None) -> str:
+    key = keys.generate_key()
+    root = certificates.make_root(key, "acme", now=NOW)
+    if names is None:
+        return certificates.pem(root)
+    general = [x509.DNSName(name) for name in names] or [x509.RFC822Name("a@example.com")]
+    subject = certificates.name("est.example.com", "acme")
+    return certificates.pem(
+        certificates.sign_tls_server(subject, general, key.public_key(), root, key, now=NOW)
+    )
+
+
+@pytest.mark.parametrize(
+    ("certificate", "words"),
+    [
+        (lambda: est_certificate(None), ["0 DNS names", "--server-name"]),
+        (lambda: est_certificate([]), ["0 DNS names", "--server-name"]),
+        (lambda: est_certificate(["a.example", "b.example"]), ["2 DNS names", "a.example, b.example"]),
+        (lambda: "no certificate", ["cannot be read"]),
+        (lambda: est_certificate(["*.example.com"]), ["*.example.com"]),
+    ],
+)
+def test_an_est_certificate_without_exactly_one_name_is_no_address(
+    cli: Cli, serve: Serve, acme_answers: Answer, certificate: Callable[[], str], words: list[str]
+) -> None:
+    certs = {"root-crt": "-", "est-tls-crt": certificate()}
+    server = serve(lambda asked: Reply(200, certs) if asked.path.endswith("/certs/") else acme_answers(asked))
+    result = cli(*ROTATE)
+    ends_in_words(result, result.code, *words)
+    assert result.code in (1, 2)
+    assert server.sent("PATCH") == []
+
+
+# --- TLS ---
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's context for `localhost`, and the file with its root."""
+    key, server_key = keys.generate_key(), keys.generate_key()
+    root = certificates.make_root(key, "acme", now=NOW)
+    certificate = certificates.sign_tls_server(
+        certificates.name("localhost", "acme"),
+        [x509.DNSName("localhost")],
+        server_key.public_key(),
+        root,
+        key,
+        now=NOW,
+    )
+    chain = tmp_path / "server.pem"
+    create_exclusive(chain, keys.private_key_pem(server_key) + certificates.pem(certificate).encode())
+    (tmp_path / "root.pem").write_text(certificates.pem(root))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    return context, tmp_path / "root.pem"
+
+
+def test_cacert_is_trusted_beside_the_systems_roots(
+    cli: Cli, serve: Serve, tls: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, root = tls
+    server = serve(lambda _: Reply(200, {"groups": []}), context)
+    ends_in_words(cli("config", "device-group", "list"), 1, server.url, "certificate verify failed")
+    assert server.asked == []
+    monkeypatch.setenv("CACERT", str(root))
+    assert cli("config", "device-group", "list").code == 0
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate", b"\xff\xfe"])
+def test_a_cacert_that_is_none_is_told(
+    cli: Cli, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("CACERT", str(path))
+    server = serve(lambda _: Reply(200, {"groups": []}))
+    ends_in_words(cli("config", "device-group", "list"), 2, "CACERT", str(path))
+    assert server.asked == []
+
+
+def test_an_answer_of_any_kind_ends_in_words(cli: Cli, serve: Serve) -> None:
+    """Whatever field is null or absent in what is read, no command ends in a defect."""
+    empty: dict[str, Any] = {"/devices/d/": {"uuid": "u"}, "config/": {"config": [{}]}, "/users/": []}
+    serve(lambda asked: Reply(200, next((v for k, v in empty.items() if k in asked.path.split("?")[0]), {})))
+    for command in (
+        ("devices", "show", "d"),
+        ("devices", "list"),
+        ("devices", "config", "log", "d"),
+        ("config", "log"),
+        ("config", "device-group", "list"),
+    ):
+        result = cli(*command)
+        assert result.code == 0, (command, result.err)
