@@ -25,6 +25,7 @@ T = TypeVar("T")
 ROOT_LABEL = "root-ca"
 _FIRST_ID = b"\x01"  # what the manual's recipe gives the key
 _P256 = bytes.fromhex("06082a8648ce3d030107")  # its OID in DER, which EC_PARAMS holds
+_NOT_P256 = "is not an EC key on P-256 (prime256v1), which a Factory's keys are"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class TokenKeyStore:
         return self._session.call(self._create, write=True)
 
     def _load(self, session: "pkcs11.Session") -> "TokenPrivateKey | None":
-        from pkcs11 import Attribute, ObjectClass
+        from pkcs11 import Attribute, KeyType, ObjectClass
 
         private = list(_objects(session, self.label, ObjectClass.PRIVATE_KEY))
         public = list(_objects(session, self.label, ObjectClass.PUBLIC_KEY))
@@ -64,6 +65,8 @@ class TokenKeyStore:
                 f"{self.name}: {len(private)} private and {len(public)} public keys, where one of each is due",
                 hint=f"look with `pkcs11-tool --list-objects --login`; only one pair may be called {self.label}",
             )
+        if public[0][Attribute.KEY_TYPE] is not KeyType.EC:
+            raise Error(f"{self.name} {_NOT_P256}")
         key = _public_key(public[0][Attribute.EC_PARAMS], public[0][Attribute.EC_POINT], self.name)
         return TokenPrivateKey(self._session, self.label, key)
 
@@ -257,7 +260,7 @@ def _objects(session: "pkcs11.Session", label: str, kind: "pkcs11.ObjectClass") 
 
 def _public_key(parameters: bytes, point: bytes, name: str) -> ec.EllipticCurvePublicKey:
     if parameters != _P256:
-        raise Error(f"{name} is not an EC key on P-256 (prime256v1), which a Factory's keys are")
+        raise Error(f"{name} {_NOT_P256}")
     # PKCS#11 says a DER OCTET STRING; some tokens give the bare point.
     if len(point) == 67:
         point = point[2:]

@@ -1,0 +1,92 @@
+"""Runs a command of ours over and over, each time killed (SIGKILL) a little later, and again to its end.
+
+`python killed.py SCRATCH TEMPLATE ARGUMENT…`: TEMPLATE has `mock` and `pki` (or not), each round gets a copy. A
+round's first run is killed just before its nth step: a file or directory made, written, linked, renamed or removed,
+or the mock's database opened, which is a request on its way. Prints one JSON object a round; ends with the first
+round that was not killed. Children are forked, so a round costs milliseconds; they run the real command line.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import fioctl_rotate.cli.keys
+import fioctl_rotate.mock.operator
+import fioctl_rotate.ops.ceremony
+import fioctl_rotate.ops.connect
+import fioctl_rotate.ops.signing  # noqa: F401  imported once, before the children
+from fioctl_rotate.cli.app import run
+
+STEPS = {"os.link", "os.remove", "os.rename", "os.mkdir", "os.chmod", "tempfile.mkstemp", "sqlite3.connect"}
+
+
+def child(arguments: list[str], before: Callable[[], None]) -> int:
+    """Run the command in a child; returns what `waitpid` says."""
+    pid = os.fork()
+    if pid == 0:
+        devnull = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(devnull, fd)
+        before()
+        os._exit(run(arguments))
+    return os.waitpid(pid, 0)[1]
+
+
+def kill_before(step: int, told: Path) -> Callable[[], None]:
+    """What a child does first: from then on it counts its steps, and dies before this one."""
+    left = step
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal left
+        writes = (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        )
+        if event not in STEPS and not writes:
+            return
+        left -= 1
+        if left == 0:
+            told.write_text(f"{event} {arguments[0]}")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return lambda: sys.addaudithook(hook)
+
+
+def state(pki: Path) -> dict[str, str]:
+    """Every file of the directory: mode and content."""
+    if not pki.exists():
+        return {}
+    return {path.name: f"{path.stat().st_mode & 0o7777:04o} {path.read_text()}" for path in pki.iterdir()}
+
+
+def main() -> None:
+    scratch, template, arguments = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    for step in range(1, 1000):
+        place = scratch / str(step)
+        shutil.copytree(template, place)
+        argv = [argument.replace("HERE", str(place)) for argument in arguments]
+        told = scratch / f"{step}.step"
+        killed = child(argv, kill_before(step, told))
+        if not os.WIFSIGNALED(killed):
+            print(json.dumps({"step": None, "code": os.waitstatus_to_exitcode(killed), "rounds": step - 1}))
+            return
+        after = state(place / "pki")
+        code = os.waitstatus_to_exitcode(child(argv, lambda: None))
+        print(
+            json.dumps(
+                {
+                    "step": told.read_text(),
+                    "place": str(place),
+                    "killed": after,
+                    "code": code,
+                    "finished": state(place / "pki"),
+                }
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

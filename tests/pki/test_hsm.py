@@ -1,0 +1,301 @@
+"""Every ceremony with the root's key in a PKCS#11 token (SoftHSM2), beside pkcs11-tool and openssl."""
+
+import itertools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from pki_making import CN, FACTORY, OU, ROOT_KEY, Cli, certificate, csr, pem, subject
+
+from fioctl_rotate.pki.hsm import Token as PkiToken
+from fioctl_rotate.pki.hsm import TokenKeyStore
+
+MODULES = [
+    Path("/usr/lib/softhsm/libsofthsm2.so"),
+    Path("/usr/lib64/softhsm/libsofthsm2.so"),
+    Path("/usr/local/lib/softhsm/libsofthsm2.so"),
+    Path("/opt/homebrew/lib/softhsm/libsofthsm2.so"),
+]
+MODULE = next((module for module in MODULES if module.exists()), None)
+PIN = "1234567"
+
+# CI has both (`.ci/run` installs them), so there a missing one is a failure.
+pytestmark = pytest.mark.skipif(
+    os.environ.get("CI") != "true"
+    and (MODULE is None or shutil.which("softhsm2-util") is None or shutil.which("pkcs11-tool") is None),
+    reason="needs SoftHSM2 and pkcs11-tool (Debian: softhsm2, opensc)",
+)
+
+
+@dataclass(frozen=True)
+class Token:
+    label: str
+
+    @property
+    def flags(self) -> list[str]:
+        return ["--hsm-module", str(MODULE), "--hsm-token-label", self.label]
+
+    def tool(self, *arguments: str, check: bool = True) -> bytes:
+        """Run pkcs11-tool, logged in to this token."""
+        done = subprocess.run(
+            [
+                *("pkcs11-tool", "--module", str(MODULE), "--token-label", self.label),
+                *("--login", "--pin", PIN, *arguments),
+            ],
+            capture_output=True,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    def generate(self, *, label: str = "root-ca", id: str = "31", kind: str = "EC:prime256v1") -> None:  # noqa: A002
+        self.tool("--keypairgen", "--key-type", kind, "--label", label, "--id", id)
+
+    def public_key(self) -> bytes:
+        return self.tool("--read-object", "--type", "pubkey", "--label", "root-ca")
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[str]]:
+    """Labels of fresh tokens. SoftHSM reads its configuration and its list of tokens once a process."""
+    place = tmp_path_factory.mktemp("softhsm")
+    (place / "tokens").mkdir()
+    configuration = place / "softhsm2.conf"
+    configuration.write_text(
+        f"directories.tokendir = {place}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTHSM2_CONF", str(configuration))
+        labels = [f"token-{number}" for number in range(16)]
+        for label in labels:
+            subprocess.run(
+                [
+                    "softhsm2-util",
+                    "--init-token",
+                    "--free",
+                    "--label",
+                    label,
+                    "--pin",
+                    PIN,
+                    "--so-pin",
+                    "87654321",
+                ],
+                check=True,
+                capture_output=True,
+            )
+        yield itertools.chain(labels)
+
+
+@pytest.fixture
+def token(tokens: Iterator[str], monkeypatch: pytest.MonkeyPatch) -> Token:
+    """A token with nothing in it, whose PIN is in the environment."""
+    monkeypatch.setenv("FIOCTL_ROTATE_HSM_PIN", PIN)
+    return Token(next(tokens))
+
+
+@pytest.fixture
+def adopted(token: Token, tmp_path: Path) -> tuple[Token, Path]:
+    """A token with a root's key, and the directory with the root's certificate, made with no Factory."""
+    token.generate()
+    directory = tmp_path / "pki"
+    directory.mkdir(mode=0o700)
+    assert MODULE is not None
+    key = TokenKeyStore(PkiToken(str(MODULE), token.label, lambda: PIN)).load()
+    (directory / "factory_ca.pem").write_bytes(pem(certificate(key=key, signer=key)))
+    return token, directory
+
+
+def verify(root: Path, *files: Path) -> None:
+    done = subprocess.run(
+        ["openssl", "verify", "-CAfile", root, *files], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_ceremonies_with_a_key_made_in_the_token(
+    token: Token, cli: Cli, factory: Path, tmp_path: Path
+) -> None:
+    directory, root = tmp_path / "pki", tmp_path / "pki" / "factory_ca.pem"
+    at = ["--mock", factory, "-f", FACTORY]
+
+    created = cli("keys", "ca", "create", directory, *token.flags, *at)
+    assert created.code == 0, created.err
+    assert not (directory / "factory_ca.key").exists()
+    verify(root, directory / "local-ca.pem", directory / "online-crt", directory / "tls-crt")
+    listed = token.tool("--list-objects", "--type", "privkey").decode()
+    assert "never extractable" in listed
+    assert "sensitive" in listed
+
+    authorized = cli("keys", "est", "authorize", directory, *token.flags, *at)
+    assert authorized.code == 0, authorized.err
+    (tmp_path / "est.pem").write_text(authorized.out)
+
+    added = cli("keys", "ca", "add-device-ca", directory, "--online-ca", "--local-ca", *token.flags, *at)
+    assert added.code == 1, "local-ca.pem is there already"
+    more = ("--online-ca", "--local-ca", "--local-ca-filename", "second.pem")
+    added = cli("keys", "ca", "add-device-ca", directory, *more, *token.flags, *at)
+    assert added.code == 0, added.err
+
+    paired = cli("keys", "est", "keypair", "own.example.com", directory, *token.flags)
+    assert paired.code == 0, paired.err
+
+    (tmp_path / "a.csr").write_bytes(pem(csr(name=subject((CN, "a"), (OU, FACTORY)))))
+    signed = cli("keys", "ca", "sign", tmp_path / "a.csr", "--pki-dir", directory, *token.flags)
+    assert signed.code == 0, signed.err
+    (tmp_path / "a.pem").write_text(signed.out)
+
+    verify(root, tmp_path / "est.pem", tmp_path / "a.pem", directory / "second.pem", directory / "online-crt")
+    verify(root, directory / "est-tls.pem")
+    checked = cli("keys", "check", directory, *token.flags, *at)
+    assert checked.code == 0, checked.out
+
+    again = cli("keys", "ca", "create", directory, *token.flags, *at)
+    assert again.code == 0
+    assert "there already" in again.out
+
+
+def test_a_key_that_pkcs11_tool_made_is_found_by_its_label(
+    token: Token, cli: Cli, factory: Path, tmp_path: Path
+) -> None:
+    token.generate(label="other", id="01")
+    token.generate(id="31")
+
+    created = cli("keys", "ca", "create", tmp_path / "pki", *token.flags, "--mock", factory, "-f", FACTORY)
+
+    assert created.code == 0, created.err
+    assert f"taking the key that is there: key root-ca in token {token.label}" in created.err
+    root = x509.load_pem_x509_certificate((tmp_path / "pki" / "factory_ca.pem").read_bytes())
+    spki = root.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert load_der_public_key(token.public_key()) == root.public_key(), spki
+    verify(tmp_path / "pki" / "factory_ca.pem", tmp_path / "pki" / "tls-crt")
+
+
+@pytest.mark.parametrize("way", ["file", "flag"])
+def test_the_pin_is_taken_from(
+    way: str, adopted: tuple[Token, Path], cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, directory = adopted
+    monkeypatch.delenv("FIOCTL_ROTATE_HSM_PIN")
+    (tmp_path / "pin").write_text(f"{PIN}\n")
+    flags = {"file": ["--hsm-pin-file", tmp_path / "pin"], "flag": ["--hsm-pin", PIN]}[way]
+    result = cli("keys", "check", directory, "--offline", *token.flags, *flags)
+    assert result.code == 0, result.out + result.err
+    assert ("warning: --hsm-pin shows the PIN in the process list" in result.err) == (way == "flag")
+    assert PIN not in result.out + result.err
+
+
+def test_without_a_pin_in_a_pipe(token: Token, cli: Cli, pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FIOCTL_ROTATE_HSM_PIN")
+    result = cli("keys", "est", "keypair", "a.example.com", pki, *token.flags)
+    assert result.code == 2
+    assert f"error: the PIN of token {token.label} is not known" in result.err
+    monkeypatch.setenv("FIOCTL_ROTATE_HSM_PIN", "")
+    result = cli("keys", "est", "keypair", "a.example.com", pki, *token.flags)
+    assert result.code == 2
+    assert "FIOCTL_ROTATE_HSM_PIN is set, and empty" in result.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--hsm-module", str(MODULE)], "--hsm-module and --hsm-token-label are needed together"),
+        (["--hsm-token-label", "a"], "--hsm-module and --hsm-token-label are needed together"),
+        (["--hsm-pin", "1"], "a PIN without an HSM"),
+    ],
+)
+def test_half_a_token_is_wrong_usage(flags: list[str], line: str, cli: Cli, pki: Path) -> None:
+    result = cli("keys", "check", pki, "--offline", *flags)
+    assert (result.code, result.out) == (2, "")
+    assert line in result.err
+
+
+def test_a_token_that_cannot_be_used(token: Token, cli: Cli, pki: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "a.csr"
+    asked.write_bytes(pem(csr()))
+
+    def sign(*flags: object) -> str:
+        result = cli("keys", "ca", "sign", asked, "--pki-dir", pki, *flags)
+        assert (result.code, result.out) == (1, "")
+        assert str(result.err).startswith("error: ")
+        return str(result.err)
+
+    assert "token nowhere: there is no token with this label" in sign(
+        "--hsm-module", str(MODULE), "--hsm-token-label", "nowhere"
+    )
+    assert "cannot open shared object file" in sign(
+        "--hsm-module", tmp_path / "no.so", "--hsm-token-label", "a"
+    )
+    assert f"key root-ca in token {token.label} is missing" in sign(*token.flags)
+
+
+def test_a_wrong_pin_is_told(token: Token, cli: Cli, pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own: a login is the process's, so another test's would let this one in."""
+    import sys
+
+    monkeypatch.setenv("FIOCTL_ROTATE_HSM_PIN", "7654321")
+    done = subprocess.run(
+        [sys.executable, "-m", "fioctl_rotate", "keys", "est", "keypair", "a.example.com", pki, *token.flags],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"error: token {token.label}: the PIN is wrong" in done.stderr
+    assert "7654321" not in done.stderr
+
+
+def test_two_keys_with_the_label_are_refused(token: Token, cli: Cli, factory: Path, tmp_path: Path) -> None:
+    token.generate(id="01")
+    token.generate(id="02")
+    result = cli("keys", "ca", "create", tmp_path / "pki", *token.flags, "--mock", factory, "-f", FACTORY)
+    assert result.code == 1
+    assert "2 private and 2 public keys, where one of each is due" in result.err
+
+
+def test_half_a_key_is_refused(token: Token, cli: Cli, factory: Path, tmp_path: Path) -> None:
+    token.generate()
+    token.tool("--delete-object", "--type", "pubkey", "--label", "root-ca")
+    result = cli("keys", "ca", "create", tmp_path / "pki", *token.flags, "--mock", factory, "-f", FACTORY)
+    assert result.code == 1
+    assert "1 private and 0 public keys" in result.err
+
+
+@pytest.mark.parametrize("kind", ["RSA:2048", "EC:secp384r1"])
+def test_another_kind_of_key_is_refused(
+    kind: str, token: Token, cli: Cli, factory: Path, tmp_path: Path
+) -> None:
+    token.generate(kind=kind)
+    result = cli("keys", "ca", "create", tmp_path / "pki", *token.flags, "--mock", factory, "-f", FACTORY)
+    assert result.code == 1
+    assert "is not an EC key on P-256" in result.err
+
+
+def test_a_certificate_of_another_key_is_refused(
+    adopted: tuple[Token, Path], cli: Cli, factory: Path
+) -> None:
+    token, directory = adopted
+    (directory / "factory_ca.pem").write_bytes(pem(certificate(key=ROOT_KEY)))
+    result = cli("keys", "ca", "create", directory, *token.flags, "--mock", factory, "-f", FACTORY)
+    assert result.code == 5
+    assert f"is not the certificate of key root-ca in token {token.label}" in result.err
+
+
+def test_without_python_pkcs11_the_extra_is_named(
+    token: Token, cli: Cli, pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pkcs11", None)
+    result = cli("keys", "est", "keypair", "a.example.com", pki, *token.flags)
+    assert result.code == 1
+    assert result.err == (
+        "error: keys in an HSM need python-pkcs11, which is not installed\n"
+        "hint: pip install 'fioctl-rotate[hsm]'\n"
+    )

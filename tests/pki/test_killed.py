@@ -1,0 +1,106 @@
+"""Ceremonies killed with SIGKILL at every step, run again, and done: with the same root."""
+
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from pki_making import FACTORY, Cli
+
+from fioctl_rotate.mock import setup
+
+KILLED = Path(__file__).with_name("killed.py")
+
+
+def rounds(scratch: Path, template: Path, *arguments: str) -> list[dict[str, Any]]:
+    """One record a killed run; the last run, which nothing killed, must have succeeded."""
+    done = subprocess.run(
+        [sys.executable, KILLED, scratch, template, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    *killed, whole = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (whole["step"], whole["code"]) == (None, 0)
+    return killed
+
+
+def bare(template: Path) -> None:
+    template.mkdir()
+    setup.create(template / "mock", FACTORY, now=datetime.datetime.now(datetime.UTC))
+
+
+def factory_certificates(cli: Cli, place: str) -> Any:
+    return cli("keys", "ca", "show", "--mock", f"{place}/mock", "-f", FACTORY, "--format", "json").json
+
+
+def test_keys_ca_create_killed_at_every_step_finishes_with_the_same_root(cli: Cli, tmp_path: Path) -> None:
+    bare(tmp_path / "template")
+    (tmp_path / "scratch").mkdir()
+
+    records = rounds(
+        *(tmp_path / "scratch", tmp_path / "template"),
+        *("keys", "ca", "create", "HERE/pki", "--mock", "HERE/mock", "-f", FACTORY),
+    )
+
+    steps = [record["step"] for record in records]
+    # Each file is made in three steps (temporary, link, removal): all of these were cut in two.
+    assert sum(step.startswith("os.link") for step in steps) >= 6
+    assert any("mkdir" in step for step in steps)
+    expected = {"factory_ca.key", "factory_ca.pem", "local-ca.key", "local-ca.pem", "online-crt", "tls-crt"}
+    for record in records:
+        at = record["step"]
+        assert record["code"] == 0, at
+        assert set(record["finished"]) == expected, at
+        assert all(content.startswith("0400 ") for content in record["finished"].values()), at
+        for name, content in record["killed"].items():
+            if name in expected:
+                assert record["finished"][name] == content, f"{name} was replaced after {at}"
+        on_file = factory_certificates(cli, record["place"])
+        assert f"0400 {on_file['root']['pem']}" == record["finished"]["factory_ca.pem"], at
+        assert f"0400 {on_file['tls']['pem']}" == record["finished"]["tls-crt"], at
+        bundle = {f"0400 {ca['pem']}" for ca in on_file["device-cas"]}
+        assert bundle == {record["finished"]["online-crt"], record["finished"]["local-ca.pem"]}, at
+
+
+def test_est_authorize_killed_at_every_step_finishes(cli: Cli, tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    bare(template)
+    created = cli("keys", "ca", "create", template / "pki", "--mock", template / "mock", "-f", FACTORY)
+    assert created.code == 0
+    (tmp_path / "scratch").mkdir()
+
+    records = rounds(
+        *(tmp_path / "scratch", template),
+        *("keys", "est", "authorize", "HERE/pki", "--mock", "HERE/mock", "-f", FACTORY, "-y"),
+    )
+
+    assert len(records) >= 4, "the requests alone are four"
+    root = x509.load_pem_x509_certificate((template / "pki" / "factory_ca.pem").read_bytes())
+    for record in records:
+        at = record["step"]
+        assert record["code"] == 0, at
+        assert record["finished"] == record["killed"], f"the directory changed after {at}"
+        shown = cli("keys", "est", "show", "--mock", f"{record['place']}/mock", "-f", FACTORY)
+        x509.load_pem_x509_certificate(shown.out.encode()).verify_directly_issued_by(root)
+
+
+def test_add_device_ca_killed_at_every_step_finishes(cli: Cli, tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    bare(template)
+    at = ("--mock", template / "mock", "-f", FACTORY)
+    assert cli("keys", "ca", "create", template / "pki", "--no-local-ca", *at).code == 0
+    (tmp_path / "scratch").mkdir()
+
+    records = rounds(
+        *(tmp_path / "scratch", template),
+        *("keys", "ca", "add-device-ca", "HERE/pki", "--local-ca", "--mock", "HERE/mock", "-f", FACTORY),
+    )
+
+    for record in records:
+        landed = "is a device CA already" if record["code"] else "added"
+        on_file = factory_certificates(cli, record["place"])
+        pems = {f"0400 {ca['pem']}" for ca in on_file["device-cas"]}
+        assert record["finished"]["local-ca.pem"] in pems, (record["step"], landed)
+        assert len(pems) == 2, record["step"]
