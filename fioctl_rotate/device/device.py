@@ -15,11 +15,12 @@ from pathlib import Path
 
 from fioctl_rotate.device import rotation, state
 from fioctl_rotate.device.connection import Connection, Sleep
-from fioctl_rotate.device.handler import FORCE_EXIT, HANDLER, HandlerExit, read_entry
+from fioctl_rotate.device.handler import FORCE_EXIT, HandlerExit, read_entry
 from fioctl_rotate.device.identity import Sota, load_identity
 from fioctl_rotate.device.rotation import GatewayConfig, Runtime
 from fioctl_rotate.errors import Error
 from fioctl_rotate.files import write_atomic
+from fioctl_rotate.rotation.entry import HANDLER
 
 SECRETS = "secrets"
 
@@ -43,7 +44,7 @@ class Device:
 
     `clock` gives aware UTC time, by which the device's own clock goes; `sleep` waits between retries. `observe` is
     called with the UUID, an event's type and its error text (None: success). `fail` names a step of
-    `rotation.STEPS` that is made to fail.
+    `rotation.progress.STEPS` that is made to fail.
     """
 
     def __init__(

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from fioctl_rotate.device.state import COMPLETED_FILE
 from fioctl_rotate.errors import Error
+from fioctl_rotate.rotation.entry import DEFAULT_CERT_IDS, DEFAULT_PKEY_IDS
 
-HANDLER = "/usr/share/fioconfig/handlers/renew-client-cert"
 FORCE_EXIT = 123  # fioconfig ends before it stores the configuration
 
-_DEFAULT_PKEY_IDS, _DEFAULT_CERT_IDS = "01,07", "03,09"
 _COMPLETED_ID = re.compile(r'"RotationId":.*?[^\\]",')
 
 
@@ -48,7 +47,7 @@ def read_entry(text: str, storage: Path) -> RenewCert | None:
             raise HandlerExit(f"fio-rotate-certs has no {key}")
     if completed_id(storage) == rotation_id:
         return None
-    options, words = {"PKEYIDS": _DEFAULT_PKEY_IDS, "CERTIDS": _DEFAULT_CERT_IDS}, []
+    options, words = {"PKEYIDS": DEFAULT_PKEY_IDS, "CERTIDS": DEFAULT_CERT_IDS}, []
     for key in options:
         first, *rest = value_of(text, key).split() or [options[key]]
         options[key] = first

@@ -20,6 +20,7 @@ from fioctl_rotate.errors import Error
 from fioctl_rotate.est.client import build_csr, check_new_certificate, decode_certificates
 from fioctl_rotate.files import write_atomic
 from fioctl_rotate.pki.keys import generate_key, load_private_key, private_key_pem, public_key_pem
+from fioctl_rotate.rotation.progress import STARTED, STEPS
 from fioctl_rotate.wire import (
     ConfigFile,
     Event,
@@ -32,14 +33,7 @@ from fioctl_rotate.wire import (
 
 CONFIG_FILE = "config.encrypted"
 
-STARTED, COMPLETED = "CertRotationStarted", "CertRotationCompleted"
-STEPS = (
-    "Generate new certificate",
-    "Lock device configuration on server",
-    "Update local configuration with new key",
-    "Update device specific configuration on server with new key",
-    "Finalize aktualizr configuration",
-)
+COMPLETED = "CertRotationCompleted"
 
 GatewayConfig = dict[str, GatewayFile]
 

@@ -6,8 +6,8 @@ import pytest
 
 from fioctl_rotate.device.device import Outcome
 from fioctl_rotate.device.fleet import device_directories, run_fleet
-from fioctl_rotate.device.rotation import STEPS
 from fioctl_rotate.errors import Error
+from fioctl_rotate.rotation.progress import STEPS
 
 
 def test_a_fleet_rotates_and_goes_on_checking_in(bench):

@@ -11,11 +11,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fioctl_rotate.device import ecies
 from fioctl_rotate.device.device import Outcome
-from fioctl_rotate.device.rotation import STEPS, RotationFailed
+from fioctl_rotate.device.rotation import RotationFailed
 from fioctl_rotate.device.setup import Kind
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.subject import raw_subject
 from fioctl_rotate.pki.keys import public_key_pem
+from fioctl_rotate.rotation.progress import STEPS
 
 ALL_WELL = [("CertRotationStarted", True), *((step, True) for step in STEPS)]
 
