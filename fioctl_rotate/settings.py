@@ -15,7 +15,7 @@ default profile, `[profiles.NAME]` others:
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,6 +103,7 @@ def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: 
     travel over plain http.
     """
     environ = os.environ if environ is None else environ
+    _refuse_empty(flags)
     path, explicit = _config_path(flags, environ)
     # An offline command that knows its factory has nothing to look up in a default file.
     wanted = explicit or flags.profile or not (offline and (flags.factory or environ.get("FIOCTL_FACTORY")))
@@ -124,6 +125,9 @@ def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: 
 
     factory = pick("factory", flags.factory, "FIOCTL_FACTORY")
     mock, server = _place(flags, environ, values, source, sources)
+    if "@" in server:
+        # It is not quoted either: what stands before the @ may be a password.
+        raise UsageError("the server's URL must not carry a user or a password")
     token = pick("token", flags.token, "FIOCTL_TOKEN")
     notes: tuple[str, ...] = ()
     oauth = values.get("oauth")
@@ -134,8 +138,6 @@ def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: 
     elif not offline:
         if flags.token is None and environ.get("FIOCTL_TOKEN") == "":
             raise UsageError("FIOCTL_TOKEN is set but empty", hint="unset it, or put a token in it")
-        if flags.token == "":
-            raise UsageError("--token is empty", hint=LOGIN_HINT)
         if token is None and oauth is None:
             raise UsageError("no token and no mock: nothing to talk to", hint=LOGIN_HINT)
         _check_server(server)
@@ -175,6 +177,13 @@ def load_file(path: Path) -> dict[str, Any]:
             raise UsageError(f"settings file {path}: `profiles.{name}` is not a table")
         _check_keys(profile, f"{path}, profile {name}")
     return {**values, "profiles": profiles}
+
+
+def _refuse_empty(flags: Flags) -> None:
+    # `--mock "$DIR"` with an unset DIR must not become a push to the real Factory.
+    for option in fields(flags):
+        if getattr(flags, option.name) == "":
+            raise UsageError(f"--{option.name} is empty", hint="leave it out, or say what it shall be")
 
 
 def _config_path(flags: Flags, environ: Mapping[str, str]) -> tuple[Path | None, bool]:
@@ -256,8 +265,6 @@ def _check_server(server: str) -> None:
         raise UsageError(f"the server's URL {server} is not valid: {error}") from error
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
         raise UsageError(f"the server's URL {server} is not of the form https://HOST[:PORT]")
-    if parts.username or parts.password:
-        raise UsageError("the server's URL must not carry a user or a password")
     if parts.scheme == "http" and not is_loopback(host):
         raise Refused(
             f"the token would travel unencrypted to {host}",
