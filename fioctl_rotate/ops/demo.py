@@ -1,0 +1,247 @@
+"""The demo: a whole rotation on a mocked Factory, from a root key to the proof on every device.
+
+Everything is done with the functions that the commands call, against real servers on free ports of this machine.
+What there is to see goes to a `Stage`.
+"""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+from fioctl_rotate import tls
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.device.device import Device
+from fioctl_rotate.device.fleet import device_directories, run_fleet
+from fioctl_rotate.device.identity import Identity, Sota, load_identity
+from fioctl_rotate.device.setup import Kind
+from fioctl_rotate.errors import TimedOut
+from fioctl_rotate.mock.accounts import Factory
+from fioctl_rotate.mock.setup import Place
+from fioctl_rotate.ops import baselines, mock
+from fioctl_rotate.ops.ceremony import authorize_est, create_pki
+from fioctl_rotate.ops.connect import open_api
+from fioctl_rotate.ops.push import plan_group, push
+from fioctl_rotate.ops.rotations import find_rotation
+from fioctl_rotate.ops.watch import Snapshot, look
+from fioctl_rotate.pki.directory import PkiDirectory
+from fioctl_rotate.rotation.plan import Plan, Wish
+from fioctl_rotate.rotation.state import State
+from fioctl_rotate.rotation.tracker import Tracker
+from fioctl_rotate.settings import Flags, resolve
+
+FACTORY, GROUP = "demo", "field"
+REASON = "demo"
+PATIENCE = 12.0  # seconds for all devices to be done
+POLL = 0.2  # seconds between two looks
+CHECK_IN = 0.5  # seconds between a device's check-ins
+STAGGER = 0.3  # seconds between the starts of two devices, so that their steps can be followed
+
+
+class Stage(Protocol):
+    """Where the demo is shown."""
+
+    def step(self, title: str, *commands: str) -> None:
+        """A step begins; `commands` are what an operator would type for it."""
+
+    def say(self, text: str) -> None:
+        """Something came of it."""
+
+    def plan(self, plan: Plan) -> None:
+        """The dry run."""
+
+    def progress(self, snapshot: Snapshot) -> None:
+        """How far each device came, as the operator sees it."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found out about one device at the end; `failed` holds the device's words where it did not rotate."""
+
+    name: str
+    new_certificate: bool
+    same_subject: bool
+    new_taken: bool
+    old_refused: bool
+    failed: str | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether all of it is as it should be."""
+        return self.new_certificate and self.same_subject and self.new_taken and self.old_refused
+
+
+async def run(directory: Path, stage: Stage, *, devices: int, fail: str | None = None) -> list[Proof]:
+    """Play the demo in `directory`, which must not exist or be empty, and return a proof a device.
+
+    `fail` names a step of `rotation.progress.STEPS` at which the first device is made to fail. Raises TimedOut
+    where a device that should be done is not after PATIENCE seconds.
+    """
+    settings = resolve(Flags(factory=FACTORY, mock=str(directory)), {})
+    made = await mock.init(directory, FACTORY, place=Place(0, 0, 0), bare=True)
+    place = made.factory
+    stage.step(
+        "A Factory with nothing set up",
+        f'fioctl-rotate mock init "$D" --factory {FACTORY} --bare --port {place.api_port} '
+        f"--est-port {place.est_port} --gateway-port {place.gateway_port}",
+        f'export FIOCTL_ROTATE_MOCK="$D" FIOCTL_FACTORY={FACTORY}',
+    )
+    async with open_api(settings) as api:
+        await _set_up(api, directory, stage, devices)
+        async with mock.serve(directory, FACTORY) as factory:
+            stage.step(
+                "The servers: operator API, device gateway and EST over mutual TLS",
+                'fioctl-rotate mock serve "$D" &',
+            )
+            stage.say(f"gateway {factory.gateway_url}, EST server https://localhost:{factory.est_port}")
+            plan = await _push(api, stage, factory.est_port)
+            return await _rotate(api, directory, factory, plan, stage, fail)
+
+
+async def _set_up(api: FactoryApi, directory: Path, stage: Stage, devices: int) -> None:
+    stage.step("Its root of trust", 'fioctl-rotate keys ca create "$D/pki"')
+    pki = PkiDirectory(directory / "pki")
+    root = (await create_pki(api, pki)).root
+    stage.say(
+        f"{root.subject.rfc4514_string()}, valid until {root.not_valid_after_utc:%Y-%m-%d}, "
+        "its key in pki/factory_ca.key"
+    )
+    stage.step(
+        "The EST server: its CSR is checked, then signed",
+        'fioctl-rotate est authorize "$D/pki"',
+    )
+    authorized = (await authorize_est(api, pki)).certificate
+    if authorized is not None:
+        stage.say(f"certificate for localhost, valid until {authorized.not_valid_after_utc:%Y-%m-%d}")
+    slots = 1 if devices > 1 else 0
+    stage.step(
+        f"A group of {devices} devices" + (", one with its key in PKCS#11 slots" if slots else ""),
+        f"fioctl-rotate config device-group create {GROUP}",
+        f'fioctl-rotate mock add-devices "$D" -g {GROUP} --devices {devices} --slots {slots}',
+    )
+    await api.create_group(GROUP)
+    await mock.add_devices(
+        directory,
+        FACTORY,
+        group=GROUP,
+        devices=devices,
+        kinds=lambda number: Kind(slots=number > devices - slots),
+    )
+
+
+async def _push(api: FactoryApi, stage: Stage, est_port: int) -> Plan:
+    plan = await plan_group(api, GROUP, Wish(REASON, port=est_port), unix_seconds=int(time.time()))
+    command = f"fioctl-rotate config rotate-certs -g {GROUP} -r {REASON} -p {est_port} --rotation-id {plan.rotation_id}"
+    stage.step("The dry run: exactly what would be sent", f"{command} --dryrun")
+    stage.plan(plan)
+    stage.step("The push, and what landed", f"{command} -y")
+    await push(api, plan, tell=stage.say)
+    stage.say(f"{plan.rotation_id} landed in group {GROUP}")
+    return plan
+
+
+async def _rotate(
+    api: FactoryApi, directory: Path, factory: Factory, plan: Plan, stage: Stage, fail: str | None
+) -> list[Proof]:
+    rotation, _ = await find_rotation(api, plan.rotation_id, group=GROUP)
+    tracker = Tracker(rotation)
+    stage.step("Before any device has moved", f"fioctl-rotate rotations show {plan.rotation_id} -g {GROUP}")
+    stage.say((await look(api, tracker)).summary.words)
+    names = {device.uuid: device.name for device in await api.devices(GROUP)}
+    paths = sorted(device_directories(directory / "devices"), key=lambda path: names[path.name])
+    before = {path.name: load_identity(Sota(path / "sota.toml")) for path in paths}
+    devices = [Device(path, fail=fail if number == 0 else None) for number, path in enumerate(paths)]
+    late = devices[-2] if len(devices) > 2 else None
+    stage.step(
+        "The devices check in" + (f"; {names[late.uuid]} is offline until late" if late else ""),
+        f'fioctl-rotate mock devices "$D" -g {GROUP} --interval 1 &',
+        f"fioctl-rotate rotations watch {plan.rotation_id} -g {GROUP} --interval 1 --exit-status",
+    )
+    snapshot = await _until_done(api, tracker, devices, late, stage, failing=fail is not None)
+    baselines.save(api, plan.rotation_id, tracker.baselines())
+    stage.step(
+        "The proof: new certificates, same subjects, the new ones taken, the old ones refused",
+        f"fioctl-rotate rotations show {plan.rotation_id} -g {GROUP}",
+        'fioctl-rotate mock events "$D"',
+    )
+    root = (directory / "pki" / "factory_ca.pem").read_text()
+    words = {state.uuid: state.words for state in snapshot.states if state.state is State.FAILING}
+    return [
+        await _prove(
+            names[path.name],
+            factory.gateway_url,
+            root,
+            before[path.name],
+            load_identity(Sota(path / "sota.toml")),
+            words.get(path.name),
+        )
+        for path in paths
+    ]
+
+
+async def _until_done(
+    api: FactoryApi,
+    tracker: Tracker,
+    devices: list[Device],
+    late: Device | None,
+    stage: Stage,
+    *,
+    failing: bool,
+) -> Snapshot:
+    """Run the devices, the late one last, until all are done; the one that is to fail, until its second attempt."""
+    stop, others_done = asyncio.Event(), asyncio.Event()
+    started = asyncio.get_running_loop().time()
+
+    async def start(device: Device, delay: float) -> None:
+        if device is late:
+            await others_done.wait()
+        await asyncio.sleep(delay)
+        await run_fleet([device], interval=CHECK_IN, stop=stop)
+
+    async with asyncio.TaskGroup() as group:
+        for number, device in enumerate(devices):
+            group.create_task(start(device, 0.0 if device is late else number * STAGGER))
+        while True:
+            snapshot = await look(api, tracker)
+            stage.progress(snapshot)
+            open_ = [state for state in snapshot.states if state.state is not State.DONE]
+            if failing:
+                open_ = [s for s in open_ if not (s.state is State.FAILING and s.attempts >= 2)]
+            if all(late is not None and state.uuid == late.uuid for state in open_):
+                others_done.set()
+            overdue = asyncio.get_running_loop().time() - started > PATIENCE
+            if not open_ or overdue:
+                others_done.set()
+                stop.set()
+                break
+            await asyncio.sleep(POLL)
+    if open_:
+        raise TimedOut(f"not done after {PATIENCE:g} s: {', '.join(state.name for state in open_)}")
+    return snapshot
+
+
+async def _prove(
+    name: str, gateway: str, root: str, old: Identity, new: Identity, failed: str | None
+) -> Proof:
+    return Proof(
+        name=name,
+        new_certificate=new.certificate.serial_number != old.certificate.serial_number
+        and new.certificate.public_key() != old.certificate.public_key(),
+        same_subject=new.certificate.subject.public_bytes() == old.certificate.subject.public_bytes(),
+        new_taken=await _is_taken(gateway, root, new),
+        old_refused=not await _is_taken(gateway, root, old),
+        failed=failed,
+    )
+
+
+async def _is_taken(gateway: str, root: str, identity: Identity) -> bool:
+    """Whether the gateway answers to this certificate. A refusal in the handshake shows as a transport error."""
+    context = tls.client_context(root, cert=identity.certificate_path, key=identity.key_path)
+    async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        with contextlib.suppress(httpx.TransportError):
+            return (await client.get(f"{gateway}/device")).status_code == 200
+    return False
