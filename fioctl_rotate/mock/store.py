@@ -93,6 +93,7 @@ class Store:
         self._db = _connect(path)
         try:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self._db.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise Error(f"{path} is not a mocked Factory's state: {error}") from error
@@ -168,6 +169,5 @@ def _connect(path: Path) -> sqlite3.Connection:
         path, timeout=60, isolation_level=None, check_same_thread=False, cached_statements=256
     )
     db.row_factory = sqlite3.Row
-    db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA foreign_keys = ON")
     return db
