@@ -175,7 +175,8 @@ def _show(proofs: "list[Proof]") -> None:
 
     rows = [
         (
-            "  " + proof.name,
+            "",
+            proof.name,
             *(
                 ("failed", "", "", "")
                 if proof.failed
@@ -186,7 +187,7 @@ def _show(proofs: "list[Proof]") -> None:
         )
         for proof in proofs
     ]
-    headers = ("  DEVICE", "NEW CERTIFICATE", "SAME SUBJECT", "NEW ONE TAKEN", "OLD ONE REFUSED")
+    headers = (" ", "DEVICE", "NEW CERTIFICATE", "SAME SUBJECT", "NEW ONE TAKEN", "OLD ONE REFUSED")
     console().print(table(headers, rows))
 
 

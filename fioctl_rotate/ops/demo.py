@@ -135,7 +135,8 @@ async def _set_up(api: FactoryApi, directory: Path, stage: Stage, devices: int) 
 
 async def _push(api: FactoryApi, stage: Stage, est_port: int) -> Plan:
     plan = await plan_group(api, GROUP, Wish(REASON, port=est_port), unix_seconds=int(time.time()))
-    command = f"fioctl-rotate config rotate-certs -g {GROUP} -r {REASON} -p {est_port} --rotation-id {plan.rotation_id}"
+    push_it = f"fioctl-rotate config rotate-certs -g {GROUP} -r {REASON} -p {est_port}"
+    command = f"{push_it} --rotation-id {plan.rotation_id}"
     stage.step("The dry run: exactly what would be sent", f"{command} --dryrun")
     stage.plan(plan)
     stage.step("The push, and what landed", f"{command} -y")
