@@ -187,6 +187,35 @@ def watch(
     with_api(settings_of(flags), work)
 
 
+@app.command(
+    "report", epilog="Example: fioctl-rotate rotations report certs-1763989200 -g field --html rotation.html"
+)
+@connected
+def report(
+    flags: Flags,
+    rotation_id: IdArgument,
+    html: Annotated[Path, typer.Option("--html", metavar="FILE", help="File to write.")],
+    group: GroupOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Write a page that a person keeps: how the rotation went, what failed and why, who did not follow.
+
+    One self-contained HTML file that prints well and reads well on a phone.
+    """
+    _one_target(group, device)
+
+    async def work(api: "FactoryApi") -> None:
+        from fioctl_rotate.files import write_atomic
+        from fioctl_rotate.ops.report import render
+
+        snapshot = await snapshot_of(api, rotation_id, group=group, device=device)
+        page = render(snapshot, factory=api.factory, server=api.server)
+        write_atomic(html, page.encode(), 0o644)
+        emit(f"wrote {html}: {snapshot.summary.words}")
+
+    with_api(settings_of(flags), work)
+
+
 async def snapshot_of(
     api: "FactoryApi", rotation_id: str, *, group: str | None, device: str | None
 ) -> "Snapshot":

@@ -46,10 +46,10 @@ def advice(rotation: Rotation, states: Sequence[DeviceState]) -> list[str]:
     lines = []
     failing = [state for state in states if state.state == State.FAILING]
     if any(state.step == 1 for state in failing):
-        url = rotation.est_server or "the EST server of the push"
         lines.append(
-            f"{url} must start working: a device that failed at step 1 tries just this URL until it does, and "
-            "does not check in before, so another push cannot reach it"
+            f"the EST server {rotation.est_server or 'of the push'} must start working: a device that failed at "
+            "step 1 tries just this URL until it does, and does not check in before, so another push cannot "
+            "reach it"
         )
     if any(state.step > 1 for state in failing):
         lines.append(

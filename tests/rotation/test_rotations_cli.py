@@ -99,7 +99,7 @@ def test_show_as_text_says_why_and_what_to_do(mixed, rotations):
     assert "has an entry of its own, rotation certs-0" in result.out
     # A device that failed at the first step is out of reach: the URL must work, another push is no help.
     hint = next(line for line in result.err.splitlines() if "step 1" in line)
-    assert "https://est.example.com:8443/.well-known/est must start working" in hint
+    assert "the EST server https://est.example.com:8443/.well-known/est must start working" in hint
     assert "another push cannot reach it" in hint
 
 
