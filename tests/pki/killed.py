@@ -2,8 +2,8 @@
 
 `python killed.py SCRATCH TEMPLATE ARGUMENT…`: TEMPLATE has `mock` and `pki` (or not), each round gets a copy. A
 round's first run is killed just before its nth step: a file or directory made, written, linked, renamed or removed,
-or the mock's database opened, which is a request on its way. Prints one JSON object a round; ends with the first
-round that was not killed. Children are forked, so a round costs milliseconds; they run the real command line.
+a request sent, its answer taken. Prints one JSON object a round; ends with the first round that was not killed.
+Children are forked, so a round costs milliseconds; they run the real command line.
 """
 
 import json
@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
+
 import fioctl_rotate.cli.keys
 import fioctl_rotate.mock.operator
 import fioctl_rotate.ops.ceremony
@@ -21,7 +23,21 @@ import fioctl_rotate.ops.connect
 import fioctl_rotate.ops.signing  # noqa: F401  imported once, before the children
 from fioctl_rotate.cli.app import run
 
-STEPS = {"os.link", "os.remove", "os.rename", "os.mkdir", "os.chmod", "tempfile.mkstemp", "sqlite3.connect"}
+STEPS = {"os.link", "os.remove", "os.rename", "os.mkdir", "os.chmod", "tempfile.mkstemp", "request", "answer"}
+
+
+class StepwiseTransport(httpx.ASGITransport):
+    """The transport to the in-process mock, its two sides made steps (Python audits files by itself)."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Tell of the request, then of its answer, which is when the mock has committed it."""
+        sys.audit("request", request.method)
+        response = await super().handle_async_request(request)
+        sys.audit("answer", request.method)
+        return response
+
+
+httpx.ASGITransport = StepwiseTransport  # type: ignore[misc]  # in this process and its children alone
 
 
 def child(arguments: list[str], before: Callable[[], None]) -> int:

@@ -1,0 +1,205 @@
+"""Ceremonies against a backend that fails, or that asks for what it should not."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from pki_making import CN, FACTORY, NAME, OU, Cli, certificate, csr, dns, pem, subject, usage
+
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.errors import Error, Refused
+from fioctl_rotate.mock.operator import operator_app
+from fioctl_rotate.ops.ceremony import Person, authorize_est, create_pki
+from fioctl_rotate.ops.signing import add_device_ca
+from fioctl_rotate.pki.directory import PkiDirectory
+
+
+class Backend:
+    """The mock's operator API with a fault: `answer` may take a request's place, or its answer's."""
+
+    def __init__(self, directory: Path, answer: Callable[[str, bytes | None], httpx.Response | None]) -> None:
+        self._app = httpx.ASGITransport(
+            operator_app(directory, authenticate=False), raise_app_exceptions=False
+        )
+        self._answer = answer
+        self.seen: list[str] = []
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.seen.append(request.method)
+        if (instead := self._answer(request.method, None)) is not None:
+            return instead
+        response = await self._app.handle_async_request(request)
+        body = await response.aread()
+        return self._answer(request.method, body) or httpx.Response(response.status_code, content=body)
+
+    def run(self, work: Callable[[FactoryApi], Any]) -> Any:
+        async def connected() -> Any:
+            async with httpx.AsyncClient(transport=httpx.MockTransport(self), base_url="http://mock") as http:
+                return await work(FactoryApi(http, FACTORY, server="the test"))
+
+        return asyncio.run(connected())
+
+
+def honest(_method: str, _body: bytes | None) -> None:
+    return None
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize("number", range(5))
+def test_create_after_the_api_failed_at_any_request_ends_with_the_same_root(
+    number: int, lost: str, factory: Path, tmp_path: Path
+) -> None:
+    count = -1
+
+    def fail(_method: str, body: bytes | None) -> httpx.Response | None:
+        nonlocal count
+        count += body is None
+        failing = count == number and (body is None) == (lost == "request")
+        return httpx.Response(403, json={"message": "not now"}) if failing else None
+
+    directory = PkiDirectory(tmp_path / "pki")
+    with pytest.raises(Error, match="not now"):
+        Backend(factory, fail).run(lambda api: create_pki(api, directory))
+    made = sorted(path.name for path in directory.path.iterdir())
+    key = (directory.path / "factory_ca.key").read_bytes() if "factory_ca.key" in made else None
+    assert (key is not None) == (number >= 3), (
+        "the key is made when the backend has given its CSRs, not before"
+    )
+
+    done = Backend(factory, honest).run(lambda api: create_pki(api, directory))
+
+    assert key in (None, (directory.path / "factory_ca.key").read_bytes())
+    assert done.root == x509.load_pem_x509_certificate((directory.path / "factory_ca.pem").read_bytes())
+    assert not list(directory.path.glob("*.bak"))
+
+
+def with_csr(field: str, made: x509.CertificateSigningRequest | bytes | None) -> Callable[..., Any]:
+    """A backend whose POST answers this CSR in `field`."""
+    text = made.decode() if isinstance(made, bytes) else pem(made).decode() if made is not None else None
+
+    def answer(method: str, body: bytes | None) -> httpx.Response | None:
+        if method != "POST" or body is None:
+            return None
+        return httpx.Response(201, json=json.loads(body) | {field: text})
+
+    return answer
+
+
+CA_NAME = subject((CN, "fio-1"), (OU, FACTORY))
+HOSTILE = {
+    "gateway wants CA": ("tls-csr", csr(x509.BasicConstraints(ca=True, path_length=None)), "CA:TRUE"),
+    "gateway without names": ("tls-csr", csr(san=None), "DNS names: none in the SAN"),
+    "gateway of another factory": ("tls-csr", csr(name=subject((CN, NAME), (OU, "b"))), "subject OU: 'b'"),
+    "gateway wildcard": ("tls-csr", csr(san=dns("*.example.com")), "a wildcard"),
+    "gateway on P-384": ("tls-csr", csr(key=ec.generate_private_key(ec.SECP384R1())), "key: EC on secp384r1"),
+    "gateway missing": ("tls-csr", None, "gave no CSR where the gateway TLS CSR was asked for"),
+    "gateway twice": ("tls-csr", pem(csr()) * 2, "holds 2 PEM blocks, not one"),
+    "gateway a certificate": ("tls-csr", pem(certificate()), "is a PEM block of another kind"),
+    "online CA with names": ("ca-csr", csr(name=CA_NAME), "names: a SAN, not due for a device CA"),
+    "online CA without OU": ("ca-csr", csr(name=subject((CN, "fio-1")), san=None), "subject OU: missing"),
+    "online CA not a CA": (
+        "ca-csr",
+        csr(x509.BasicConstraints(ca=False, path_length=None), name=CA_NAME, san=None),
+        "basic constraints: CA:FALSE, where a CA is due",
+    ),
+    "online CA with more": (
+        "ca-csr",
+        csr(usage("key_cert_sign", "data_encipherment"), name=CA_NAME, san=None),
+        "key usage: dataEncipherment",
+    ),
+    "online CA missing": ("ca-csr", None, "gave no CSR where the online-ca CSR was asked for"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_create_signs_nothing_for_a_backend_that_asks_for_too_much(
+    case: str, factory: Path, tmp_path: Path
+) -> None:
+    field, made, line = HOSTILE[case]
+    backend = Backend(factory, with_csr(field, made))
+    with pytest.raises(Error) as refused:
+        backend.run(lambda api: create_pki(api, PkiDirectory(tmp_path / "pki")))
+    assert line in refused.value.diagnostics()
+    assert list((tmp_path / "pki").iterdir()) == [], "not even a key was made"
+    assert "PATCH" not in backend.seen
+
+
+@pytest.fixture
+def created(factory: Path, tmp_path: Path) -> PkiDirectory:
+    directory = PkiDirectory(tmp_path / "created")
+    Backend(factory, honest).run(lambda api: create_pki(api, directory))
+    return directory
+
+
+def test_authorize_and_add_device_ca_judge_the_backends_csr(factory: Path, created: PkiDirectory) -> None:
+    hostile = Backend(factory, with_csr("est-tls-csr", csr(name=subject((CN, NAME), (OU, "b")))))
+    with pytest.raises(Refused, match="subject OU: 'b'"):
+        hostile.run(lambda api: authorize_est(api, created))
+    assert "PATCH" not in hostile.seen
+    hostile = Backend(factory, with_csr("ca-csr", csr(name=CA_NAME)))
+    with pytest.raises(Refused, match="a SAN, not due"):
+        hostile.run(lambda api: add_device_ca(api, created, online_ca=True, local_ca=False))
+    assert "PATCH" not in hostile.seen
+
+
+def test_authorize_refuses_before_it_asks_the_backend_for_anything(
+    factory: Path, created: PkiDirectory, pki: Path
+) -> None:
+    """`pki` has a fine root of the same factory's name, which is not the one on file."""
+    backend = Backend(factory, honest)
+    with pytest.raises(Refused, match="is not the root of acme"):
+        backend.run(lambda api: authorize_est(api, PkiDirectory(pki)))
+    assert backend.seen == ["GET"]
+
+
+def test_a_certificate_that_comes_back_other_than_sent_is_an_error(
+    factory: Path, created: PkiDirectory, cli: Cli
+) -> None:
+    other = (created.path / "tls-crt").read_text()
+    patched = False
+
+    def answer(method: str, body: bytes | None) -> httpx.Response | None:
+        nonlocal patched
+        patched = patched or method == "PATCH"
+        if method == "GET" and patched and body is not None:
+            return httpx.Response(200, json=json.loads(body) | {"est-tls-crt": other})
+        return None
+
+    with pytest.raises(Error, match="gives back is not what was uploaded"):
+        Backend(factory, answer).run(lambda api: authorize_est(api, created))
+
+
+def test_a_replacement_is_asked_about_and_no_means_no(factory: Path, created: PkiDirectory) -> None:
+    class SaidNo(Exception):
+        pass
+
+    def no(question: str) -> None:
+        assert "Replace it?" in question
+        raise SaidNo
+
+    backend = Backend(factory, honest)
+    backend.run(lambda api: authorize_est(api, created, person=Person(confirm=no)))
+    assert backend.seen.count("PATCH") == 1, "nothing to replace yet: nothing asked"
+    backend = Backend(factory, honest)
+    with pytest.raises(SaidNo):
+        backend.run(lambda api: authorize_est(api, created, person=Person(confirm=no)))
+    assert backend.seen == ["GET"]
+
+
+def managed(method: str, body: bytes | None) -> httpx.Response | None:
+    """A Factory whose gateway has a name of the managed service's."""
+    if method != "GET" or body is None or b"tls-crt" not in body:
+        return None
+    tls = certificate(name=subject((CN, "r1"), (OU, FACTORY)), extensions=[dns("r1.ota-lite.foundries.io")])
+    return httpx.Response(200, json=json.loads(body) | {"tls-crt": pem(tls).decode()})
+
+
+def test_the_managed_est_servers_name_is_told_from_the_gateways(factory: Path, created: PkiDirectory) -> None:
+    with pytest.raises(Refused, match=r"DNS names: localhost, where r1\.est\.foundries\.io is expected"):
+        Backend(factory, managed).run(lambda api: authorize_est(api, created))
