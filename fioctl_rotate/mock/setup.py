@@ -20,7 +20,10 @@ _DEFAULT_ONLINE_CA = "default-online-ca"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a mocked Factory is reached: ports, and the names in the certificates of EST server and gateway."""
+    """Where a mocked Factory is reached: ports, and the names in the certificates of EST server and gateway.
+
+    A port of 0 becomes a free one when the Factory is first served, and stays it.
+    """
 
     api_port: int = 8442
     gateway_port: int = 8444
