@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fioctl_rotate.cli import mock_devices
 from fioctl_rotate.cli.common import Format, FormatOption, emit, emit_json, group, note, run
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from fioctl_rotate.mock.accounts import Factory
 
 app = group("A mocked Factory to rehearse on.")
+app.command("devices", epilog=mock_devices.EXAMPLE)(mock_devices.devices)
 
 DirectoryArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="Directory that holds the mocked Factory.")

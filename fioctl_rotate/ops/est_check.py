@@ -1,0 +1,66 @@
+"""Looking at an EST server as the devices of a Factory would."""
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from fioctl_rotate import wire
+from fioctl_rotate.errors import Error
+from fioctl_rotate.est.probe import Check, Status, probe
+from fioctl_rotate.ops.connect import open_api
+from fioctl_rotate.ops.push import est_host
+from fioctl_rotate.pki.directory import ROOT_CERTIFICATE
+from fioctl_rotate.pki.pem import load_bundle
+from fioctl_rotate.pki.stores import read
+from fioctl_rotate.settings import Settings
+
+
+@dataclass(frozen=True)
+class EstCheck:
+    """What was looked at, and what was seen."""
+
+    url: str
+    checks: Sequence[Check]
+
+    @property
+    def failed(self) -> bool:
+        """Whether devices would not rotate against it."""
+        return any(check.status is Status.FAIL for check in self.checks)
+
+
+async def check_est(
+    settings: Settings | None,
+    url: str | None,
+    pki: Path | None,
+    *,
+    url_of: Callable[[str], str],
+    now: datetime.datetime,
+) -> EstCheck:
+    """Probe the EST server at `url`, with the root in the PKI directory `pki`.
+
+    What is None is asked of the Factory that `settings` name: its EST server's name, of which `url_of` makes a URL,
+    and its root. Raises Error where the Factory has none.
+    """
+    certs = wire.Certs()
+    if settings is not None:
+        async with open_api(settings) as api:
+            certs = await api.certs()
+            url = url or url_of(est_host(certs, api.factory))
+    if url is None:
+        raise Error("no EST server to look at")
+    return EstCheck(url, await probe(url, _roots(certs, pki), now=now))
+
+
+def _roots(certs: wire.Certs, pki: Path | None) -> list[x509.Certificate]:
+    if pki is None:
+        roots, where = load_bundle(certs.root_crt, "the Factory's root"), "the Factory has"
+    else:
+        path = pki / ROOT_CERTIFICATE
+        pem = read(path, "the root certificate").decode("utf-8", "replace")
+        roots, where = load_bundle(pem, str(path)), f"{path} holds"
+    if not roots:
+        raise Error(f"{where} no root certificate", hint="`fioctl-rotate keys ca create DIR` makes one")
+    return roots

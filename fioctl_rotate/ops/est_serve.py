@@ -1,0 +1,190 @@
+"""Running an EST server for a user-managed Factory, with estserver's files and one or more processes."""
+
+import asyncio
+import datetime
+import multiprocessing
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fioctl_rotate.errors import Error, printable
+from fioctl_rotate.est.server import PATH, LogRecord, est_app
+from fioctl_rotate.est.service import Authority
+from fioctl_rotate.pki.pem import load_bundle, load_certificate
+from fioctl_rotate.pki.stores import FileKeyStore, read
+from fioctl_rotate.serving import listen, running, until_interrupted
+from fioctl_rotate.tls import reloading_context, server_context
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstFiles:
+    """The files of an EST server, PEM; `client_cas` are device CAs to trust beside `ca_cert`."""
+
+    root_cert: Path
+    tls_cert: Path
+    tls_key: Path
+    ca_cert: Path
+    ca_key: Path
+    client_cas: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstService:
+    """How an EST server answers: certificates for `lifetime`, as estserver or as RFC 7030, log lines as JSON."""
+
+    files: EstFiles
+    lifetime: datetime.timedelta
+    rfc7030: bool
+    json_log: bool
+
+
+def serve_est(
+    service: EstService, *, host: str, port: int, workers: int, started: Callable[[str], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM; SIGHUP reads the files again.
+
+    `started` is called with the URL (ESTSERVER's value, as far as the name goes) when connections are taken. With
+    more than one of `workers`, each is a process with a socket of its own on the port, sharing nothing. Raises
+    Error where a file is not usable, the port is taken, or a worker ends by itself.
+    """
+    load(service)  # so that what is wrong is told once, here
+    first = listen(host, port)
+    port = first.getsockname()[1]
+    url = f"https://{host}:{port}{PATH}"
+    if workers == 1:
+        asyncio.run(_serve(service, first, lambda: started(url)))
+        return
+    # The port was free for us alone; now it is shared, among us.
+    first.close()
+    sockets = [listen(host, port, reuse_port=True) for _ in range(workers)]
+    started(url)
+    asyncio.run(_supervise(service, sockets))
+
+
+def load(service: EstService) -> tuple[Authority, ssl.SSLContext]:
+    """Read the files. Raises Error, in one line, for the first that is not usable or does not fit another."""
+    files = service.files
+    roots = load_bundle(
+        read(files.root_cert, "the root certificate").decode("utf-8", "replace"), "--root-cert"
+    )
+    if not roots:
+        raise Error(f"{files.root_cert} holds no certificate")
+    ca = load_certificate(read(files.ca_cert, "the CA certificate"), str(files.ca_cert))
+    key = FileKeyStore(files.ca_key).load()
+    if key is None:
+        raise Error(f"there is no {files.ca_key}, the CA's key")
+    if key.public_key() != ca.public_key():
+        raise Error(f"{files.ca_key} is not the key of {files.ca_cert}")
+    if not _is_ca(ca):
+        raise Error(f"{files.ca_cert} is not a CA certificate: devices would get what no gateway takes")
+    trusted = ca.public_bytes(Encoding.PEM).decode()
+    if files.client_cas is not None:
+        bundle = read(files.client_cas, "the client CAs").decode("utf-8", "replace")
+        if not load_bundle(bundle, str(files.client_cas)):
+            raise Error(f"{files.client_cas} holds no certificate")
+        trusted += bundle
+    try:
+        context = server_context(files.tls_cert, files.tls_key, trusted, required=False)
+    except FileNotFoundError as error:
+        raise Error(f"there is no {files.tls_cert}, or no {files.tls_key}") from error
+    except ssl.SSLError as error:
+        raise Error(
+            f"{files.tls_cert} and {files.tls_key} are no certificate and its key: {error.reason or error}"
+        ) from error
+    return Authority(roots, ca, key, service.lifetime), context
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+async def _serve(service: EstService, sock: socket.socket, started: Callable[[], None]) -> None:
+    """One process of the server."""
+    authority, current = load(service)
+
+    def reload() -> None:
+        nonlocal authority, current
+        try:
+            authority, current = load(service)
+        except Error as error:
+            _tell(f"files not read again, the ones before stay in use: {error.message}")
+        else:
+            _tell("files read again")
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    app = est_app(
+        lambda _client: authority,
+        clock=lambda: datetime.datetime.now(datetime.UTC),
+        rfc7030=service.rfc7030,
+        log=_log_json if service.json_log else _log_text,
+    )
+    async with running(app, sock, reloading_context(lambda: current, required=False)):
+        started()
+        await until_interrupted()
+
+
+async def _supervise(service: EstService, sockets: Sequence[socket.socket]) -> None:
+    """Run a worker on each socket, pass signals on, and end when one of them does."""
+    context = multiprocessing.get_context("spawn")
+    # A worker that is still starting must not die of a signal that the supervisor answers.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    workers = [context.Process(target=_work, args=(service, sock)) for sock in sockets]
+    for worker, sock in zip(workers, sockets, strict=True):
+        worker.start()
+        sock.close()
+    loop, died = asyncio.get_running_loop(), asyncio.Event()
+
+    def reload() -> None:
+        for worker in workers:
+            os.kill(worker.ident or 0, signal.SIGHUP)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    for worker in workers:
+        loop.add_reader(worker.sentinel, died.set)
+    waits = [asyncio.create_task(until_interrupted()), asyncio.create_task(died.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    for worker in workers:
+        loop.remove_reader(worker.sentinel)
+        worker.terminate()
+    for worker in workers:
+        worker.join()
+    if died.is_set():
+        raise Error("a worker process of the EST server has ended by itself")
+
+
+def _work(service: EstService, sock: socket.socket) -> None:
+    try:
+        asyncio.run(_serve(service, sock, lambda: None))
+    except Error as error:
+        _tell(error.diagnostics())
+        sys.exit(error.exit_code)
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _log_json(record: LogRecord) -> None:
+    _tell(msgspec.json.encode(record).decode())
+
+
+def _log_text(record: LogRecord) -> None:
+    who = f"{record.device or '-'} of {record.factory or '-'}"
+    serial = f" serial {record.serial}" if record.serial else ""
+    _tell(printable(f"{record.time} {record.operation} {who}: {record.status} {record.outcome}{serial}"))

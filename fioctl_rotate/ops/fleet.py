@@ -1,0 +1,56 @@
+"""Running the simulated devices of a mocked Factory against its gateway and EST server."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.device.device import Device, Observe
+from fioctl_rotate.device.fleet import CheckedIn, device_directories, run_fleet
+from fioctl_rotate.errors import Error
+from fioctl_rotate.mock import accounts
+from fioctl_rotate.mock.store import Store
+from fioctl_rotate.ops.push import find_group
+
+
+def factory_in(directory: Path, name: str | None) -> str:
+    """The name of the mocked Factory in `directory`, the first one unless named. Raises Error."""
+    with contextlib.closing(Store(directory)) as store, store.reading() as db:
+        return accounts.choose_factory(db, name).name
+
+
+async def mock_devices(api: FactoryApi, directory: Path, *, group: str | None = None) -> dict[str, str]:
+    """The simulated devices of the mocked Factory in `directory`, of one group or of all: name by uuid.
+
+    Raises Error for an unknown group, and where there is none.
+    """
+    if group is not None:
+        await find_group(api, group)
+    names = {device.uuid: device.name for device in await api.devices(group)}
+    found = [path.name for path in device_directories(directory / "devices", names)]
+    if not found:
+        where = f"group {group}" if group else f"factory {api.factory}"
+        raise Error(
+            f"{where} has no simulated device in {directory}",
+            hint=f"`fioctl-rotate mock add-devices {directory} --devices 3` makes some",
+        )
+    return {uuid: names[uuid] for uuid in found}
+
+
+async def run_mock_devices(
+    directory: Path,
+    uuids: Iterable[str],
+    *,
+    interval: float,
+    stop: asyncio.Event,
+    observe: Observe,
+    checked_in: CheckedIn,
+) -> None:
+    """Let these devices of the mock check in every `interval` seconds until `stop` is set.
+
+    `observe` is told each step of a rotation, `checked_in` what each check-in came to.
+    """
+    found = device_directories(directory / "devices", uuids)
+    devices = [Device(path, observe=observe) for path in found]
+    await run_fleet(devices, interval=interval, stop=stop, checked_in=checked_in)
