@@ -72,7 +72,8 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[str]]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTHSM2_CONF", str(configuration))
-        labels = [f"token-{number}" for number in range(16)]
+        # All of one length: pkcs11-tool takes a label that only begins as it was told for the one that is meant.
+        labels = [f"token-{number:02}" for number in range(20)]
         for label in labels:
             subprocess.run(
                 [
