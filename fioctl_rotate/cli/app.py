@@ -95,6 +95,8 @@ def run(argv: list[str] | None = None) -> int:
     try:
         code = get_command(root).main(argv, prog_name="fioctl-rotate", standalone_mode=False)
         sys.stdout.flush()
+        if code == 130:  # what typer makes of Ctrl-C, in silence
+            note("interrupted")
     except Error as error:
         note(error.diagnostics())
         return error.exit_code

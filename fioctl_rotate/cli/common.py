@@ -1,9 +1,11 @@
 """What every command shares: connection options, output, questions."""
 
+import contextlib
 import functools
 import inspect
+import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -233,9 +235,24 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask on a terminal; go on in a pipe or with `yes`; leave with exit code 1 where the answer is no."""
     if yes or not interactive():
         return
-    if not typer.confirm(question, err=True):
+    with asking():
+        agreed = typer.confirm(question, err=True)
+    if not agreed:
         note("nothing was changed")
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def asking() -> Iterator[None]:
+    """While the block asks a person something, Ctrl-C ends the command at once.
+
+    asyncio's own handler cancels its task, which a blocked prompt never notices: the answer would still count.
+    """
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def console(*, stderr: bool = False) -> "Console":

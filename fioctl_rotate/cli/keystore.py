@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from fioctl_rotate.cli.common import Options, confirm, interactive, note, spread, warn
+from fioctl_rotate.cli.common import Options, asking, confirm, interactive, note, spread, warn
 from fioctl_rotate.errors import Refused, UsageError
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def _secret(variable: str, file: Path | None, question: str) -> str | None:
         return value
     if not sys.stdin.isatty():
         return None
-    return str(typer.prompt(question, hide_input=True, err=True))
+    with asking():
+        return str(typer.prompt(question, hide_input=True, err=True))
 
 
 with_keys = spread("keys", KeyOptions, KEY_OPTIONS)
