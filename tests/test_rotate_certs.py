@@ -1,0 +1,572 @@
+"""Both rotate-certs commands: what a dry run shows, what a push sends, what is told when it goes wrong."""
+
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from conftest import Cli, Result
+from scripted import Answer, Asked, Drop, Hang, Reply, Server
+
+Serve = Callable[..., Server]
+
+HANDLER = "/usr/share/fioconfig/handlers/renew-client-cert"
+# The checks have tests of their own; here the EST server need not be there.
+GROUP = ("config", "rotate-certs", "-g", "field", "-r", "why", "--no-checks")
+DEVICE = ("device", "config", "rotate-certs", "device-1", "-r", "why", "--no-checks")
+BOTH = pytest.mark.parametrize("command", [GROUP, DEVICE], ids=["group", "device"])
+
+
+def value(rotation_id: str, host: str = "localhost") -> str:
+    return (
+        f"ESTSERVER=https://{host}:8443/.well-known/est\n"
+        f"PKEYIDS=01,07\nCERTIDS=03,09\nROTATIONID={rotation_id}\n"
+    )
+
+
+def log(cli: Cli, *target: str) -> list[dict[str, Any]]:
+    of_target = ("config", "log", "-g", "field") if not target else ("devices", "config", "log", *target)
+    result = cli(*of_target, "--format", "json")
+    assert result.code == 0, result.err
+    entries: list[dict[str, Any]] = result.json
+    return entries
+
+
+def file_of(entry: dict[str, Any], name: str = "fio-rotate-certs") -> str | None:
+    return next((file["value"] for file in entry["files"] if file["name"] == name), None)
+
+
+def push(cli: Cli, *command: str) -> Result:
+    result = cli(*command)
+    assert result.code == 0, result.err
+    return result
+
+
+# --- Dry run ---
+
+
+def test_a_dry_run_shows_what_would_be_sent_and_the_command_that_sends_just_this(
+    cli: Cli, acme: Path
+) -> None:
+    with time_machine.travel(1731340767, tick=False):
+        shown = cli(*GROUP, "--dryrun")
+    assert shown.code == 0
+    assert shown.out == (
+        f"Would send rotation certs-1731340767 to group field (2 devices) of factory acme at mock {acme}, "
+        "EST server https://localhost:8443/.well-known/est\n"
+        "Reason: why\n"
+        f"\tfio-rotate-certs - [{HANDLER}]\n"
+        "\t | ESTSERVER=https://localhost:8443/.well-known/est\n"
+        "\t | PKEYIDS=01,07\n"
+        "\t | CERTIDS=03,09\n"
+        "\t | ROTATIONID=certs-1731340767\n"
+        "\n"
+        "The group has no fio-rotate-certs now.\n"
+        "\n"
+        "To push just this:\n"
+        "  fioctl-rotate config rotate-certs -g field -r why --server-name localhost "
+        f"--rotation-id certs-1731340767 -f acme --mock {acme}\n"
+    )
+    assert shown.err == "devices that join group field later will get this entry too, and rotate then\n"
+    assert log(cli) == []
+    # And the command that is shown pushes just this.
+    command = shlex.split(shown.out.splitlines()[-1])[1:]
+    push(cli, *command, "--no-checks")
+    assert [file_of(entry) for entry in log(cli)] == [value("certs-1731340767")]
+
+
+def test_a_dry_run_shows_what_differs_from_what_is_there(cli: Cli, acme: Path) -> None:
+    push(cli, *GROUP, "--rotation-id", "certs-1")
+    shown = push(cli, *GROUP, "--rotation-id", "certs-2", "--server-name", "est.example.com", "--dry-run")
+    compared = shown.out.split("now:\n")[1].split("\n\n")[0]
+    assert [line.strip() for line in compared.splitlines()] == [
+        "- ESTSERVER=https://localhost:8443/.well-known/est",
+        "- ROTATIONID=certs-1",
+        "+ ESTSERVER=https://est.example.com:8443/.well-known/est",
+        "+ ROTATIONID=certs-2",
+    ]
+    again = push(cli, *GROUP, "--rotation-id", "certs-1", "--dryrun")
+    assert "has just this entry: a push would send nothing" in again.out
+
+
+@BOTH
+def test_the_json_of_a_dry_run_holds_the_body_that_a_push_sends(
+    cli: Cli, serve: Serve, acme_answers: Answer, command: tuple[str, ...]
+) -> None:
+    server = serve(acme_answers)
+    shown = push(cli, *command, "--rotation-id", "certs-1", "--dryrun", "--format", "json").json
+    assert list(shown) == ["factory", "server", "target", "current", "request"]
+    assert (shown["factory"], shown["server"], shown["current"]) == ("acme", server.url, {"file": None})
+    assert server.sent("PATCH") == []
+    push(cli, *command, "--rotation-id", "certs-1")
+    (sent,) = server.sent("PATCH")
+    assert sent.json == shown["request"]
+    assert sent.json == {
+        "reason": "why",
+        "files": [
+            {
+                "name": "fio-rotate-certs",
+                "value": value("certs-1"),
+                "unencrypted": True,
+                "on-changed": [HANDLER],
+            }
+        ],
+    }
+    if command is GROUP:
+        assert shown["target"] == {"group": "field", "devices": 2}
+        assert sent.path == "/ota/factories/acme/device-groups/field/config/"
+    else:
+        uuid = shown["target"].pop("uuid")
+        assert shown["target"] == {"device": "device-1", "of-group": "field", "devices": 1}
+        assert sent.path == f"/ota/devices/{uuid}/config/?factory=acme&by-uuid=1"
+
+
+@BOTH
+def test_toml_says_the_same_as_json(cli: Cli, acme: Path, command: tuple[str, ...]) -> None:
+    for _ in range(2):
+        wish = (*command, "--rotation-id", "certs-1", "--dryrun")
+        as_json = push(cli, *wish, "--format", "json").json
+        as_toml = tomllib.loads(push(cli, *wish, "--format", "toml").out)
+        # TOML has no null: what there is none of is not there.
+        if as_json["current"]["file"] is None:
+            del as_json["current"]["file"]
+        assert as_toml == as_json
+        push(cli, *command, "--rotation-id", "certs-1")
+
+
+# --- Offline ---
+
+
+def test_an_offline_dry_run_asks_nobody_and_says_what_it_does_not_know(cli: Cli) -> None:
+    wish = (
+        "-f",
+        "acme",
+        "--server-name",
+        "est.example.com",
+        "--dryrun",
+        "--offline",
+        "--rotation-id",
+        "certs-7",
+    )
+    shown = push(cli, *GROUP, *wish)
+    assert "an unknown number of devices" in shown.out
+    assert "Not compared with what is there now: the Factory was not asked." in shown.out
+    assert "how this compares with what is there now is not known" in shown.err
+    assert value("certs-7", "est.example.com") == "".join(
+        line.removeprefix("\t | ") + "\n" for line in shown.out.splitlines() if line.startswith("\t | ")
+    )
+    as_json = push(cli, *DEVICE, *wish, "--format", "json").json
+    assert as_json["current"] is None
+    assert as_json["target"] == {"device": "device-1"}
+    assert as_json["server"] == "https://api.foundries.io"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--offline",), "--offline goes with --dryrun"),
+        (("--offline", "--dryrun"), "--offline goes with --server-name"),
+        (("--out", "plan.toml"), "--out goes with --dryrun"),
+        (("--out", "p", "--dryrun", "--offline", "--server-name", "e"), "--out does not go with --offline"),
+        (("--wait", "--dryrun"), "--wait does not go with --dryrun"),
+        (("--timeout", "1"), "--timeout goes with --wait"),
+        (("--format", "toml"), "--format toml goes with --dryrun"),
+        (("-r", " "), "the reason is empty"),
+        (("--server-name", "https://x"), "has a scheme"),
+        (("-p", "0"), "between 1 and 65535"),
+        (("-e", "/a?b"), "a query"),
+        (("--hsm-pkey-ids", "01,01"), "twice"),
+        (("--hsm-cert-ids", "00,01"), "crashes"),
+        (("--rotation-id", "a b"), "letters"),
+    ],
+)
+@BOTH
+def test_what_makes_no_sense_is_refused_before_anybody_is_asked(
+    cli: Cli, serve: Serve, command: tuple[str, ...], options: tuple[str, ...], words: str
+) -> None:
+    server = serve(lambda _: Reply(500))
+    result = cli(*command, *options)
+    assert (result.code, result.out) == (2, "")
+    assert words in result.err
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("missing", ["-g", "-r"])
+def test_group_and_reason_are_required(cli: Cli, acme: Path, missing: str) -> None:
+    at = GROUP.index(missing)
+    result = cli(*GROUP[:at], *GROUP[at + 2 :])
+    assert result.code == 2
+    assert f"'{missing}'" in result.err
+    assert "hint: `fioctl-rotate config rotate-certs --help`" in result.err
+
+
+# --- ROTATIONID ---
+
+
+@BOTH
+def test_the_same_id_again_is_already_there_and_sends_nothing(
+    cli: Cli, serve: Serve, acme_answers: Answer, command: tuple[str, ...]
+) -> None:
+    server = serve(acme_answers)
+    push(cli, *command, "--rotation-id", "certs-1")
+    again = push(cli, *command, "--rotation-id", "certs-1")
+    assert again.out.startswith("already there, nothing sent: rotation certs-1 to ")
+    as_json = push(cli, *command, "--rotation-id", "certs-1", "--format", "json").json
+    assert (as_json["pushed"], as_json["rotation-id"]) == (False, "certs-1")
+    assert len(server.sent("PATCH")) == 1
+
+
+@BOTH
+def test_an_id_with_other_content_is_refused(cli: Cli, acme: Path, command: tuple[str, ...]) -> None:
+    push(cli, *command, "--rotation-id", "certs-1")
+    result = cli(*command, "--rotation-id", "certs-1", "-p", "443")
+    assert (result.code, result.out) == (5, "")
+    assert "has rotation certs-1 with other content" in result.err
+
+
+@BOTH
+def test_an_older_id_of_the_log_is_refused(cli: Cli, acme: Path, command: tuple[str, ...]) -> None:
+    push(cli, *command, "--rotation-id", "certs-1")
+    push(cli, *command, "--rotation-id", "certs-2")
+    for options in ([], ["--dryrun"]):
+        result = cli(*command, "--rotation-id", "certs-1", *options)
+        assert (result.code, result.out) == (5, "")
+        assert "certs-1 is an older one" in result.err
+
+
+def test_rotations_in_one_second_get_different_ids(cli: Cli, acme: Path) -> None:
+    with time_machine.travel(1731340767, tick=False):
+        for command in (GROUP, GROUP, DEVICE, DEVICE):
+            push(cli, *command)
+    of_group = [file_of(entry) for entry in log(cli)]
+    of_device = [file_of(entry) for entry in log(cli, "device-1")]
+    assert of_group == [value("certs-1731340768"), value("certs-1731340767")]
+    # A device's events know no group, so its ids stay clear of its group's too.
+    assert of_device == [value("certs-1731340770"), value("certs-1731340769")]
+
+
+# --- What a push changes ---
+
+
+def test_a_group_push_keeps_the_groups_other_files(cli: Cli, serve: Serve, acme_answers: Answer) -> None:
+    serve(acme_answers)
+    body = {"reason": "before", "files": [{"name": "other.txt", "value": "kept", "unencrypted": True}]}
+    path = "/ota/factories/acme/device-groups/field/config/"
+    headers = {"host": "localhost"}
+    acme_answers(Asked("PATCH", path, headers, json.dumps(body).encode(), 0))
+    push(cli, *GROUP, "--rotation-id", "certs-1")
+    newest, before = log(cli)
+    assert (file_of(newest, "other.txt"), file_of(newest)) == ("kept", value("certs-1"))
+    assert (newest["reason"], before["reason"]) == ("why", "before")
+
+
+def test_a_device_push_leaves_the_group_alone(cli: Cli, acme: Path) -> None:
+    push(cli, *GROUP, "--rotation-id", "certs-1")
+    push(cli, *DEVICE, "--rotation-id", "certs-2")
+    assert [file_of(entry) for entry in log(cli)] == [value("certs-1")]
+    assert [file_of(entry) for entry in log(cli, "device-1")] == [value("certs-2")]
+    assert log(cli, "device-2") == []
+
+
+def test_a_device_is_found_by_uuid_too(cli: Cli, acme: Path) -> None:
+    uuid = cli("devices", "show", "device-1", "--format", "json").json["uuid"]
+    by_uuid = ("device", "config", "rotate-certs", uuid, "-u", "-r", "why", "--no-checks")
+    result = push(cli, *by_uuid, "--rotation-id", "certs-1")
+    assert "to device device-1 (1 device) of factory acme" in result.out
+    assert file_of(log(cli, uuid, "-u")[0]) == value("certs-1")
+    by_name = ("device", "config", "rotate-certs", uuid, "-r", "why", "--no-checks")
+    assert "no device with the name" in cli(*by_name).err
+
+
+def test_the_device_says_which_factory_it_is_in(cli: Cli, serve: Serve, acme_answers: Answer) -> None:
+    """As fioctl has it: what the device's record says is used from there on."""
+
+    def answer(asked: Asked) -> Reply:
+        return acme_answers(
+            Asked(asked.method, asked.path.replace("=typed", "=acme"), asked.headers, asked.body, 0)
+        )
+
+    server = serve(answer)
+    push(cli, *DEVICE, "-f", "typed")
+    assert "factory=acme" in server.sent("PATCH")[0].path
+
+
+# --- What is told ---
+
+
+def test_a_device_push_warns_that_the_group_is_no_longer_followed(cli: Cli, acme: Path) -> None:
+    result = push(cli, *DEVICE)
+    assert "warning: with an entry of its own, device-1 will no longer follow its group `field`" in result.err
+    assert "fioctl-rotate device config delete device-1 fio-rotate-certs" in result.err
+
+
+def test_a_group_push_tells_of_devices_that_join_later(cli: Cli, acme: Path) -> None:
+    result = push(cli, *GROUP)
+    assert "devices that join group field later will get this entry too" in result.err
+    assert re.fullmatch(
+        rf"pushed rotation certs-\d+ to group field \(2 devices\) of factory acme at mock {acme}, "
+        r"EST server https://localhost:8443/.well-known/est\n",
+        result.out,
+    )
+    assert "fioctl-rotate rotations watch certs-" in result.err
+
+
+def test_an_empty_group_is_said_aloud(cli: Cli, acme: Path) -> None:
+    push(cli, "config", "device-group", "create", "empty")
+    result = push(cli, "config", "rotate-certs", "-g", "empty", "-r", "why", "--no-checks")
+    assert "warning: group empty has no devices: nobody would rotate now" in result.err
+    assert "(0 devices)" in result.out
+
+
+@pytest.mark.parametrize("options", [(), ("--dryrun",), ("--dryrun", "--offline")])
+def test_an_international_name_is_shown_in_both_forms(cli: Cli, acme: Path, options: tuple[str, ...]) -> None:
+    result = push(cli, *GROUP, "--server-name", "münchen.example", *options)
+    assert "EST server name münchen.example goes out as xn--mnchen-3ya.example" in result.err
+    assert "https://xn--mnchen-3ya.example:8443" in result.out
+
+
+def test_slots_that_are_more_than_a_byte_are_warned_about(cli: Cli, acme: Path) -> None:
+    assert "warning: slot id 10" in push(cli, *GROUP, "--hsm-pkey-ids", "10,01").err
+
+
+def test_json_of_a_push_is_one_object_on_stdout(cli: Cli, acme: Path) -> None:
+    result = push(cli, *GROUP, "--rotation-id", "certs-1", "--format", "json").json
+    assert list(result) == [
+        "kind", "pushed", "rotation-id", "factory", "server", "target", "current", "request"
+    ]  # fmt: skip
+    assert (result["kind"], result["pushed"], result["rotation-id"]) == ("push", True, "certs-1")
+
+
+# --- Questions ---
+
+
+class Terminal:
+    """A command that a person runs: a pseudo-terminal at all three ends."""
+
+    def __init__(self, *command: str) -> None:
+        self._end, other = pty.openpty()
+        # A session of its own with this terminal in control, so that Ctrl-C typed there is a signal here.
+        start = (
+            "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+            "from fioctl_rotate.__main__ import main; main()"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", start, *command],
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            start_new_session=True,
+        )
+        os.close(other)
+        self.screen = ""
+
+    def wait_for(self, text: str) -> None:
+        while text not in self.screen:
+            assert self._read(), f"ended without `{text}`: {self.screen}"
+
+    def type(self, text: str) -> None:
+        os.write(self._end, text.encode())
+
+    def end(self) -> int:
+        while self._read():
+            pass
+        os.close(self._end)
+        return self.process.wait(20)
+
+    def _read(self) -> bool:
+        assert select.select([self._end], [], [], 20)[0], f"nothing more within 20 s: {self.screen}"
+        try:
+            data = os.read(self._end, 4096)
+        except OSError:  # how Linux says that the other side has gone
+            return False
+        self.screen += data.decode()
+        return bool(data)
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "landed"), [("y\n", 0, 1), ("n\n", 1, 0), ("\n", 1, 0), ("\x03", 130, 0)]
+)
+def test_on_a_terminal_a_push_is_asked_about(
+    cli: Cli, acme: Path, typed: str, code: int, landed: int
+) -> None:
+    terminal = Terminal(*GROUP)
+    terminal.wait_for("Push it? [y/N]")
+    assert f"to group field (2 devices) of factory acme at mock {acme}" in terminal.screen.replace("\r\n", "")
+    assert log(cli) == []
+    terminal.type(typed)
+    assert terminal.end() == code
+    assert len(log(cli)) == landed
+    assert {0: "pushed rotation", 1: "nothing was changed", 130: "interrupted"}[code] in terminal.screen
+
+
+def test_yes_answers_the_question(cli: Cli, acme: Path) -> None:
+    terminal = Terminal(*GROUP, "-y")
+    assert terminal.end() == 0
+    assert "Push it?" not in terminal.screen
+    assert len(log(cli)) == 1
+
+
+def test_in_a_pipe_nothing_is_asked(cli: Cli, acme: Path) -> None:
+    result = push(cli, *GROUP)
+    assert "Push it?" not in result.err + result.out
+    assert len(log(cli)) == 1
+
+
+# --- When a push goes wrong ---
+
+
+def changing_patch(answers: Answer, patch: Callable[[Asked], Reply]) -> Answer:
+    return lambda asked: patch(asked) if asked.method == "PATCH" else answers(asked)
+
+
+def somebody_elses(answers: Answer, rotation_id: str) -> Callable[[Asked], Reply]:
+    """Another push lands right after ours."""
+
+    def patch(asked: Asked) -> Reply:
+        reply = answers(asked)
+        other = json.loads(asked.body)
+        other["files"][0]["value"] = value(rotation_id)
+        answers(Asked("PATCH", asked.path, asked.headers, json.dumps(other).encode(), 0))
+        return reply
+
+    return patch
+
+
+@BOTH
+def test_somebody_elses_push_in_between_is_told(
+    cli: Cli, serve: Serve, acme_answers: Answer, command: tuple[str, ...]
+) -> None:
+    serve(changing_patch(acme_answers, somebody_elses(acme_answers, "certs-9")))
+    result = cli(*command, "--rotation-id", "certs-1")
+    assert (result.code, result.out) == (1, "")
+    assert "certs-1 did not land" in result.err
+    assert "has rotation certs-9" in result.err
+
+
+@pytest.mark.parametrize("failure", ["500", "dropped", "slow"])
+@BOTH
+def test_a_push_that_landed_although_it_seems_to_have_failed_is_found(
+    cli: Cli,
+    serve: Serve,
+    acme_answers: Answer,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    failure: str,
+) -> None:
+    def patch(asked: Asked) -> Reply:
+        acme_answers(asked)
+        if failure == "500":
+            return Reply(500, b"Oops")
+        raise Drop if failure == "dropped" else Hang
+
+    if failure == "slow":
+        monkeypatch.setenv("FIOCTL_ROTATE_TIMEOUT", "1")
+    server = serve(changing_patch(acme_answers, patch))
+    result = push(cli, *command, "--rotation-id", "certs-1")
+    assert "looking whether the push landed" in result.err
+    assert result.out.startswith("pushed rotation certs-1")
+    assert len(server.sent("PATCH")) == 1
+
+
+@pytest.mark.parametrize("failure", [Reply(500, b"Oops"), Drop()])
+def test_a_push_that_failed_and_did_not_land_is_told(
+    cli: Cli, serve: Serve, acme_answers: Answer, failure: Reply | Drop
+) -> None:
+    def patch(_: Asked) -> Reply:
+        if isinstance(failure, Drop):
+            raise failure
+        return failure
+
+    server = serve(changing_patch(acme_answers, patch))
+    result = cli(*GROUP, "--rotation-id", "certs-1")
+    assert (result.code, result.out) == (1, "")
+    assert "certs-1 did not land: group field has no entry" in result.err
+    assert len(server.sent("PATCH")) == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 409, 413, 429])
+def test_a_push_that_is_refused_is_told_and_not_looked_for(
+    cli: Cli, serve: Serve, acme_answers: Answer, status: int
+) -> None:
+    server = serve(changing_patch(acme_answers, lambda _: Reply(status, {"msg": "a key change is open"})))
+    result = cli(*DEVICE)
+    assert (result.code, result.out) == (1, "")
+    assert f"answered {status}" in result.err
+    assert "a key change is open" in result.err
+    assert server.asked[-1].method == "PATCH"
+
+
+def test_a_read_back_that_fails_says_what_is_known(cli: Cli, serve: Serve, acme_answers: Answer) -> None:
+    server: Server
+
+    def answer(asked: Asked) -> Reply:
+        return Reply(500) if server.sent("PATCH") and asked.method == "GET" else acme_answers(asked)
+
+    server = serve(answer)
+    result = cli(*GROUP, "--rotation-id", "certs-1")
+    assert result.code == 1
+    assert "certs-1 was sent to group field, but what landed cannot be read" in result.err
+    assert "`fioctl-rotate config log -g field -n 1`" in result.err
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH"])
+def test_ctrl_c_ends_with_130_and_what_is_known(serve: Serve, acme_answers: Answer, method: str) -> None:
+    def answer(asked: Asked) -> Reply:
+        if asked.method == method:
+            raise Hang
+        return acme_answers(asked)
+
+    server = serve(answer)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fioctl_rotate", *GROUP, "--rotation-id", "certs-1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    server.wait_for(method)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert err.endswith("interrupted\n")
+    assert "Traceback" not in err
+    under_way = (
+        "interrupted while certs-1 was being sent to group field: it may have landed\n"
+        "hint: `fioctl-rotate config log -g field -n 1` shows whether it did\n"
+    )
+    assert (under_way in err) == (method == "PATCH")
+
+
+def test_a_closed_pipe_ends_quietly(acme: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-m", "fioctl_rotate", *GROUP, "--dryrun"],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(write_end)
+    assert done.returncode == 1
+    assert "error" not in done.stderr
+    assert "Broken" not in done.stderr
+
+
+def test_a_push_is_quick_enough_to_be_typed(cli: Cli, acme: Path) -> None:
+    """The requests of a push, so that none creeps in: groups, log, count, certificates; PATCH; groups, log."""
+    started = time.monotonic()
+    result = push(cli, *GROUP, "-v")
+    asked = [line.split()[0] for line in result.err.splitlines() if re.match(r"(GET|PATCH) http", line)]
+    assert asked == ["GET", "GET", "GET", "GET", "PATCH", "GET", "GET"]
+    assert time.monotonic() - started < 10
