@@ -159,7 +159,8 @@ def test_a_taken_port_is_one_line(cli: Cli, factory: Path) -> None:
 
 @contextmanager
 def serving(directory: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "fioctl_rotate", "mock", "serve", str(directory), *arguments]
+    command = [sys.executable, "-m", "fioctl_rotate", "mock", "serve", str(directory)]
+    command += [*map(str, FREE), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process

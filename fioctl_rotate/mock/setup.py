@@ -20,10 +20,7 @@ _DEFAULT_ONLINE_CA = "default-online-ca"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a mocked Factory is reached: ports, and the names in the certificates of EST server and gateway.
-
-    A port of 0 becomes a free one when the Factory is first served, and stays it.
-    """
+    """Where a mocked Factory is reached: ports, and the names in the certificates of EST server and gateway."""
 
     api_port: int = 8442
     gateway_port: int = 8444

@@ -4,7 +4,7 @@ import contextlib
 import tomllib
 import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from fioctl_rotate.ops.push import find_group
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.directory import LOCAL_CA, PkiDirectory
 from fioctl_rotate.pki.keys import load_private_key
+from fioctl_rotate.serving import listen
 from fioctl_rotate.settings import Flags, resolve
 
 TARGET = ("intel-corei7-64-lmp", 1)
@@ -59,14 +60,14 @@ async def init(
 ) -> Made:
     """Make a mocked Factory in `directory`, ready to rotate: PKI, EST authorized, `devices` registered and seen.
 
-    A `bare` one has none of that. Ports of `place` that are 0 become free ones when it is first served. `kinds`
-    tells what kind of device the first, second, … is. Raises UsageError where it cannot be made, or exists already.
+    A `bare` one has none of that. Ports of `place` that are 0 become free ones. `kinds` tells what kind of device
+    the first, second, … is. Raises UsageError where it cannot be made, or exists already.
     """
     if bare and (group or devices):
         raise UsageError(
             "a bare Factory has no groups and devices", hint="leave out --bare, or --group and --devices"
         )
-    factory = setup.create(directory, factory_name, now=clock(), place=place)
+    factory = setup.create(directory, factory_name, now=clock(), place=_with_free_ports(place))
     if bare:
         return Made(factory, None, None, {})
     pki = PkiDirectory(pki_path(directory, factory_name))
@@ -198,6 +199,21 @@ async def _make_devices(
                 fleet.see_device(db, row, clock())
             made[device] = name
     return made
+
+
+def _with_free_ports(place: Place) -> Place:
+    """The place with free ports where it says 0. They are found together, so that they differ."""
+    with contextlib.ExitStack() as stack:
+
+        def found(port: int) -> int:
+            return port or int(stack.enter_context(listen("127.0.0.1", 0)).getsockname()[1])
+
+        return replace(
+            place,
+            api_port=found(place.api_port),
+            gateway_port=found(place.gateway_port),
+            est_port=found(place.est_port),
+        )
 
 
 def _move_devices(directory: Path, factory: Factory) -> None:

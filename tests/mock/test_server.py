@@ -31,6 +31,7 @@ from fioctl_rotate.pki.keys import generate_key, load_private_key, private_key_p
 from fioctl_rotate.serving import listen
 
 FREE = Place(api_port=0, gateway_port=0, est_port=0)
+ANY = Ports(0, 0, 0)
 YEAR = datetime.timedelta(days=365)
 
 
@@ -111,7 +112,7 @@ def test_the_gateway_takes_devices_of_its_cas_and_nobody_else(directory: Path, t
     of_another_ca = client("of-another-ca", foreign.local_ca, foreign.local_ca_key)
 
     async def work() -> None:
-        async with ops.serve(directory) as factory:
+        async with ops.serve(directory, ports=ANY) as factory:
             url = f"{factory.gateway_url}/config"
             answer = await holder(directory)("GET", url)
             assert answer.status_code == 204
@@ -140,7 +141,7 @@ def test_a_pki_is_picked_up_while_the_server_runs(tmp_path: Path) -> None:
     device = Holder(certificates.pem(pki.root), made(tmp_path / "device", certificate, key))
 
     async def work() -> None:
-        async with ops.serve(directory) as factory, operator(directory, factory) as api:
+        async with ops.serve(directory, ports=ANY) as factory, operator(directory, factory) as api:
             gateway = f"{factory.gateway_url}/config"
             est = f"https://localhost:{factory.est_port}/.well-known/est/cacerts"
             assert await device.is_refused(gateway)
@@ -177,7 +178,7 @@ def test_the_est_server_signs_with_the_online_ca(directory: Path) -> None:
     log = []
 
     async def work() -> None:
-        async with ops.serve(directory, log=log.append) as factory:
+        async with ops.serve(directory, ports=ANY, log=log.append) as factory:
             est = f"https://localhost:{factory.est_port}/.well-known/est"
             nobody = Holder(root_of(directory))
             cacerts = await nobody("GET", f"{est}/cacerts")
@@ -204,7 +205,7 @@ def test_both_doors_lead_to_one_state(directory: Path) -> None:
     async def work() -> None:
         in_process = httpx.ASGITransport(operator_app(directory, authenticate=False))
         async with (
-            ops.serve(directory) as factory,
+            ops.serve(directory, ports=ANY) as factory,
             operator(directory, factory) as api,
             httpx.AsyncClient(transport=in_process, base_url="http://mock") as door,
         ):
@@ -234,7 +235,7 @@ def test_ports_are_kept_and_devices_follow(directory: Path) -> None:
             assert server_in_sota() == factory.gateway_url
             return factory.api_port, factory.gateway_port, factory.est_port
 
-    first = asyncio.run(ports(Ports()))
+    first = asyncio.run(ports(ANY))
     assert asyncio.run(ports(Ports())) == first
     moved = asyncio.run(ports(Ports(gateway=0)))
     assert (moved[0], moved[2]) == (first[0], first[2])
@@ -250,13 +251,13 @@ def test_a_taken_port_is_told_and_the_others_are_free_again(directory: Path) -> 
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Error, match=f"127.0.0.1:{port}"):
-            asyncio.run(work(Ports(est=port)))
-    asyncio.run(work(Ports()))
+            asyncio.run(work(Ports(0, 0, port)))
+    asyncio.run(work(ANY))
 
 
 def test_the_file_for_the_real_fioctl(directory: Path) -> None:
     async def work() -> Factory:
-        async with ops.serve(directory) as factory:
+        async with ops.serve(directory, ports=ANY) as factory:
             return factory
 
     factory = asyncio.run(work())
@@ -273,7 +274,10 @@ def test_a_second_factory_has_places_of_its_own(directory: Path) -> None:
     assert made.pki == directory / "pki-other"
 
     async def work() -> None:
-        async with ops.serve(directory) as first, ops.serve(directory, "other") as second:
+        async with (
+            ops.serve(directory, ports=ANY) as first,
+            ops.serve(directory, "other", ports=ANY) as second,
+        ):
             assert (first.name, second.name) == ("acme", "other")
             (uuid,) = made.devices
             path = directory / "devices" / uuid
