@@ -15,19 +15,30 @@ from fioctl_rotate.cli.common import (
     group,
     note,
     settings_of,
+    spread,
     table,
     warn,
     with_api,
 )
-from fioctl_rotate.errors import UsageError, printable
+from fioctl_rotate.cli.planning import WISH_OPTIONS
+from fioctl_rotate.errors import Refused, UsageError, printable
+from fioctl_rotate.rotation.plan import Wish
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
+    from fioctl_rotate.ops.checks import Findings
     from fioctl_rotate.ops.watch import Snapshot
     from fioctl_rotate.rotation.state import Rotation
 
 app = group("What became of a rotation on every device.")
+
+CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
+
+
+def _wish(**options: Any) -> Wish:
+    return Wish(reason="check", **options)
+
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ROTATIONID; `rotations list` shows them.")]
 GroupOption = Annotated[
@@ -185,6 +196,55 @@ def watch(
         await follow(api, rotation, Watch(interval, timeout, exit_status, format, junit), only=only)
 
     with_api(settings_of(flags), work)
+
+
+@app.command("check", epilog="Example: fioctl-rotate rotations check -g field --each-device")
+@connected
+@spread("wish", _wish, {name: WISH_OPTIONS[name] for name in CHECKED})
+def check(
+    flags: Flags,
+    group: Annotated[
+        str, typer.Option("-g", "--group", metavar="GROUP", help="The group that is to rotate.")
+    ],
+    wish: Wish,
+    each_device: Annotated[
+        bool,
+        typer.Option("--each-device", help="Ask each device, also where there are more than 200."),
+    ] = False,
+    format: FormatOption = Format.TEXT,  # noqa: A002
+) -> None:
+    """Look for what would go wrong if a group were told to rotate now, and send nothing.
+
+    The EST server as devices will see it, certificates that expire too soon, slot ids, an earlier rotation under
+    way, and which devices will not follow. Each is a line; exit code 5 where one fails. The rotate-certs commands
+    do the same before a push.
+    """
+
+    async def work(api: "FactoryApi") -> "Findings":
+        from fioctl_rotate.ops.checks import check_push
+        from fioctl_rotate.ops.push import plan_group
+        from fioctl_rotate.ops.watch import utc_now
+
+        now = utc_now()
+        plan = await plan_group(api, group, wish, unix_seconds=int(now.timestamp()))
+        return await check_push(api, plan, now=now, each_device=each_device)
+
+    findings = with_api(settings_of(flags), work)
+    if format is Format.JSON:
+        emit_json({"ok": not findings.failed, "checks": list(findings.checks)})
+    else:
+        for line in check_lines(findings):
+            emit(line)
+    if findings.failed:
+        raise Refused(f"a check failed: group {group} is not ready to rotate")
+
+
+def check_lines(findings: "Findings") -> list[str]:
+    """A line a check: how it ended, its name, what was seen."""
+    width = max(len(check.name) for check in findings.checks)
+    return [
+        printable(f"{check.status:<4}  {check.name:<{width}}  {check.words}") for check in findings.checks
+    ]
 
 
 @app.command(

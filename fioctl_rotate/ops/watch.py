@@ -117,7 +117,7 @@ async def _ask(api: FactoryApi, tracker: Tracker, uuid: str) -> None:
         if first:
             tracker.take_record(uuid, await api.device(uuid, by_uuid=True))
         if tracker.wants_events(uuid):
-            tracker.take_events(uuid, await _events(api, uuid, tracker.rotation.id))
+            tracker.take_events(uuid, await events_of(api, uuid, tracker.rotation.id))
             # Where an old key is known already, a Finalize just read about may be proven at once.
             if not first and tracker.wants_record(uuid):
                 tracker.take_record(uuid, await api.device(uuid, by_uuid=True))
@@ -129,11 +129,12 @@ async def _ask(api: FactoryApi, tracker: Tracker, uuid: str) -> None:
             raise
 
 
-async def _events(api: FactoryApi, uuid: str, rotation_id: str) -> list[wire.Event]:
+async def events_of(api: FactoryApi, uuid: str, rotation_id: str) -> list[wire.Event]:
+    """A device's events of a rotation, in their order of arrival; [] where it has not begun."""
     try:
         return await api.device_events(uuid, rotation_id)
     except ApiError as error:
-        # A device that has not begun has no such update.
+        # It has no such update.
         if error.status != 404:
             raise
         return []
