@@ -53,6 +53,15 @@ SENDING_OPTIONS: Options = {
         ],
         None,
     ),
+    "interval": (
+        Annotated[
+            float,
+            typer.Option(
+                "--interval", min=0.05, metavar="SECONDS", help="With --wait: time between two looks."
+            ),
+        ],
+        15.0,
+    ),
 }
 
 WISH_OPTIONS: Options = {

@@ -1,0 +1,71 @@
+"""The README says what the program does: its commands and options, and every command line in it."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reference import BEGIN, END, leaves, reference
+from typer import Context
+from typer.main import get_command
+
+from fioctl_rotate.cli.app import root
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_list_of_commands_is_the_programs() -> None:
+    listed = README.split(BEGIN)[1].split(END)[0]
+    assert listed.split("\n") == reference().split("\n")
+
+
+def command_lines() -> list[str]:
+    """Every `fioctl-rotate …` in the code blocks of README and examples, continued lines joined."""
+    texts = [README, *(path.read_text() for path in sorted((ROOT / "examples").iterdir()) if path.is_file())]
+    lines: list[str] = []
+    for text in texts:
+        joined = text.replace("\\\n", " ")
+        lines += re.findall(r"(?:^|[/ ])(fioctl-rotate (?!\()[a-z][^\n|;&`]*)", joined, re.MULTILINE)
+    return sorted({line.split("  #")[0].strip() for line in lines})
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_line_is_one_the_program_takes(line: str) -> None:
+    words = [word for word in shlex.split(re.sub(r"[>$].*", "", line) if ">" in line else line) if word]
+    command: Any = get_command(root)
+    context: Any = None
+    words = words[1:]
+    path = ["fioctl-rotate"]
+    while hasattr(command, "get_command"):
+        context = Context(command, info_name=path[-1], parent=context)
+        child = command.get_command(context, words[0])
+        if child is None:
+            pytest.fail(f"no command {words[0]!r} in {line!r}")
+        command, path, words = child, [*path, words[0]], words[1:]
+    known = {
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    given = [word.split("=")[0] for word in words if word.startswith("-") and word != "-"]
+    assert [option for option in given if option not in known] == []
+
+
+def test_every_exit_code_is_explained() -> None:
+    from fioctl_rotate.cli.app import EXIT_CODES
+
+    for code in re.findall(r"\b(\d+) ", EXIT_CODES):
+        assert re.search(rf"^\| {code} \|", README, re.MULTILINE), code
+
+
+def test_both_commands_for_a_fresh_machine_are_there_and_ci_runs_the_second() -> None:
+    test_command = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/pytest"
+    assert "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/fioctl-rotate demo" in README
+    assert test_command in README
+    assert test_command in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_leaf_has_a_help_with_an_example() -> None:
+    for leaf in leaves():
+        assert leaf.command.help, leaf.path
+        assert "Example: fioctl-rotate " + leaf.path[0].rstrip("s") in (leaf.command.epilog or ""), leaf.path
