@@ -94,7 +94,7 @@ class _Lines:
     def __init__(self, api: "FactoryApi", rotation: "Rotation", watch: Watch) -> None:
         self._api, self._rotation = api, rotation
         self._json = watch.format is Format.JSON
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, tuple[tuple[str, ...], int]] = {}
         self._problems: list[str] = []
 
     def __enter__(self) -> None:
@@ -106,6 +106,7 @@ class _Lines:
     def show(self, snapshot: "Snapshot") -> None:
         """Write what has changed since the snapshot before."""
         from fioctl_rotate.rotation import document
+        from fioctl_rotate.rotation.state import State
         from fioctl_rotate.rotation.words import where, why
 
         for problem in snapshot.problems:
@@ -113,10 +114,13 @@ class _Lines:
                 warn(f"{problem}; asking again")
         self._problems = snapshot.problems
         for state in snapshot.states:
-            words = (where(state), why(self._rotation, state), state.attempts)
-            if self._known.get(state.uuid) == words:
+            words, step = (where(state), why(self._rotation, state)), state.step
+            known, known_step = self._known.get(state.uuid, ((), 0))
+            # A failed step that is tried again, and again, is no change.
+            again = state.state == State.RUNNING and state.attempts > 1 and step == known_step
+            if words == known or again:
                 continue
-            self._known[state.uuid] = words
+            self._known[state.uuid] = (words, step)
             if self._json:
                 self._emit({"kind": "device", **document.of_device(self._rotation, state)}, snapshot.at)
             else:

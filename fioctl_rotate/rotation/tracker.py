@@ -142,9 +142,10 @@ class Tracker:
         facts = self._facts[uuid]
         self._asked_events.add(uuid)
         progress = told_by(events)
-        if progress != facts.progress:
-            facts.progress = progress
+        # A step that fails again and again, an attempt every few seconds, is no news.
+        if (progress.step, progress.finalized) != (facts.progress.step, facts.progress.finalized):
             self._news[uuid] = self.polls
+        facts.progress = progress
         if not progress.finalized and facts.first_key is not None:
             # It was read before these events, so before Finalize: it is the old one.
             facts.first_key_is_old = True
@@ -175,11 +176,13 @@ class Tracker:
     def settled(self, state: DeviceState) -> bool:
         """Whether nothing more is to be expected of the device.
 
-        A failure may recover and a finalized device come back; they are given PATIENCE polls since the last news.
+        A failure may recover and a finalized device come back; they are given PATIENCE polls since they last got
+        further. Another attempt at the failed step, seen while it runs, is no recovery.
         """
         if state.state == State.DONE or state.reason is not None:
             return True
-        waits = state.state in (State.FAILING, State.FINALIZED)
+        again = state.state == State.RUNNING and state.attempts > 1
+        waits = again or state.state in (State.FAILING, State.FINALIZED)
         return waits and self.polls - self._news.get(state.uuid, 0) >= PATIENCE
 
     def baselines(self) -> dict[str, Baseline]:
