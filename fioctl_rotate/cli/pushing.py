@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 from fioctl_rotate.cli import planning
 from fioctl_rotate.cli.common import Format, confirm, emit, emit_json, note, settings_of, with_api
 from fioctl_rotate.cli.planning import Modes, PlanFormat, Sending
-from fioctl_rotate.errors import UsageError, printable
+from fioctl_rotate.errors import Refused, UsageError, printable
 from fioctl_rotate.rotation.plan import Plan, Target, Wish
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
+    from fioctl_rotate.ops.checks import Findings
 
 
 def rotate(flags: Flags, target: Target, wish: Wish, modes: Modes, *, by_uuid: bool = False) -> None:
@@ -53,15 +54,40 @@ def rotate(flags: Flags, target: Target, wish: Wish, modes: Modes, *, by_uuid: b
 async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: str | None = None) -> None:
     """Check, ask, push and, where wanted, wait."""
     from fioctl_rotate.ops import push as ops
+    from fioctl_rotate.ops.checks import keep_baselines
 
     if not plan.already_there:
         note(f"about to push {printable(planning.summary(plan))}")
         planning.tell_about(plan, server_name)
+        findings = None if sending.no_checks else await _check(api, plan)
         confirm("Push it?", yes=sending.yes)
+        if findings is not None:
+            keep_baselines(api, plan, findings)
     pushed = await ops.push(api, plan, tell=note)
     _tell_result(plan, sending, pushed=pushed)
     if sending.wait:
         await _wait(api, plan, sending)
+
+
+async def _check(api: "FactoryApi", plan: Plan) -> "Findings":
+    """Look for what would go wrong. Raises Refused where something would for certain."""
+    from datetime import UTC, datetime
+
+    from fioctl_rotate.cli.rotations import check_lines
+    from fioctl_rotate.est.probe import Status
+    from fioctl_rotate.ops.checks import Findings, check_push
+
+    findings = await check_push(api, plan, now=datetime.now(UTC))
+    told = [check for check in findings.checks if check.status is not Status.PASS]
+    for line in check_lines(Findings(told, {})) if told else ():
+        note(line)
+    note(f"{len(findings.checks) - len(told)} of {len(findings.checks)} checks passed")
+    if findings.failed:
+        raise Refused(
+            "a check failed: nothing was sent",
+            hint="mend it and push then; --no-checks pushes all the same",
+        )
+    return findings
 
 
 def _tell_result(plan: Plan, sending: Sending, *, pushed: bool) -> None:

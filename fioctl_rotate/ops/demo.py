@@ -20,10 +20,12 @@ from fioctl_rotate.device.fleet import device_directories, run_fleet
 from fioctl_rotate.device.identity import Identity, Sota, load_identity
 from fioctl_rotate.device.setup import Kind
 from fioctl_rotate.errors import TimedOut
+from fioctl_rotate.est.probe import Status
 from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.setup import Place
 from fioctl_rotate.ops import baselines, mock
-from fioctl_rotate.ops.ceremony import authorize_est, create_pki
+from fioctl_rotate.ops.ceremony import authorize_est, create_pki, utc_now
+from fioctl_rotate.ops.checks import check_push, keep_baselines
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import plan_group, push
 from fioctl_rotate.ops.rotations import find_rotation
@@ -139,7 +141,11 @@ async def _push(api: FactoryApi, stage: Stage, est_port: int) -> Plan:
     command = f"{push_it} --rotation-id {plan.rotation_id}"
     stage.step("The dry run: exactly what would be sent", f"{command} --dryrun")
     stage.plan(plan)
-    stage.step("The push, and what landed", f"{command} -y")
+    stage.step("The checks before it, the push, and what landed", f"{command} -y")
+    findings = await check_push(api, plan, now=utc_now())
+    passed = [check for check in findings.checks if check.status is Status.PASS]
+    stage.say(f"{len(passed)} of {len(findings.checks)} checks passed")
+    keep_baselines(api, plan, findings)
     await push(api, plan, tell=stage.say)
     stage.say(f"{plan.rotation_id} landed in group {GROUP}")
     return plan
@@ -149,7 +155,7 @@ async def _rotate(
     api: FactoryApi, directory: Path, factory: Factory, plan: Plan, stage: Stage, fail: str | None
 ) -> list[Proof]:
     rotation, _ = await find_rotation(api, plan.rotation_id, group=GROUP)
-    tracker = Tracker(rotation)
+    tracker = Tracker(rotation, baselines.load(api, rotation.id))
     stage.step("Before any device has moved", f"fioctl-rotate rotations show {plan.rotation_id} -g {GROUP}")
     stage.say((await look(api, tracker)).summary.words)
     names = {device.uuid: device.name for device in await api.devices(GROUP)}
