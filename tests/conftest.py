@@ -2,32 +2,16 @@
 
 import contextlib
 import io
-import json
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import stamina
+from commandline import Cli, Result
 from scripted import Answer, Server, running_mock
 
 from fioctl_rotate.cli.app import run
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import stamina
-from conftest import Cli, Result
+from commandline import Cli, Result
 from cryptography import x509
 from scripted import Answer, Asked, Drop, Hang, Reply, Server, running_mock
 

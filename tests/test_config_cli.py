@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
+from commandline import Cli
 from scripted import Answer, Asked, Reply
 
 PUSH = ("config", "rotate-certs", "-g", "field", "-r", "why", "--no-checks")

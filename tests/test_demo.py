@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from commandline import Cli
 
 STEPS = (
     "Generate new certificate",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
+from commandline import Cli
 from scripted import Answer, Asked
 
 from fioctl_rotate.mock import events
@@ -163,7 +163,8 @@ def test_updates_and_the_events_of_one(cli: Cli, acme: Path) -> None:
 def test_of_an_update_nobody_reported_there_is_nothing(cli: Cli, acme: Path) -> None:
     assert cli("devices", "updates", "device-1", "--format", "json").json == []
     result = cli("devices", "updates", "device-1", "certs-9", "--format", "json")
-    assert (result.code, result.json) == (0, [])
+    assert (result.code, result.out) == (1, "")
+    assert "no update certs-9" in result.err
 
 
 def test_a_name_with_odd_characters_is_found(cli: Cli, acme: Path, acme_answers: Answer) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import time_machine
-from conftest import Cli, Result
+from commandline import Cli, Result
 from scripted import Answer, Asked, Drop, Hang, Reply, Server
 
 Serve = Callable[..., Server]

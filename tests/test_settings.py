@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from commandline import Cli
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Reply, Server
