@@ -1,0 +1,242 @@
+"""A plan: its file, its command line, and which ROTATIONIDs it may carry. No command, no network."""
+
+import copy
+import tomllib
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fioctl_rotate.errors import Refused, UsageError
+from fioctl_rotate.rotation import entry as entries
+from fioctl_rotate.rotation.plan import (
+    Plan,
+    Standing,
+    Target,
+    Wish,
+    digest_of,
+    from_file,
+    make_plan,
+    request_body,
+    to_file,
+)
+
+LABEL = st.from_regex(r"[A-Za-z0-9_]{1,8}", fullmatch=True)
+NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,8}", fullmatch=True)
+# What a TOML file can hold: any text without lone surrogates.
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+SLOTS = st.sampled_from(["01,07", "03,09", "10,99"])
+TARGETS = st.one_of(
+    st.builds(Target, st.just("group"), TEXT, devices=st.none() | st.integers(0, 10**6)),
+    st.builds(
+        Target, st.just("device"), TEXT, uuid=TEXT, group=st.none() | TEXT, devices=st.none() | st.just(1)
+    ),
+)
+FILES = st.none() | st.fixed_dictionaries(
+    {"name": st.just(entries.FILE_NAME), "value": TEXT, "unencrypted": st.booleans()},
+    optional={"on-changed": st.lists(TEXT, max_size=2)},
+)
+STANDINGS = st.none() | FILES.map(lambda file: Standing(file, frozenset()))
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    entry = entries.make_entry(
+        server_name=f"{draw(LABEL)}.{draw(LABEL)}.example",
+        port=draw(st.integers(1, 65535)),
+        resource="/" + draw(NAME),
+        pkey_ids=draw(SLOTS),
+        cert_ids=draw(SLOTS),
+        rotation_id=draw(NAME),
+    )
+    reason = draw(TEXT.filter(str.strip))
+    return Plan(draw(TEXT), draw(TEXT), draw(TARGETS), draw(STANDINGS), request_body(entry, reason))
+
+
+@given(plan=plans())
+def test_a_plan_survives_its_file(plan: Plan) -> None:
+    written = tomli_w.dumps(to_file(plan), multiline_strings=True)
+    read, against = from_file(tomllib.loads(written))
+    assert read.request == plan.request
+    assert (read.factory, read.server, read.target) == (plan.factory, plan.server, plan.target)
+    assert against == digest_of(plan.standing and plan.standing.file)
+    # And what was read is written again as it was.
+    assert to_file(read) == to_file(plan)
+
+
+@given(plan=plans(), data=st.data())
+def test_a_plan_with_any_character_changed_is_refused(plan: Plan, data: st.DataObject) -> None:
+    written = tomli_w.dumps(to_file(plan), multiline_strings=True)
+    at = data.draw(st.integers(0, len(written) - 1))
+    changed = written[:at] + data.draw(st.sampled_from("x0\n \"'=é")) + written[at + 1 :]
+    try:
+        document = tomllib.loads(changed)
+    except tomllib.TOMLDecodeError:
+        return
+    if document == tomllib.loads(written):
+        return
+    with pytest.raises((Refused, UsageError)):
+        from_file(document)
+
+
+PLAIN = make_plan(
+    Wish("why"),
+    factory="acme",
+    server="https://api.foundries.io",
+    target=Target("group", "field", devices=2),
+    standing=Standing(None, frozenset()),
+    est_host="est.example.com",
+    unix_seconds=7,
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("plan",), None, "not a plan"),
+        (("plan", "version"), 2, "version 2"),
+        (("plan", "digest"), None, "not a plan"),
+        (("target",), None, "not a plan"),
+        (("target", "group"), None, "not a plan"),
+        (("current",), None, "not a plan"),
+        (("current", "digest"), None, "not a plan"),
+        (("request",), None, "not a plan"),
+        (("request", "files"), [], "not a plan"),
+        (("request", "files"), "x", "not a plan"),
+        (("request", "reason"), None, "not a plan"),
+        (("factory",), None, "not a plan"),
+        (("server",), None, "not a plan"),
+        (("target",), 1, "not a plan"),
+        (("plan",), "x", "not a plan"),
+    ],
+)
+def test_what_is_no_plan_is_told_even_where_edits_are_allowed(
+    path: tuple[str, ...], value: object, words: str
+) -> None:
+    document = copy.deepcopy(to_file(PLAIN))
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    if value is None:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    with pytest.raises(UsageError, match=words):
+        from_file(document, allow_edited=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value": PLAIN.value.replace("https", "http")},
+        {"value": PLAIN.value.replace("8443", "84430000")},
+        {"value": PLAIN.value.replace("/.well-known/est", "/$(reboot)")},
+        {"value": PLAIN.value.replace("01,07", "01,01")},
+        {"value": PLAIN.value + "EXTRA=1\n"},
+        {"value": PLAIN.value.replace("ROTATIONID", "ROTATION")},
+        {"name": "other"},
+        {"unencrypted": False},
+        {"on-changed": ["/bin/sh"]},
+        {"extra": 1},
+    ],
+)
+def test_an_edit_that_the_command_line_would_refuse_is_refused_in_a_plan_too(
+    change: dict[str, object],
+) -> None:
+    document = copy.deepcopy(to_file(PLAIN))
+    document["request"]["files"][0].update(change)
+    with pytest.raises(UsageError):
+        from_file(document, allow_edited=True)
+
+
+def test_an_edit_that_it_would_take_is_taken_where_allowed() -> None:
+    document = copy.deepcopy(to_file(PLAIN))
+    document["request"]["reason"] = "another"
+    with pytest.raises(Refused, match="edited"):
+        from_file(document)
+    assert from_file(document, allow_edited=True)[0].reason == "another"
+
+
+@given(plan=plans())
+def test_the_command_of_a_plan_makes_the_same_request(plan: Plan) -> None:
+    """What is shown to be typed means what was shown: shell words back to a wish, and to the same entry."""
+    import shlex
+
+    words = shlex.split(plan.command())
+    kind = words.index("rotate-certs") + 1
+    if plan.target.kind == "group":
+        assert words[kind : kind + 2] == ["-g", plan.target.name]
+        kind += 1
+    assert words[kind] == plan.target.name
+    given_options = dict(zip(words[kind + 1 :: 2], words[kind + 2 :: 2], strict=True))
+    entry = entries.make_entry(
+        server_name=given_options["--server-name"],
+        port=int(given_options.get("--est-port", entries.DEFAULT_PORT)),
+        resource=given_options.get("--est-resource", entries.DEFAULT_RESOURCE),
+        pkey_ids=given_options.get("--hsm-pkey-ids", entries.DEFAULT_PKEY_IDS),
+        cert_ids=given_options.get("--hsm-cert-ids", entries.DEFAULT_CERT_IDS),
+        rotation_id=given_options["--rotation-id"],
+    )
+    assert request_body(entry, given_options["-r"]) == plan.request
+    assert given_options["-f"] == plan.factory
+
+
+def standing(current: str | None, *older: str) -> Standing:
+    file = None
+    if current is not None:
+        file = {"name": entries.FILE_NAME, "value": PLAIN.value.replace("certs-7", current)}
+    return Standing(file, frozenset(older) | ({current} if current else set()))
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        (standing(None), None),
+        (standing("certs-6"), None),
+        (standing("certs-7"), None),  # the very same: already there
+        (standing("certs-8", "certs-7"), "an older one"),
+        (standing(None, "certs-7"), "an older one"),
+        (
+            Standing({"value": PLAIN.value.replace("8443", "443")}, frozenset({"certs-7"})),
+            "with other content",
+        ),
+    ],
+)
+def test_an_id_is_new_or_it_is_the_same_push_again(there: Standing, words: str | None) -> None:
+    def plan() -> Plan:
+        return make_plan(
+            Wish("why", rotation_id="certs-7"),
+            factory="acme",
+            server="s",
+            target=Target("group", "field"),
+            standing=there,
+            est_host="est.example.com",
+            unix_seconds=1,
+        )
+
+    if words is None:
+        assert plan().already_there == (there.value == PLAIN.value)
+        return
+    with pytest.raises(Refused, match=words):
+        plan()
+
+
+@given(
+    taken=st.sets(st.integers(1, 5).map(lambda n: f"certs-{n}")),
+    log=st.sets(st.integers(1, 5).map(lambda n: f"certs-{n}")),
+    now=st.integers(1, 5),
+)
+def test_a_generated_id_is_in_nobodys_log(taken: set[str], log: set[str], now: int) -> None:
+    plan = make_plan(
+        Wish("why"),
+        factory="acme",
+        server="s",
+        target=Target("device", "d", "u", "field", 1),
+        standing=Standing(None, frozenset(log)),
+        est_host="est.example.com",
+        unix_seconds=now,
+        taken=taken,
+    )
+    assert plan.rotation_id not in taken | log
+    assert int(plan.rotation_id.removeprefix("certs-")) >= now
