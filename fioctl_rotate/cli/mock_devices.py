@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fioctl_rotate.cli.common import Format, FormatOption, emit, emit_json, note, run, settings_of, with_api
+from fioctl_rotate.cli.common import Format, FormatOption, emit, emit_json, note, run, with_api
 from fioctl_rotate.errors import printable
-from fioctl_rotate.settings import Flags
+from fioctl_rotate.settings import Flags, resolve
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
@@ -79,7 +79,7 @@ def devices(
 def _names(directory: Path, factory: str | None, group: str | None) -> dict[str, str]:
     from fioctl_rotate.ops.fleet import factory_in, mock_devices
 
-    settings = settings_of(Flags(factory=factory_in(directory, factory), mock=str(directory)))
+    settings = resolve(Flags(factory=factory_in(directory, factory), mock=str(directory)), {})
 
     async def work(api: "FactoryApi") -> dict[str, str]:
         return await mock_devices(api, directory, group=group)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -375,6 +376,40 @@ def test_early_at_boot_only_a_finalize_under_way_is_finished(bench):
         await other.extract()
         assert certificate(other) == old
         assert state(other)["StepIdx"] == 1
+
+    bench.run(scenario)
+
+
+def test_a_reboot_after_a_second_rotation_does_the_first_one_again(bench):
+    """As the real fioconfig: Finalize stores the configuration from before the push, with a time that hides the push.
+
+    LmP keeps the secrets in memory, so the entry of the first rotation comes back at boot, and counts as new.
+    """
+    gateway = bench.gateway
+
+    async def scenario():
+        device = bench.device()
+        for rotation_id in ("certs-1", "certs-2"):
+            gateway.config = {"fio-rotate-certs": gateway.entry(rotation_id)}
+            gateway.changed += datetime.timedelta(seconds=1)
+            assert await device.check_in() is Outcome.ROTATED
+            await device.check_in()
+        assert state(device, ".completed")["RotationId"] == "certs-2"
+        shutil.rmtree(device.directory / "secrets")
+        await device.extract()
+        assert state(device, ".completed")["RotationId"] == "certs-1"
+
+        # Any change after the rotation is stored together with the right entry.
+        other = bench.device("uuid-2")
+        await other.check_in()
+        await other.check_in()
+        gateway.push("certs-3")
+        assert await other.check_in() is Outcome.ROTATED
+        gateway.change({**gateway.config, "touch": {"Value": "1", "OnChanged": None, "Unencrypted": True}})
+        assert await other.check_in() is Outcome.CHANGED
+        shutil.rmtree(other.directory / "secrets")
+        await other.extract()
+        assert state(other, ".completed")["RotationId"] == "certs-3"
 
     bench.run(scenario)
 
