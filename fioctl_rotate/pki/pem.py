@@ -1,10 +1,13 @@
 """CSRs and certificates read from PEM, strictly, and their extensions without surprises."""
 
+import contextlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.utils import CryptographyDeprecationWarning
 
 from fioctl_rotate.errors import Error, printable
 
@@ -17,7 +20,9 @@ def load_csr(pem: str | bytes | None, what: str) -> x509.CertificateSigningReque
     """The CSR in `pem`: exactly one block and nothing else. `what` is what errors call it. Raises Error."""
     block = _one_block(pem, what, ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"))
     try:
-        return x509.load_pem_x509_csr(block)
+        csr = x509.load_pem_x509_csr(block)
+        _ = csr.subject  # parsed when it is asked for, and damaged as like as not
+        return csr
     except (ValueError, x509.InvalidVersion) as error:
         raise Error(f"{what} {_unreadable(error, 'CSR')}") from error
 
@@ -26,9 +31,15 @@ def load_certificate(pem: str | bytes | None, what: str) -> x509.Certificate:
     """The certificate in `pem`: exactly one block and nothing else, as fioctl wants it. Raises Error."""
     block = _one_block(pem, what, ("CERTIFICATE",))
     try:
-        return x509.load_pem_x509_certificate(block)
+        with _quiet():
+            certificate = x509.load_pem_x509_certificate(block)
+            _ = certificate.subject, certificate.issuer
+            positive = certificate.serial_number > 0
     except (ValueError, x509.InvalidVersion) as error:
         raise Error(f"{what} {_unreadable(error, 'certificate')}") from error
+    if not positive:
+        raise Error(f"{what} has a serial number that is not positive, against RFC 5280 §4.1.2.2")
+    return certificate
 
 
 def load_bundle(pem: str | None, what: str) -> list[x509.Certificate]:
@@ -36,9 +47,18 @@ def load_bundle(pem: str | None, what: str) -> list[x509.Certificate]:
     if not (pem or "").strip():
         return []
     try:
-        return x509.load_pem_x509_certificates((pem or "").encode())
+        with _quiet():
+            return x509.load_pem_x509_certificates((pem or "").encode())
     except ValueError as error:
         raise Error(f"{what} {_unreadable(error, 'certificate')}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library's warnings about odd certificates off stderr: what matters is told in our words."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
 
 
 def _one_block(pem: str | bytes | None, what: str, labels: Sequence[str]) -> bytes:

@@ -301,3 +301,17 @@ def test_a_root_signed_by_a_higher_ca_is_adopted(cli: Cli, factory: Path, pki: P
     created = cli("keys", "ca", "create", pki, "--mock", factory, "-f", FACTORY)
     assert created.code == 0, created.err
     assert "it is signed by a higher CA: CN=Corporate Root" in created.err
+
+
+def test_a_root_as_fioctl_may_make_it_signs(cli: Cli, tmp_path: Path) -> None:
+    """Half of fioctl's serials take 21 octets; other programs write the subject as PrintableString, OU first."""
+    directory = tmp_path / "pki"
+    manuals_root(directory)
+    (directory / "factory_ca.pem").unlink()
+    openssl(
+        *("req", "-new", "-x509", "-days", 7300, "-sha256", "-key", directory / "factory_ca.key"),
+        *("-subj", f"/OU={FACTORY}/CN=Factory-CA", "-set_serial", "0xff" + "ee" * 19),
+        *("-config", directory / "factory_ca.cnf", "-out", directory / "factory_ca.pem"),
+    )
+    assert cli("est", "keypair", "a.example.com", directory).code == 0
+    openssl("verify", "-CAfile", directory / "factory_ca.pem", directory / "est-tls.pem")

@@ -123,6 +123,10 @@ ROOTS: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "extension basicConstraints: there twice",
     ),
+    "negative serial": (
+        lambda: armored(negative_serial(), "CERTIFICATE"),
+        "has a serial number that is not positive, against RFC 5280 §4.1.2.2",
+    ),
     "truncated": (lambda: armored(der(certificate())[:-20], "CERTIFICATE"), "is not a certificate in DER"),
     "empty": (lambda: b"", "is not PEM"),
     "DER": (lambda: der(certificate()), "is not PEM"),
@@ -135,6 +139,12 @@ ROOTS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 def _oid(dotted: str) -> x509.ObjectIdentifier:
     return x509.ObjectIdentifier(dotted)
+
+
+def negative_serial() -> bytes:
+    made = certificate()
+    serial = made.serial_number.to_bytes(made.serial_number.bit_length() // 8 + 1, "big")
+    return replaced(der(made), bytes([2, len(serial)]) + serial, bytes([2, len(serial), 0x80]) + serial[1:])
 
 
 def unsorted() -> bytes:
