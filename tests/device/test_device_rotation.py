@@ -381,7 +381,7 @@ def test_early_at_boot_only_a_finalize_under_way_is_finished(bench):
 
 
 def test_a_reboot_after_a_second_rotation_does_the_first_one_again(bench):
-    """As the real fioconfig: Finalize stores the configuration from before the push, with a time that hides the push.
+    """As the real one: Finalize stores the configuration from before the push, with a time that hides the push.
 
     LmP keeps the secrets in memory, so the entry of the first rotation comes back at boot, and counts as new.
     """
