@@ -205,12 +205,11 @@ def emit_json(value: Any, *, lines: bool = False) -> None:
     """
     import json
 
-    typer.echo(json.dumps(_plain(value), indent=None if lines else 2, ensure_ascii=False))
+    typer.echo(json.dumps(value, indent=None if lines else 2, ensure_ascii=False, default=_plain))
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (str, int, float)):
-        return value
+    # Only what json does not know is msgspec's, so a plain document is shown without importing it.
     import msgspec
 
     return msgspec.to_builtins(value)
