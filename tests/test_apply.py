@@ -1,0 +1,222 @@
+"""The plan cycle: a dry run is written, reviewed, and applied unchanged, or not at all."""
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commandline import Cli
+from scripted import Answer, Asked, Reply, Server
+from test_rotate_certs import (
+    BOTH,
+    DEVICE,
+    GROUP,
+    Terminal,
+    changing_patch,
+    file_of,
+    log,
+    push,
+    somebody_elses,
+)
+
+Serve = Callable[..., Server]
+
+
+def apply(cli: Cli, plan: Path, *options: object) -> tuple[int, str, str]:
+    result = cli("apply", plan, "--no-checks", *options)
+    return result.code, result.out, result.err
+
+
+def entry(cli: Cli, command: tuple[str, ...]) -> str | None:
+    entries = log(cli) if command is GROUP else log(cli, "device-1")
+    return file_of(entries[0]) if entries else None
+
+
+@BOTH
+def test_what_was_reviewed_is_pushed_to_the_byte(
+    cli: Cli, serve: Serve, acme_answers: Answer, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    server = serve(acme_answers)
+    plan = tmp_path / "plan.toml"
+    shown = push(cli, *command, "-p", "443", "--dryrun", "--format", "json", "--out", plan)
+    assert f"plan written to {plan}; push it with: fioctl-rotate apply {plan}" in shown.err
+    assert server.sent("PATCH") == []
+    code, out, _ = apply(cli, plan)
+    assert (code, out.startswith("pushed rotation certs-")) == (0, True)
+    assert server.sent("PATCH")[0].json == shown.json["request"]
+    # Applied again it is there already.
+    code, out, _ = apply(cli, plan)
+    assert (code, out.startswith("already there, nothing sent")) == (0, True)
+    assert len(server.sent("PATCH")) == 1
+
+
+def test_a_person_can_read_a_plan(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *GROUP, "--rotation-id", "certs-1", "--dryrun", "--out", plan)
+    text = plan.read_text()
+    assert text.startswith("# rotation certs-1 to group field (2 devices) of factory acme at mock ")
+    assert f"# Review it, then: fioctl-rotate apply {plan}\n" in text
+    # The value stands there line by line, so that two plans can be compared.
+    assert "\nESTSERVER=https://localhost:8443/.well-known/est\nPKEYIDS=01,07\n" in text
+    document = tomllib.loads(text)
+    assert sorted(document) == ["current", "factory", "plan", "request", "server", "target"]
+    assert document["request"]["reason"] == "why"
+    assert document["plan"]["version"] == 1
+
+
+@BOTH
+def test_a_plan_is_stale_once_somebody_else_has_pushed(
+    cli: Cli, acme: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *command, "--dryrun", "--out", plan)
+    push(cli, *command, "--rotation-id", "theirs")
+    code, out, err = apply(cli, plan)
+    assert (code, out) == (5, "")
+    assert "has another fio-rotate-certs than when the plan was made" in err
+    assert "ROTATIONID=theirs" in str(entry(cli, command))
+
+
+def test_a_plan_is_stale_once_the_entry_was_deleted(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *GROUP, "--rotation-id", "certs-1")
+    push(cli, *GROUP, "--dryrun", "--out", plan)
+    push(cli, "config", "delete", "-g", "field", "fio-rotate-certs")
+    assert apply(cli, plan)[0] == 5
+
+
+def test_a_change_of_another_file_does_not_make_a_plan_stale(
+    cli: Cli, acme: Path, acme_answers: Answer, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *GROUP, "--dryrun", "--out", plan)
+    body = json.dumps({"files": [{"name": "other", "value": "x"}]}).encode()
+    path = "/ota/factories/acme/device-groups/field/config/"
+    acme_answers(Asked("PATCH", path, {"host": "localhost"}, body, 0))
+    assert apply(cli, plan)[0] == 0
+    assert file_of(log(cli)[0], "other") == "x"
+
+
+def test_a_push_between_the_last_look_and_ours_is_told(
+    cli: Cli, serve: Serve, acme_answers: Answer, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.toml"
+    serve(changing_patch(acme_answers, somebody_elses(acme_answers, "theirs")))
+    push(cli, *GROUP, "--dryrun", "--out", plan)
+    code, _, err = apply(cli, plan)
+    assert code == 1
+    assert "did not land: group field has rotation theirs" in err
+
+
+def test_one_byte_changed_is_refused_and_edited_allows_it(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *GROUP, "--dryrun", "--out", plan)
+    plan.write_text(plan.read_text().replace("localhost:8443", "localhost:8444"))
+    code, out, err = apply(cli, plan)
+    assert (code, out) == (5, "")
+    assert "edited" in err
+    assert "--edited" in err
+    assert log(cli) == []
+    assert apply(cli, plan, "--edited")[0] == 0
+    assert "localhost:8444" in str(entry(cli, GROUP))
+
+
+def test_an_edit_must_still_be_what_the_command_line_takes(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *GROUP, "--dryrun", "--out", plan)
+    plan.write_text(plan.read_text().replace("01,07", "01,01"))
+    code, _, err = apply(cli, plan, "--edited")
+    assert (code, "names one slot twice" in err) == (2, True)
+    assert log(cli) == []
+
+
+def test_another_factory_or_server_is_refused(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *GROUP, "--dryrun", "--out", plan)
+    assert cli("mock", "init", acme, "-f", "other").code == 0
+    code, out, err = apply(cli, plan, "-f", "other")
+    assert (code, out) == (5, "")
+    assert "the plan is for factory acme, not for other" in err
+    code, _, err = apply(cli, plan, "--mock", tmp_path / "elsewhere")
+    assert code == 5
+    assert f"the plan is for mock {acme}, not for mock {tmp_path}/elsewhere" in err
+    code, _, err = apply(cli, plan, "--server", "https://api.example", "-t", "canary")
+    assert (code, "canary" in err) == (5, False)
+    assert log(cli) == []
+
+
+def test_the_plan_names_the_factory_where_nothing_else_does(
+    cli: Cli, acme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *GROUP, "--dryrun", "--out", plan)
+    monkeypatch.delenv("FIOCTL_FACTORY")
+    # The mock may be named from another directory.
+    monkeypatch.chdir(acme.parent)
+    assert apply(cli, plan, "--mock", acme.name)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot read plan"),
+        (b"\xff", "is not TOML"),
+        (b"factory = acme", "is not TOML"),
+        (b"", "not a plan"),
+        (b'factory = "acme"\n', "not a plan"),
+    ],
+)
+def test_what_is_no_plan_is_told(
+    cli: Cli, acme: Path, tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    plan = tmp_path / "plan.toml"
+    if content is not None:
+        plan.write_bytes(content)
+    for options in ([], ["--edited"]):
+        code, out, err = apply(cli, plan, *options)
+        assert (code, out) == (2, "")
+        assert words in err
+
+
+def test_a_group_that_is_gone_is_told(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    push(cli, "config", "device-group", "create", "lab")
+    plan = tmp_path / "plan.toml"
+    push(cli, "config", "rotate-certs", "-g", "lab", "-r", "why", "--dryrun", "--out", plan)
+    push(cli, "config", "device-group", "delete", "lab")
+    code, _, err = apply(cli, plan)
+    assert (code, "no device group `lab`" in err) == (1, True)
+
+
+def test_a_plan_that_cannot_be_written_is_told(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    result = cli(*GROUP, "--dryrun", "--out", tmp_path / "none" / "plan.toml")
+    assert result.code == 1
+    assert f"{tmp_path}/none" in result.err
+
+
+def test_json_says_whether_it_was_pushed(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *DEVICE, "--rotation-id", "certs-1", "--dryrun", "--out", plan)
+    told = [cli("apply", plan, "--no-checks", "--format", "json").json for _ in range(2)]
+    assert [(t["pushed"], t["rotation-id"], t["target"]["device"]) for t in told] == [
+        (True, "certs-1", "device-1"),
+        (False, "certs-1", "device-1"),
+    ]
+
+
+def test_on_a_terminal_it_is_asked_about(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *GROUP, "--dryrun", "--out", plan)
+    terminal = Terminal("apply", str(plan), "--no-checks")
+    terminal.wait_for("Push it? [y/N]")
+    terminal.type("n\n")
+    assert terminal.end() == 1
+    assert log(cli) == []
+
+
+def test_a_read_only_token_cannot_apply(cli: Cli, serve: Serve, acme_answers: Answer, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    serve(changing_patch(acme_answers, lambda _: Reply(403, {"msg": "this token may only read"})))
+    push(cli, *GROUP, "--dryrun", "--out", plan)
+    code, out, err = apply(cli, plan)
+    assert (code, out, "may only read" in err) == (1, "", True)

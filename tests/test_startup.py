@@ -1,0 +1,182 @@
+"""Start-up: what is imported for a help, a completion and an offline dry run; and what every command has."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from reference import Leaf, leaves
+
+import fioctl_rotate
+
+HEAVY = {
+    "asyncio",
+    "cryptography",
+    "httpx",
+    "msgspec",
+    "platformdirs",
+    "pydantic",
+    "rich",
+    "sqlite3",
+    "stamina",
+    "starlette",
+    "uvicorn",
+    "yaml",
+}
+OFFLINE = (
+    "config", "rotate-certs", "-g", "field", "-r", "why", "-f", "acme",
+    "--server-name", "est.example.com", "--dryrun", "--offline",
+)  # fmt: skip
+
+
+def imported(*arguments: str, **environment: str) -> tuple[str, set[str]]:
+    """What the command printed, and which of the heavy packages it imported, in a process of its own."""
+    # The modules go to another stream than stdout and stderr, which belong to the command.
+    read_end, write_end = os.pipe()
+    code = (
+        f"import atexit, os, sys; atexit.register(lambda: os.write({write_end}, ' '.join(sys.modules).encode()));"
+        "from fioctl_rotate.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | environment,
+        pass_fds=[write_end],
+        capture_output=True,
+        text=True,
+    )
+    os.close(write_end)
+    with os.fdopen(read_end) as modules:
+        names = {name.partition(".")[0] for name in modules.read().split()}
+    assert done.returncode == 0, done.stderr
+    assert "typer" in names, "the list of modules is there"
+    return done.stdout, names & HEAVY
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("config", "--help"),
+        ("config", "rotate-certs", "--help"),
+        ("devices", "--help"),
+        ("device", "config", "rotate-certs", "-h"),
+        ("rotations", "--help"),
+        ("keys", "ca", "create", "--help"),
+        ("mock", "--help"),
+        ("apply", "--help"),
+        OFFLINE,
+        (*OFFLINE, "--format", "json"),
+        ("device", "config", "rotate-certs", "pump-7", *OFFLINE[4:]),
+    ],
+    ids=lambda arguments: " ".join(arguments[:4]),
+)
+def test_what_asks_nobody_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    out, heavy = imported(*arguments)
+    assert out
+    assert heavy == set()
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("fioctl-rotate ", "rotations"),
+        ("fioctl-rotate config ", "rotate-certs"),
+        ("fioctl-rotate config log --", "--group"),
+    ],
+)
+def test_completion_imports_nothing_heavy(typed: str, completed: str) -> None:
+    words = typed.split(" ")
+    out, heavy = imported(
+        _FIOCTL_ROTATE_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1)
+    )
+    assert completed in out.split()
+    assert heavy == set()
+
+
+def test_completion_can_be_set_up() -> None:
+    out, _ = imported("--show-completion", "bash")
+    assert "_FIOCTL_ROTATE_COMPLETE=complete_bash" in out
+
+
+def test_the_version_is_told() -> None:
+    assert imported("--version")[0] == f"fioctl-rotate {fioctl_rotate.__version__}\n"
+
+
+def test_the_help_lists_commands_and_exit_codes() -> None:
+    out, _ = imported("--help")
+    text = " ".join(out.split())
+    for code in (
+        "0 done",
+        "1 failed",
+        "2 wrong usage",
+        "3 some device",
+        "4 time ran out",
+        "5 refused",
+        "130 inter",
+    ):
+        assert code in text
+    listed = {line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.startswith("  ")}
+    assert {leaf.path[0] for leaf in leaves()} <= listed
+    assert "device" not in listed
+
+
+def test_a_misspelt_command_is_answered_with_what_was_meant() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fioctl_rotate", "rotatoins", "list"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no such command 'rotatoins'. Did you mean 'rotations'?\n")
+
+
+# --- Every command of the tree ---
+
+ALL = leaves()
+# Commands that talk to nobody (they sign with the key at hand), or are what others talk to.
+UNCONNECTED = {
+    ("demo",),
+    ("est", "serve"),
+    ("est", "keypair"),
+    ("keys", "est", "keypair"),
+    ("keys", "ca", "sign"),
+    *((leaf.path) for leaf in ALL if leaf.path[0] == "mock"),
+}
+each_command = pytest.mark.parametrize("leaf", ALL, ids=lambda leaf: " ".join(leaf.path))
+
+
+@each_command
+def test_every_command_has_a_help_with_an_example(leaf: Leaf) -> None:
+    epilog = leaf.command.epilog or ""
+    spellings = {("fioctl-rotate", *leaf.path), ("fioctl-rotate", leaf.path[0].rstrip("s"), *leaf.path[1:])}
+    example = epilog.removeprefix("Example: ").split()
+    assert epilog.startswith("Example: ")
+    assert tuple(example[: len(leaf.path) + 1]) in spellings
+    assert leaf.command.help
+    for option in leaf.options:
+        assert option.help, option.name
+    for argument in leaf.arguments:
+        assert argument.help, argument.name
+
+
+@each_command
+def test_every_command_has_the_connection_options_or_talks_to_nobody(leaf: Leaf) -> None:
+    assert leaf.connected != (leaf.path in UNCONNECTED)
+
+
+@each_command
+def test_flags_mean_one_thing_everywhere(leaf: Leaf) -> None:
+    meaning = {
+        "-f": "--factory",
+        "-t": "--token",
+        "-c": "--config",
+        "-v": "--verbose",
+        "-g": "--group",
+        "-r": "--reason",
+        "-u": "--by-uuid",
+        "-y": "--yes",
+        "-e": "--est-resource",
+        "-p": "--est-port",
+    }
+    for option in leaf.options:
+        for short in (name for name in option.opts if name in meaning):
+            assert meaning[short] in option.opts
