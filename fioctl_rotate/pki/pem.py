@@ -13,6 +13,8 @@ from fioctl_rotate.errors import Error, printable
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
+# What the library raises for a structure that is none. TypeError: an attribute of a string type it does not expect.
+_UNPARSED = (ValueError, TypeError, x509.InvalidVersion)
 _PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
@@ -23,7 +25,7 @@ def load_csr(pem: str | bytes | None, what: str) -> x509.CertificateSigningReque
         csr = x509.load_pem_x509_csr(block)
         _ = csr.subject  # parsed when it is asked for, and damaged as like as not
         return csr
-    except (ValueError, x509.InvalidVersion) as error:
+    except _UNPARSED as error:
         raise Error(f"{what} {_unreadable(error, 'CSR')}") from error
 
 
@@ -35,7 +37,7 @@ def load_certificate(pem: str | bytes | None, what: str) -> x509.Certificate:
             certificate = x509.load_pem_x509_certificate(block)
             _ = certificate.subject, certificate.issuer
             positive = certificate.serial_number > 0
-    except (ValueError, x509.InvalidVersion) as error:
+    except _UNPARSED as error:
         raise Error(f"{what} {_unreadable(error, 'certificate')}") from error
     if not positive:
         raise Error(f"{what} has a serial number that is not positive, against RFC 5280 §4.1.2.2")
@@ -48,8 +50,10 @@ def load_bundle(pem: str | None, what: str) -> list[x509.Certificate]:
         return []
     try:
         with _quiet():
-            return x509.load_pem_x509_certificates((pem or "").encode())
-    except ValueError as error:
+            found = x509.load_pem_x509_certificates((pem or "").encode())
+            _ = [(certificate.subject, certificate.issuer) for certificate in found]
+            return found
+    except _UNPARSED as error:
         raise Error(f"{what} {_unreadable(error, 'certificate')}") from error
 
 
@@ -95,7 +99,7 @@ def extensions(
         return list(load()), []
     except x509.DuplicateExtension as error:
         return [], [f"extension {oid_name(error.oid)}: there twice"]
-    except (ValueError, x509.UnsupportedGeneralNameType) as error:
+    except (*_UNPARSED, x509.UnsupportedGeneralNameType) as error:
         return [], [f"extensions: cannot be read ({printable(str(error))[:120]})"]
 
 
