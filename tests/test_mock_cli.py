@@ -136,7 +136,7 @@ def test_events(cli: Cli, factory: Path) -> None:
 @pytest.mark.parametrize("command", ["events", "serve"])
 def test_a_directory_without_a_factory(cli: Cli, tmp_path: Path, command: str) -> None:
     result = cli("mock", command, tmp_path)
-    assert result.code == 1
+    assert result.code == 2
     assert result.err.startswith("error: no mocked Factory in ")
     assert "hint: make one: fioctl-rotate mock init" in result.err
 
@@ -144,7 +144,7 @@ def test_a_directory_without_a_factory(cli: Cli, tmp_path: Path, command: str) -
 @pytest.mark.parametrize("command", ["events", "serve"])
 def test_an_unknown_factory(cli: Cli, factory: Path, command: str) -> None:
     result = cli("mock", command, factory, "-f", "nope")
-    assert result.code == 1
+    assert result.code == 2
     assert "hint: it has: acme" in result.err
 
 

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from fioctl_rotate import wire
-from fioctl_rotate.errors import Error
+from fioctl_rotate.errors import UsageError
 from fioctl_rotate.mock.problem import Problem
 
 ADMIN = "admin"
@@ -34,6 +34,7 @@ class Factory:
     created_by: str
     updated_at: str | None
     updated_by: str | None
+    api_host: str = "localhost"
 
     @property
     def gateway_url(self) -> str:
@@ -43,7 +44,7 @@ class Factory:
     @property
     def api_url(self) -> str:
         """Where its operators go."""
-        return f"http://localhost:{self.api_port}"
+        return f"http://{self.api_host}:{self.api_port}"
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,12 @@ def find_factory(db: sqlite3.Connection, name: str) -> Factory | None:
 
 
 def choose_factory(db: sqlite3.Connection, name: str | None) -> Factory:
-    """The named factory, or, where none is named, the first; raises Error where there is no such."""
+    """The named factory, or, where none is named, the first; raises UsageError where there is no such."""
     known = factories(db)
     for factory in known:
         if name in (None, factory.name):
             return factory
-    raise Error(
+    raise UsageError(
         f"no factory {name} in this mock", hint=f"it has: {', '.join(factory.name for factory in known)}"
     )
 

@@ -24,16 +24,19 @@ OPERATIONS = [*operator_factory.OPERATIONS, *operator_devices.OPERATIONS]
 
 
 def operator_app(directory: Path, *, authenticate: bool = True, clock: Clock = utc_now) -> Starlette:
-    """The operator API on the state in `directory`.
+    """The operator API on the state in `directory`, opened for as long as the app lives.
 
-    Requests need a token in `OSF-TOKEN` or as a Bearer; without `authenticate` everybody is the administrator,
-    which is for a process that has the directory anyway. Raises Error where there is no state.
+    Raises UsageError where there is no state.
     """
     return operator_app_of(Store(directory), authenticate=authenticate, clock=clock)
 
 
 def operator_app_of(store: Store, *, authenticate: bool, clock: Clock) -> Starlette:
-    """The operator API on an open state, which stays its caller's to close."""
+    """The operator API on an open state, which stays its caller's to close.
+
+    Requests need a token in `OSF-TOKEN` or as a Bearer; without `authenticate` everybody is the administrator,
+    which is for a process that has the directory anyway.
+    """
 
     def endpoint(operation: Operation) -> _Endpoint:
         async def answer(request: Request) -> Response:

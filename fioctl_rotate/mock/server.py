@@ -8,7 +8,7 @@ import contextlib
 import datetime
 import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -79,7 +79,14 @@ async def running(
                 (api, gateway, est), sockets, (None, gateway_tls, est_tls), strict=True
             ):
                 await stack.enter_async_context(serving.running(app, sock, context))
-            yield factory
+            yield replace(factory, api_host=_name_of(host))
+
+
+def _name_of(host: str) -> str:
+    """What to put into a URL for what listens on `host`: localhost where that leads there too."""
+    if host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::"):  # noqa: S104  compared, not listened on
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
 
 
 class _Current:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fioctl_rotate.errors import Error
+from fioctl_rotate.errors import Error, UsageError
 
 Clock = Callable[[], datetime.datetime]
 """Tells the time: aware, UTC."""
@@ -81,10 +81,10 @@ class Store:
     """The state in `directory`. One connection, which threads take in turn; processes meet in SQLite's locks."""
 
     def __init__(self, directory: Path) -> None:
-        """Open the state; raises Error where `directory` holds none, or one of another version."""
+        """Open the state; raises UsageError where `directory` holds none, Error where it is of no use."""
         path = directory / "mock.db"
         if not path.is_file():
-            raise Error(
+            raise UsageError(
                 f"no mocked Factory in {directory}",
                 hint=f"make one: fioctl-rotate mock init {directory} --factory NAME",
             )

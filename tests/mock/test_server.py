@@ -293,3 +293,38 @@ def test_a_second_factory_has_places_of_its_own(directory: Path) -> None:
 async def _serve(directory: Path, factory: str) -> None:
     async with ops.serve(directory, factory):
         pass
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [("127.0.0.1", "localhost"), ("0.0.0.0", "localhost"), ("127.0.0.2", "127.0.0.2")],  # noqa: S104
+)
+def test_how_the_operator_api_is_reached(directory: Path, host: str, reached: str) -> None:
+    async def work() -> None:
+        async with ops.serve(directory, host=host, ports=ANY) as factory:
+            assert factory.api_url == f"http://{reached}:{factory.api_port}"
+            async with operator(directory, factory) as api:
+                assert (await api.get("/ota/factories/")).status_code == 200
+
+    asyncio.run(work())
+
+
+def test_devices_that_come_at_once_lose_nothing(directory: Path) -> None:
+    """Each request is a connection of its own, as fioconfig makes them."""
+
+    def posted(number: int) -> list[dict[str, Any]]:
+        event = {"correlationId": "certs-1", "success": True, "targetName": "t", "version": "1"}
+        kind = {"id": f"step {number}", "version": 0}
+        return [{"id": f"{number}", "deviceTime": "", "eventType": kind, "event": event}]
+
+    async def work() -> None:
+        async with ops.serve(directory, ports=ANY) as factory, operator(directory, factory) as api:
+            device = holder(directory)
+            url = f"{factory.gateway_url}/events"
+            answers = await asyncio.gather(*(device("POST", url, json=posted(n % 60)) for n in range(120)))
+            assert {answer.status_code for answer in answers} == {200}
+            shown = await api.get(f"/ota/devices/device-1/updates/certs-1/?factory={factory.name}")
+            kinds = [event["eventType"]["id"] for event in shown.json()]
+            assert sorted(kinds) == sorted(f"step {number}" for number in range(60))
+
+    asyncio.run(work())
