@@ -33,13 +33,14 @@ async def open_api(
 async def http_client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client for the operator API, authenticated as fioctl does it. It follows no redirect."""
     if settings.mock is not None:
-        from fioctl_rotate.mock.operator import operator_app
+        from fioctl_rotate.mock.operator import operator_app_of
+        from fioctl_rotate.mock.store import Store, utc_now
 
-        transport = httpx.ASGITransport(
-            app=operator_app(settings.mock, authenticate=False), raise_app_exceptions=False
-        )
-        async with httpx.AsyncClient(transport=transport, base_url="http://mock") as client:
-            yield client
+        with contextlib.closing(Store(settings.mock)) as store:
+            app = operator_app_of(store, authenticate=False, clock=utc_now)
+            transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://mock") as client:
+                yield client
         return
     headers = {"User-Agent": f"fioctl-rotate/{__version__}"}
     if settings.token:
