@@ -74,7 +74,7 @@ def load(service: EstService) -> tuple[Authority, ssl.SSLContext]:
     """Read the files. Raises Error, in one line, for the first that is not usable or does not fit another."""
     files = service.files
     roots = load_bundle(
-        read(files.root_cert, "the root certificate").decode("utf-8", "replace"), "--root-cert"
+        read(files.root_cert, "the root certificate").decode("utf-8", "replace"), str(files.root_cert)
     )
     if not roots:
         raise Error(f"{files.root_cert} holds no certificate")

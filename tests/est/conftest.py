@@ -25,15 +25,16 @@ class Pki:
     root_key: ec.EllipticCurvePrivateKey
     ca: x509.Certificate
     ca_key: ec.EllipticCurvePrivateKey
+    now: datetime.datetime
 
     @classmethod
-    def make(cls) -> "Pki":
+    def make(cls, now: datetime.datetime = NOW) -> "Pki":
         root_key, ca_key = generate_key(), generate_key()
-        root = certificates.make_root(root_key, "acme", now=NOW)
+        root = certificates.make_root(root_key, "acme", now=now)
         ca = certificates.sign_device_ca(
-            certificates.name("fio-u1", "acme"), ca_key.public_key(), root, root_key, now=NOW
+            certificates.name("fio-u1", "acme"), ca_key.public_key(), root, root_key, now=now
         )
-        return cls(root, root_key, ca, ca_key)
+        return cls(root, root_key, ca, ca_key, now)
 
     def device(
         self, subject: x509.Name | None = None, san: x509.SubjectAlternativeName | None = None
@@ -45,7 +46,7 @@ class Pki:
                 key.public_key(),
                 self.ca,
                 self.ca_key,
-                now=NOW,
+                now=self.now,
                 lifetime=datetime.timedelta(days=365),
             )
         else:
@@ -55,8 +56,8 @@ class Pki:
                 .issuer_name(self.ca.subject)
                 .public_key(key.public_key())
                 .serial_number(7)
-                .not_valid_before(NOW)
-                .not_valid_after(NOW + datetime.timedelta(days=365))
+                .not_valid_before(self.now)
+                .not_valid_after(self.now + datetime.timedelta(days=365))
                 .add_extension(san, critical=False)
                 .sign(self.ca_key, self.ca.signature_hash_algorithm)
             )

@@ -1,0 +1,240 @@
+"""`est check`: what it sees of a server, and how it ends."""
+
+import datetime
+import socket
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from scripted import Reply, Server
+
+from fioctl_rotate.est import service
+from fioctl_rotate.pki import certificates
+from fioctl_rotate.pki.keys import generate_key, private_key_pem
+from fioctl_rotate.tls import server_context
+
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+
+
+@pytest.fixture
+def factory_dir(pki, tmp_path):
+    directory = tmp_path / "pki"
+    directory.mkdir()
+    (directory / "factory_ca.pem").write_text(certificates.pem(pki.root))
+    return directory
+
+
+@pytest.fixture
+def est_server(pki, tmp_path, factory_dir, cli):
+    """`est_server()`: what `est check --format json` says of a server like this, check by check."""
+
+    def look(
+        names=("localhost",),
+        common_name="est",
+        issuer=None,
+        usage=ExtendedKeyUsageOID.SERVER_AUTH,
+        start=NOW - DAY,
+        end=NOW + 400 * DAY,
+        answer=None,
+    ):
+        issuer = issuer or pki
+        key = generate_key()
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(certificates.name(common_name, "acme"))
+            .issuer_name(issuer.root.subject)
+            .public_key(key.public_key())
+            .serial_number(5)
+            .not_valid_before(start)
+            .not_valid_after(end)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        )
+        if names:
+            san = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+            builder = builder.add_extension(san, critical=False)
+        cert_file, key_file = tmp_path / "tls.pem", tmp_path / "tls.key"
+        cert_file.write_text(certificates.pem(builder.sign(issuer.root_key, hashes.SHA256())))
+        key_file.write_bytes(private_key_pem(key))
+        roots = Reply(200, service.cacerts(pki.authority()), {"Content-Type": "application/pkcs7-mime"})
+        context = server_context(cert_file, key_file, certificates.pem(pki.ca), required=False)
+        with Server(answer or (lambda _asked: roots), context) as server:
+            url = f"{server.url}/.well-known/est"
+            result = cli("est", "check", url, "--pki", factory_dir, "--format", "json")
+        statuses = {check["name"]: check["status"] for check in result.json["checks"]}
+        words = {check["name"]: check["words"] for check in result.json["checks"]}
+        assert result.json["url"] == url
+        failed = "fail" in statuses.values()
+        assert result.json["ok"] is not failed
+        assert result.code == (5 if failed else 0)
+        assert ("error: devices would not rotate" in result.err) is failed
+        return statuses, words
+
+    return look
+
+
+ALL_WELL = dict.fromkeys(("reachable", "chain", "name", "expiry", "cacerts"), "pass")
+
+
+def test_a_server_that_is_all_right(est_server):
+    statuses, _ = est_server()
+    assert statuses == ALL_WELL
+
+
+def test_another_root(est_server, pki):
+    statuses, words = est_server(issuer=type(pki).make())
+    assert statuses == {**ALL_WELL, "chain": "fail"}
+    assert "do not trust" in words["chain"]
+
+
+@pytest.mark.parametrize("names", [("est.example",), ("*.localhost",), ("localhost.example", "x.localhost")])
+def test_another_name(est_server, names):
+    statuses, words = est_server(names=names)
+    assert statuses == {**ALL_WELL, "name": "fail"}
+    assert ", ".join(names) in words["name"]
+
+
+def test_a_name_in_the_cn_alone_is_none(est_server):
+    statuses, words = est_server(names=(), common_name="localhost")
+    assert statuses == {**ALL_WELL, "name": "fail"}
+    assert "no SAN" in words["name"]
+
+
+def test_one_of_several_names_is_enough(est_server):
+    statuses, _ = est_server(names=("est.example", "localhost"))
+    assert statuses == ALL_WELL
+
+
+def test_a_certificate_that_is_not_for_servers(est_server):
+    statuses, words = est_server(usage=ExtendedKeyUsageOID.CLIENT_AUTH)
+    assert statuses["chain"] == "fail"
+    assert "purpose" in words["chain"]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "status", "word"),
+    [
+        (NOW - 9 * DAY, NOW - DAY, "fail", "expired on"),
+        (NOW + DAY, NOW + 9 * DAY, "fail", "not valid before"),
+        (NOW - DAY, NOW + 20 * DAY, "warn", "expires soon"),
+        (NOW - DAY, NOW + 400 * DAY, "pass", "valid until"),
+    ],
+)
+def test_its_dates(est_server, start, end, status, word):
+    statuses, words = est_server(start=start, end=end)
+    assert statuses == {**ALL_WELL, "expiry": status}
+    assert word in words["expiry"]
+
+
+def test_cacerts_of_another_factory(est_server, pki):
+    other = type(pki).make()
+    statuses, words = est_server(answer=lambda _: Reply(200, service.cacerts(other.authority())))
+    assert statuses == {**ALL_WELL, "cacerts": "fail"}
+    assert "root is not in it" in words["cacerts"]
+
+
+def test_cacerts_with_more_than_the_root(est_server, pki):
+    other = type(pki).make()
+    both = service.cacerts(pki.authority(roots=[pki.root, other.root]))
+    statuses, words = est_server(answer=lambda _: Reply(200, both))
+    assert statuses == {**ALL_WELL, "cacerts": "warn"}
+    assert "1 certificate" in words["cacerts"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "word"),
+    [
+        (Reply(404, b"no"), "404"),
+        (Reply(200, b"<html>\x1b[31m"), "base64"),
+        (Reply(200, b""), "PKCS#7"),
+        (Reply(302, b"", {"Location": "/elsewhere"}), "302"),
+    ],
+)
+def test_cacerts_that_are_none(est_server, reply, word):
+    statuses, words = est_server(answer=lambda _: reply)
+    assert statuses == {**ALL_WELL, "cacerts": "fail"}
+    assert word in words["cacerts"]
+
+
+def test_cacerts_are_asked_for_below_the_path(est_server, pki):
+    paths = []
+
+    def answer(asked):
+        paths.append(asked.path)
+        return Reply(200, service.cacerts(pki.authority()))
+
+    est_server(answer=answer)
+    assert paths == ["/.well-known/est/cacerts"]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://localhost:1/.well-known/est", "refuses connections"),
+        ("https://no-such-host.invalid/.well-known/est", "no-such-host.invalid:443"),
+        ("http://localhost/.well-known/est", "https://HOST"),
+        ("https://localhost:port/x", "https://HOST"),
+        ("nothing", "https://HOST"),
+    ],
+)
+def test_what_cannot_be_reached(cli, factory_dir, url, words):
+    result = cli("est", "check", url, "--pki", factory_dir)
+    assert result.code == 5
+    assert result.out.startswith("fail  reachable  ")
+    assert words in result.out
+    assert len(result.out.splitlines()) == 1
+
+
+def test_a_server_without_tls(cli, factory_dir):
+    with Server(lambda _: Reply(200)) as server:
+        url = server.url.replace("http:", "https:")
+        result = cli("est", "check", f"{url}/.well-known/est", "--pki", factory_dir)
+    assert result.code == 5
+    assert "does not speak TLS" in result.out
+
+
+def test_a_server_that_says_nothing(pki, monkeypatch):
+    import asyncio
+
+    from fioctl_rotate.est.probe import probe
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/x"
+        (check,) = asyncio.run(probe(url, [pki.root], now=NOW, timeout=0.2))
+    assert (check.name, check.status) == ("reachable", "fail")
+    assert "in time" in check.words
+
+
+def test_the_text_is_a_line_a_check(cli, pki, factory_dir):
+    result = cli("est", "check", "https://localhost:1/est", "--pki", factory_dir)
+    assert result.out == "fail  reachable  localhost:1 refuses connections\n"
+    assert result.err.splitlines()[0] == "looking at https://localhost:1/est"
+
+
+def test_the_factory_is_asked_for_what_is_not_given(cli, acme, monkeypatch):
+    result = cli("est", "check", "-p", 1)
+    assert result.code == 5
+    assert "looking at https://localhost:1/.well-known/est" in result.err
+    result = cli("est", "check", "-p", 1, "-e", "/other", "--server-name", "127.0.0.1")
+    assert "looking at https://127.0.0.1:1/other" in result.err
+
+
+def test_a_factory_without_est_is_told_how_to_get_it(cli, mock_dir):
+    cli("mock", "init", mock_dir, "--factory", "bare", "--bare")
+    result = cli("est", "check", "--mock", mock_dir, "--factory", "bare")
+    assert result.code == 1
+    assert "hint:" in result.err
+
+
+def test_a_directory_without_a_root(cli, tmp_path):
+    result = cli("est", "check", "https://localhost:1/est", "--pki", tmp_path)
+    assert result.code == 1
+    assert "factory_ca.pem" in result.err
+
+
+@pytest.mark.parametrize("more", [("--server-name", "h"), ("-p", "1"), ("-e", "/x")])
+def test_a_url_and_a_part_of_one_contradict(cli, more):
+    result = cli("est", "check", "https://localhost:1/est", *more)
+    assert result.code == 2
+    assert "URL" in result.err

@@ -1,0 +1,296 @@
+"""`est serve`: a process that devices enroll with over mutual TLS, made of files."""
+
+import contextlib
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+
+from fioctl_rotate.est.client import build_csr, decode_certificates
+from fioctl_rotate.est.duration import parse_duration
+from fioctl_rotate.pki import certificates
+from fioctl_rotate.pki.keys import generate_key, private_key_pem
+from fioctl_rotate.serving import listen
+from fioctl_rotate.tls import client_context
+
+
+@pytest.fixture
+def live_pki(pki):
+    """A PKI that is valid now, by the clock that a server in its own process goes by."""
+    return type(pki).make(now=datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1))
+
+
+@pytest.fixture
+def files(live_pki, tmp_path):
+    """The files that the options name, by option."""
+    key = generate_key()
+    tls = certificates.sign_tls_server(
+        certificates.name("est", "acme"),
+        [x509.DNSName("localhost")],
+        key.public_key(),
+        live_pki.root,
+        live_pki.root_key,
+        now=live_pki.now,
+    )
+    contents = {
+        "root-cert": certificates.pem(live_pki.root).encode(),
+        "tls-cert": certificates.pem(tls).encode(),
+        "tls-key": private_key_pem(key),
+        "ca-cert": certificates.pem(live_pki.ca).encode(),
+        "ca-key": private_key_pem(live_pki.ca_key),
+    }
+    paths = {}
+    for name, data in contents.items():
+        paths[name] = tmp_path / f"{name}.pem"
+        paths[name].write_bytes(data)
+    return paths
+
+
+def options(files):
+    return [argument for name, path in files.items() for argument in (f"--{name}", str(path))]
+
+
+class Process:
+    """`est serve` under way; `log` are its lines so far."""
+
+    def __init__(self, files, *more):
+        self.process = subprocess.Popen(
+            [
+                *(
+                    sys.executable,
+                    "-m",
+                    "fioctl_rotate",
+                    "est",
+                    "serve",
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    "0",
+                ),
+                *options(files),
+                *more,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log = []
+        started = self.read()
+        assert started.startswith("EST server at https://127.0.0.1:"), started
+        self.url = started.split()[3].rstrip(";").replace("127.0.0.1", "localhost")
+
+    def read(self):
+        self.log.append(self.process.stderr.readline().rstrip("\n"))
+        return self.log[-1]
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        with self.process:
+            self.log += self.process.stderr.read().splitlines()
+            return self.process.wait(20)
+
+
+@pytest.fixture
+def started(files):
+    running = []
+
+    def start(*more):
+        running.append(Process(files, *more))
+        return running[-1]
+
+    yield start
+    for process in running:
+        if process.process.poll() is None:
+            process.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def enroll(live_pki, tmp_path):
+    """Re-enroll as a device of `issuer`; returns the answer."""
+
+    def post(url, issuer=None, uuid="uuid-1"):
+        issuer = issuer or live_pki
+        certificate, key = issuer.device(certificates.name(uuid, "acme"))
+        cert_file, key_file = tmp_path / "device.pem", tmp_path / "device.key"
+        cert_file.write_text(certificates.pem(certificate))
+        key_file.write_bytes(private_key_pem(key))
+        context = client_context(certificates.pem(live_pki.root), cert=cert_file, key=key_file)
+        body = build_csr(generate_key(), certificate)
+        headers = {"Content-Type": "application/pkcs10"}
+        return httpx.post(
+            f"{url}/simplereenroll", content=body, headers=headers, verify=context, trust_env=False
+        )
+
+    return post
+
+
+def test_a_device_enrolls_and_is_logged(started, enroll, live_pki):
+    process = started("--log-format", "json")
+    response = enroll(process.url)
+    assert (response.status_code, response.headers["content-type"]) == (201, "application/pkcs7-mime")
+    (new,) = decode_certificates(response.content)
+    new.verify_directly_issued_by(live_pki.ca)
+    assert new.not_valid_after_utc - new.not_valid_before_utc == datetime.timedelta(days=3 * 365)
+    line = json.loads(process.read())
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "operation": "simplereenroll",
+        "device": "uuid-1",
+        "factory": "acme",
+        "status": 201,
+        "outcome": "issued",
+        "serial": f"{new.serial_number:x}",
+    }
+    context = client_context(certificates.pem(live_pki.root))
+    roots = httpx.get(f"{process.url}/cacerts", verify=context, trust_env=False)
+    assert decode_certificates(roots.content) == [live_pki.root]
+    assert httpx.post(f"{process.url}/simpleenroll", verify=context, trust_env=False).status_code == 401
+    assert process.stop() == 0
+
+
+def test_options_of_estserver(started, enroll):
+    process = started("--cert-duration", "1h30m", "--rfc7030")
+    response = enroll(process.url)
+    assert response.status_code == 200
+    (new,) = decode_certificates(response.content)
+    assert new.not_valid_after_utc - new.not_valid_before_utc == datetime.timedelta(minutes=90)
+    assert "simplereenroll uuid-1 of acme: 200 issued serial" in process.read()
+    assert process.stop(signal.SIGINT) == 0
+
+
+def refuses(call):
+    try:
+        call()
+    except httpx.TransportError:
+        return True
+    return False
+
+
+def test_client_cas_are_read_again_on_sighup(started, enroll, files, live_pki, tmp_path):
+    other = type(live_pki).make(now=live_pki.now)
+    bundle = tmp_path / "cas.pem"
+    bundle.write_text(certificates.pem(live_pki.ca))
+    process = started("--client-cas", str(bundle))
+    assert refuses(lambda: enroll(process.url, other))
+    bundle.write_text(certificates.pem(live_pki.ca) + "\n" + certificates.pem(other.ca))
+    process.process.send_signal(signal.SIGHUP)
+    assert process.read() == "files read again"
+    assert enroll(process.url, other).status_code == 201
+    assert enroll(process.url).status_code == 201, "devices of --ca-cert stay trusted"
+    process.read(), process.read()
+    bundle.write_text("nothing")
+    process.process.send_signal(signal.SIGHUP)
+    assert "stay in use" in process.read()
+    assert enroll(process.url, other).status_code == 201
+    assert process.stop() == 0
+
+
+def workers_of(pid):
+    """The processes that serve; the interpreter's resource tracker is another child."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+
+
+def test_several_processes_share_the_port(started, enroll, live_pki, tmp_path):
+    other = type(live_pki).make(now=live_pki.now)
+    bundle = tmp_path / "cas.pem"
+    bundle.write_text(certificates.pem(live_pki.ca))
+    process = started("--workers", "2", "--client-cas", str(bundle))
+    for number in range(8):
+        assert enroll(process.url, uuid=f"uuid-{number}").status_code == 201
+        assert f"uuid-{number} of acme: 201" in process.read()
+    bundle.write_text(certificates.pem(other.ca))
+    process.process.send_signal(signal.SIGHUP)
+    assert [process.read(), process.read()] == ["files read again"] * 2
+    assert all(enroll(process.url, other).status_code == 201 for _ in range(6))
+    assert process.stop() == 0
+
+
+@needs_proc
+def test_a_worker_that_dies_ends_the_server(started):
+    process = started("--workers", "2")
+    deadline, pause = time.monotonic() + 20, threading.Event()
+    while len(workers := workers_of(process.process.pid)) < 2 and time.monotonic() < deadline:
+        pause.wait(0.02)
+    os.kill(workers[0], signal.SIGKILL)
+    with process.process:
+        assert process.process.wait(20) == 1
+        assert "worker process of the EST server has ended" in process.process.stderr.read()
+
+
+@pytest.mark.parametrize("name", ["root-cert", "tls-cert", "tls-key", "ca-cert", "ca-key", "client-cas"])
+@pytest.mark.parametrize("content", [None, b"", b"-----BEGIN NOTHING-----\n"])
+def test_a_file_that_is_none_is_told_in_a_line(cli, files, tmp_path, name, content):
+    path = tmp_path / "broken.pem"
+    if content is not None:
+        path.write_bytes(content)
+    result = cli("est", "serve", *options({**files, name: path}), "--port", 0)
+    assert result.code == 1
+    assert result.out == ""
+    error = result.err.splitlines()[0]
+    assert error.startswith("error: ")
+    assert "broken.pem" in error
+
+
+def test_files_that_do_not_fit(cli, files, live_pki, tmp_path):
+    strange = tmp_path / "strange.key"
+    strange.write_bytes(private_key_pem(generate_key()))
+    result = cli("est", "serve", *options({**files, "ca-key": strange}))
+    assert (result.code, "is not the key of" in result.err) == (1, True)
+    result = cli("est", "serve", *options({**files, "tls-key": strange}))
+    assert (result.code, "no certificate and its key" in result.err) == (1, True)
+    leaf, key = live_pki.device()
+    (tmp_path / "leaf.pem").write_text(certificates.pem(leaf))
+    strange.write_bytes(private_key_pem(key))
+    result = cli("est", "serve", *options({**files, "ca-cert": tmp_path / "leaf.pem", "ca-key": strange}))
+    assert (result.code, "not a CA certificate" in result.err) == (1, True)
+
+
+def test_a_taken_port_is_told_in_a_line(cli, files):
+    with listen("127.0.0.1", 0) as taken:
+        for workers in (1, 2):
+            port = taken.getsockname()[1]
+            result = cli(
+                "est", "serve", *options(files), "--host", "127.0.0.1", "--port", port, "--workers", workers
+            )
+            assert result.code == 1
+            assert result.err.startswith(f"error: cannot listen on 127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("26280h", 94_608_000),
+        ("1.5h", 5400),
+        ("2h45m", 9900),
+        ("1m1s500ms", 61.5),
+        (".5h", 1800),
+        ("+1h", 3600),
+    ],
+)
+def test_durations_as_go_writes_them(text, seconds):
+    assert parse_duration(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "h", "1d", "-1h", "0h", "1h ", "1,5h", "1ns", "9999999999h", "\u0661h"]
+)
+def test_other_durations_are_wrong_usage(cli, files, text):
+    result = cli("est", "serve", *options(files), f"--cert-duration={text}")
+    assert result.code == 2
+    assert "duration" in result.err
