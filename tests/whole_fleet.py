@@ -1,0 +1,246 @@
+"""A fleet on which everything happens, for real: `mock serve`, devices over TLS, and the program as CI runs it.
+
+Some devices fail at each of the five steps, some recover, some are offline, shadowed or too old, some have a wrong
+clock, and some get a certificate from a CA that the gateway doesn't trust. The program runs beside it all, in a
+process of its own.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from fioctl_rotate import serving, tls
+from fioctl_rotate.device.device import Device
+from fioctl_rotate.device.fleet import run_fleet
+from fioctl_rotate.device.setup import Kind
+from fioctl_rotate.est.server import est_app
+from fioctl_rotate.est.service import Authority
+from fioctl_rotate.mock import fleet
+from fioctl_rotate.mock.server import Ports
+from fioctl_rotate.mock.setup import Place, token_file
+from fioctl_rotate.mock.store import Store
+from fioctl_rotate.ops import mock
+from fioctl_rotate.pki import certificates
+from fioctl_rotate.pki.keys import generate_key, load_private_key, private_key_pem
+from fioctl_rotate.rotation.progress import STEPS
+
+ROLES = {
+    **{f"fails-{step}": ("failing", step, None) for step in range(1, 6)},
+    "recovers": ("done", 5, None),
+    "untrusted": ("finalized", 5, None),
+    "wrong-clock": ("done", 5, None),
+    "slots": ("done", 5, None),
+    "offline": ("pending", 0, "offline"),
+    "shadowed": ("pending", 0, "shadowed"),
+    "old": ("pending", 0, "unsupported"),
+}
+"""What a device does, and what must be told of it: state, step, reason. All others are well, and done."""
+KINDS = {"wrong-clock": Kind(clock_offset=-90_000_000), "slots": Kind(slots=True), "old": Kind(lmp=88)}
+WORDS = "made to fail at this step, for the rehearsal"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that ran: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output as one JSON document."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Standard output as JSON, an object a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class WholeFleet:
+    """A served Factory whose devices run. `roles` has what each device does, by its name."""
+
+    def __init__(
+        self, directory: Path, environment: dict[str, str], est_port: int, roles: dict[str, str]
+    ) -> None:
+        self.directory = directory
+        self.est_port = est_port
+        self.roles = roles
+        self._environment = environment
+        self._stop = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    def start(self, devices: list[Device], *, check_in: float) -> None:
+        """Let the devices check in every `check_in` seconds."""
+        self._running = asyncio.create_task(
+            run_fleet(devices, interval=check_in, stop=self._stop, at_once=20)
+        )
+
+    async def stop(self) -> None:
+        """Stop the devices, none in the middle of something."""
+        self._stop.set()
+        if self._running is not None:
+            await self._running
+
+    async def run(self, *arguments: object) -> Ran:
+        """Run the program in a process of its own, against the server."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "fioctl_rotate", *map(str, arguments)),
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        return Ran(int(process.returncode or 0), out.decode(), err.decode())
+
+    async def push(self) -> Ran:
+        """Push the rotation certs-1 to the group."""
+        return await self.run(
+            *(
+                "config",
+                "rotate-certs",
+                "-g",
+                "field",
+                "-r",
+                "yearly",
+                "--rotation-id",
+                "certs-1",
+                "--no-checks",
+            ),
+            *("--server-name", "localhost", "-p", self.est_port),
+        )
+
+    def expected(self) -> dict[str, tuple[str, int, str | None]]:
+        """What must be told of each device in the end, by its name: state, step, reason."""
+        return {name: ROLES.get(role, ("done", 5, None)) for name, role in self.roles.items()}
+
+
+@contextlib.asynccontextmanager
+async def whole_fleet(directory: Path, counts: dict[str, int], *, check_in: float) -> Any:
+    """Serve a Factory with that many devices of each role, checking in every `check_in` seconds.
+
+    Yields a WholeFleet. Devices that recover do so after their second attempt.
+    """
+    roles = [role for role, count in counts.items() for _ in range(count)]
+    made = await mock.init(
+        directory,
+        "acme",
+        place=Place(0, 0, 0),
+        group="field",
+        devices=len(roles),
+        kinds=lambda number: KINDS.get(roles[number - 1], Kind()),
+    )
+    by_uuid = dict(zip(made.devices, roles, strict=True))
+    by_name = dict(zip(made.devices.values(), roles, strict=True))
+    _set_back(directory, [uuid for uuid, role in by_uuid.items() if role == "offline"])
+    async with mock.serve(directory, ports=Ports(0, 0, 0)) as factory, _est(directory, by_uuid) as est_port:
+        environment = {
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if name in ("PATH", "HOME", "XDG_STATE_HOME")
+            },
+            "FIOCTL_FACTORY": "acme",
+            "FIOCTL_TOKEN": token_file(directory, "acme").read_text(),
+            "FIOCTL_ROTATE_SERVER": factory.api_url,
+        }
+        world = WholeFleet(directory, environment, est_port, by_name)
+        for name, role in by_name.items():
+            if role == "shadowed":
+                shadow = await world.run(
+                    *("device", "config", "rotate-certs", name, "-r", "its own", "--rotation-id", "certs-0"),
+                    *("--server-name", "localhost", "-p", est_port, "--no-checks"),
+                )
+                assert shadow.code == 0, shadow.err
+        world.start(_devices(directory, by_uuid), check_in=check_in)
+        try:
+            yield world
+        finally:
+            await world.stop()
+
+
+def _devices(directory: Path, roles: dict[str, str]) -> list[Device]:
+    devices = []
+    for uuid, role in roles.items():
+        if role == "offline":
+            continue
+        device = Device(directory / "devices" / uuid)
+        if role.startswith("fails-"):
+            device.fail = STEPS[int(role[-1]) - 1]
+        if role == "recovers":
+            device = Device(
+                directory / "devices" / uuid, observe=_recovering(device_box := []), fail=STEPS[1]
+            )
+            device_box.append(device)
+        devices.append(device)
+    return devices
+
+
+def _recovering(box: list[Device]) -> Any:
+    failures = 0
+
+    def observe(_uuid: str, _event: str, error: str | None) -> None:
+        nonlocal failures
+        failures += error is not None
+        if failures == 2:
+            box[0].fail = None
+
+    return observe
+
+
+def _set_back(directory: Path, uuids: list[str]) -> None:
+    """Devices that were last seen days ago."""
+    with contextlib.closing(Store(directory)) as store, store.transaction() as db:
+        for uuid in uuids:
+            fleet.see_device(
+                db,
+                fleet.find_device(db, "acme", uuid, by_uuid=True),
+                datetime.now(UTC) - timedelta(days=3),
+            )
+
+
+@contextlib.asynccontextmanager
+async def _est(directory: Path, roles: dict[str, str]) -> Any:
+    """An EST server of the operator's own, whose CA key was mixed up for some of the devices."""
+    pki = directory / "pki"
+    root = x509.load_pem_x509_certificate((pki / "factory_ca.pem").read_bytes())
+    root_key = load_private_key((pki / "factory_ca.key").read_bytes(), name="factory_ca.key")
+    ca = x509.load_pem_x509_certificate((pki / "local-ca.pem").read_bytes())
+    ca_key = load_private_key((pki / "local-ca.key").read_bytes(), name="local-ca.key")
+    now, other_key, key = datetime.now(UTC), generate_key(), generate_key()
+    other = certificates.sign_device_ca(ca.subject, other_key.public_key(), root, root_key, now=now)
+    server = certificates.sign_tls_server(
+        certificates.name("localhost", "acme"),
+        [x509.DNSName("localhost")],
+        key.public_key(),
+        root,
+        root_key,
+        now=now,
+    )
+    files = directory / "own-est.pem", directory / "own-est.key"
+    files[0].write_text(certificates.pem(server))
+    files[1].write_bytes(private_key_pem(key))
+
+    def authority(client: x509.Certificate | None) -> Authority | None:
+        if client is None:
+            return None
+        uuid = str(client.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+        trusted = roles.get(uuid) != "untrusted"
+        return Authority([root], ca if trusted else other, ca_key if trusted else other_key)
+
+    context = tls.server_context(*files, certificates.pem(ca), required=False)
+    app = est_app(authority, clock=lambda: datetime.now(UTC))
+    with serving.listen("127.0.0.1", 0) as sock:
+        async with serving.running(app, sock, context) as port:
+            yield port
