@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,9 +18,13 @@ from fioctl_rotate.cli.common import (
     run,
     settings_of,
 )
+from fioctl_rotate.cli.keystore import KeyOptions, with_keys
 from fioctl_rotate.errors import Refused, UsageError, printable
 from fioctl_rotate.rotation.entry import DEFAULT_PORT, DEFAULT_RESOURCE, est_url
 from fioctl_rotate.settings import Flags
+
+if TYPE_CHECKING:
+    from fioctl_rotate.pki.stores import KeyStore
 
 app = group("EST servers: authorize, show, check, run one.")
 keys_est.add_commands(app, "est")
@@ -107,7 +111,9 @@ def check(
     epilog="Example: fioctl-rotate est serve --root-cert factory_ca.pem --tls-cert est-tls.pem"
     " --tls-key est-tls.key --ca-cert local-ca.pem --ca-key local-ca.key --client-cas device-cas.pem"
 )
+@with_keys
 def serve(
+    keys: KeyOptions,
     root_cert: Annotated[
         Path,
         typer.Option("--root-cert", metavar="FILE", help="The Factory's root; one or more certificates."),
@@ -117,7 +123,12 @@ def serve(
     ca_cert: Annotated[
         Path, typer.Option("--ca-cert", metavar="FILE", help="The device CA that signs new certificates.")
     ],
-    ca_key: Annotated[Path, typer.Option("--ca-key", metavar="FILE", help="Its key.")],
+    ca_key: Annotated[
+        Path | None, typer.Option("--ca-key", metavar="FILE", help="Its key, where that is a file.")
+    ] = None,
+    hsm_key_label: Annotated[
+        str, typer.Option("--hsm-key-label", metavar="LABEL", help="What its key is called in an HSM.")
+    ] = "local-ca",
     client_cas: Annotated[
         Path | None,
         typer.Option(
@@ -160,7 +171,7 @@ def serve(
             tls_cert=tls_cert,
             tls_key=tls_key,
             ca_cert=ca_cert,
-            ca_key=ca_key,
+            ca_key=_ca_key(keys, ca_key, hsm_key_label),
             client_cas=client_cas,
         ),
         lifetime=parse_duration(cert_duration),
@@ -174,3 +185,14 @@ def serve(
         workers=workers,
         started=lambda url: note(f"EST server at {url}; Ctrl-C ends it"),
     )
+
+
+def _ca_key(keys: KeyOptions, file: Path | None, label: str) -> "KeyStore":
+    """Where the CA's key is: in a file, or in the token that `keys` names."""
+    if (file is None) == (keys.hsm_module is None):
+        raise UsageError("the CA's key is either in --ca-key or in an HSM", hint="--hsm-module names the HSM")
+    if file is None:
+        return keys.token_key(label)
+    from fioctl_rotate.pki.stores import FileKeyStore
+
+    return FileKeyStore(file, keys.ask_passphrase())

@@ -180,6 +180,14 @@ def add_device_ca(
             "--local-ca-filename", metavar="NAME.pem", help="Its file, where local-ca.pem is taken."
         ),
     ] = "local-ca.pem",
+    local_ca_hsm_label: Annotated[
+        str | None,
+        typer.Option(
+            "--local-ca-hsm-label",
+            metavar="LABEL",
+            help="Make its key in the HSM's token, under this label; `est serve` takes it from there.",
+        ),
+    ] = None,
     format: FormatOption = Format.TEXT,  # noqa: A002
 ) -> None:
     """Add a device CA to those that the Factory's gateway trusts; the earlier ones stay trusted.
@@ -197,6 +205,7 @@ def add_device_ca(
             online_ca=online_ca,
             local_ca=local_ca,
             local_ca_filename=local_ca_filename,
+            local_ca_key=None if local_ca_hsm_label is None else keys.token_key(local_ca_hsm_label),
             person=person(yes=True),
         )
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fioctl_rotate.ops.ceremony import Person
     from fioctl_rotate.pki.directory import PkiDirectory
     from fioctl_rotate.pki.hsm import Token
+    from fioctl_rotate.pki.stores import KeyStore
 
 PIN_VARIABLE = "FIOCTL_ROTATE_HSM_PIN"
 PASSPHRASE_VARIABLE = "FIOCTL_ROTATE_KEY_PASSPHRASE"  # noqa: S105  the variable's name
@@ -32,10 +33,13 @@ def _option(annotation: Any, *names: str, metavar: str, help: str) -> tuple[Any,
 
 KEY_OPTIONS: Options = {
     "hsm_module": _option(
-        Path, "--hsm-module", metavar="FILE", help="The root's key is in an HSM: its PKCS#11 module."
+        Path, "--hsm-module", metavar="FILE", help="The key is in an HSM: its PKCS#11 module."
     ),
     "hsm_token_label": _option(
-        str, "--hsm-token-label", metavar="LABEL", help="Label of the HSM's token; its key is called root-ca."
+        str,
+        "--hsm-token-label",
+        metavar="LABEL",
+        help="Label of the HSM's token; the root's key in it is called root-ca.",
     ),
     "hsm_pin_file": _option(
         Path,
@@ -74,6 +78,18 @@ class KeyOptions:
 
         return PkiDirectory(path, ask_passphrase=self.ask_passphrase(), token=self.token())
 
+    def token_key(self, label: str) -> "KeyStore":
+        """The key with a label in the token. Raises UsageError where no token was named."""
+        from fioctl_rotate.pki.hsm import TokenKeyStore
+
+        token = self.token()
+        if token is None:
+            raise UsageError(
+                f"a key called {label} in an HSM, and no HSM",
+                hint="--hsm-module and --hsm-token-label name it",
+            )
+        return TokenKeyStore(token, label)
+
     def token(self) -> "Token | None":
         """The token that was named, or None. Raises UsageError where half of it was."""
         if self.hsm_module is None and self.hsm_token_label is None:
@@ -85,9 +101,10 @@ class KeyOptions:
         if self.hsm_pin is not None:
             warn(f"--hsm-pin shows the PIN in the process list; {PIN_VARIABLE} or --hsm-pin-file keep it out")
         from fioctl_rotate.pki.hsm import Token
+        from fioctl_rotate.pki.stores import Remembered
 
         module, label = str(self.hsm_module), self.hsm_token_label
-        return Token(module, label, lambda: self._pin(label))
+        return Token(module, label, Remembered(lambda: self._pin(label)))
 
     def _pin(self, label: str) -> str:
         if self.hsm_pin is not None:
@@ -102,15 +119,13 @@ class KeyOptions:
 
     def ask_passphrase(self) -> "Callable[[str], bytes | None]":
         """Who tells a key file's passphrase; each is asked for once."""
-        known: dict[str, bytes | None] = {}
+        from fioctl_rotate.pki.stores import Remembered
 
         def ask(name: str) -> bytes | None:
-            if name not in known:
-                word = _secret(PASSPHRASE_VARIABLE, self.key_passphrase_file, f"Passphrase of {name}")
-                known[name] = None if word is None else word.encode()
-            return known[name]
+            word = _secret(PASSPHRASE_VARIABLE, self.key_passphrase_file, f"Passphrase of {name}")
+            return None if word is None else word.encode()
 
-        return ask
+        return Remembered(ask)
 
 
 def _secret(variable: str, file: Path | None, question: str) -> str | None:

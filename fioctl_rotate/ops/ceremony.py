@@ -18,6 +18,7 @@ from fioctl_rotate.pki.describe import as_text
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory, Root
 from fioctl_rotate.pki.pem import dns_names, load_bundle, load_certificate, load_csr
 from fioctl_rotate.pki.policy import Purpose, require
+from fioctl_rotate.pki.stores import KeyStore
 
 Now = Callable[[], datetime.datetime]
 
@@ -104,7 +105,8 @@ async def create_pki(
                 _kept_or_signed(directory, ONLINE_CA, online_csr, root, Purpose.DEVICE_CA, person, now())
             )
         if owner is not None:
-            bundle.append(own_device_ca(directory, LOCAL_CA, root, owner, now=now()))
+            store = directory.key_file(key_name(LOCAL_CA))
+            bundle.append(own_device_ca(directory, LOCAL_CA, root, owner, store, now=now()))
         await api.patch_certs(
             wire.CertsPatch(
                 root_crt=certificates.pem(root.certificate),
@@ -248,14 +250,19 @@ def signed(
 
 
 def own_device_ca(
-    directory: PkiDirectory, name: str, root: Root, owner: str, *, now: datetime.datetime
+    directory: PkiDirectory,
+    name: str,
+    root: Root,
+    owner: str,
+    store: KeyStore,
+    *,
+    now: datetime.datetime,
 ) -> x509.Certificate:
-    """The operator's device CA in the files `name` and its `.key`, made as far as it is not there.
+    """The operator's device CA in the file `name`, its key in `store`, made as far as they are not there.
 
     `owner` is the polis id of the user who will own the devices it registers.
     """
     present = directory.certificate(name)
-    store = directory.key_file(key_name(name))
     key = store.load()
     if present is not None:
         where = str(directory.path / name)

@@ -20,20 +20,23 @@ from fioctl_rotate.errors import Error, printable
 from fioctl_rotate.est.server import PATH, LogRecord, est_app
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.pki.pem import load_bundle, load_certificate
-from fioctl_rotate.pki.stores import FileKeyStore, read
+from fioctl_rotate.pki.stores import KeyStore, read
 from fioctl_rotate.serving import listen, running, until_interrupted
 from fioctl_rotate.tls import reloading_context, server_context
 
 
 @dataclass(frozen=True, kw_only=True)
 class EstFiles:
-    """The files of an EST server, PEM; `client_cas` are device CAs to trust beside `ca_cert`."""
+    """The files of an EST server, PEM; `client_cas` are device CAs to trust beside `ca_cert`.
+
+    The CA's key is in a file or in a token. The store goes to worker processes with what it was told.
+    """
 
     root_cert: Path
     tls_cert: Path
     tls_key: Path
     ca_cert: Path
-    ca_key: Path
+    ca_key: KeyStore
     client_cas: Path | None
 
 
@@ -79,11 +82,11 @@ def load(service: EstService) -> tuple[Authority, ssl.SSLContext]:
     if not roots:
         raise Error(f"{files.root_cert} holds no certificate")
     ca = load_certificate(read(files.ca_cert, "the CA certificate"), str(files.ca_cert))
-    key = FileKeyStore(files.ca_key).load()
+    key = files.ca_key.load()
     if key is None:
-        raise Error(f"there is no {files.ca_key}, the CA's key")
+        raise Error(f"there is no {files.ca_key.name}, the CA's key")
     if key.public_key() != ca.public_key():
-        raise Error(f"{files.ca_key} is not the key of {files.ca_cert}")
+        raise Error(f"{files.ca_key.name} is not the key of {files.ca_cert}")
     if not _is_ca(ca):
         raise Error(f"{files.ca_cert} is not a CA certificate: devices would get what no gateway takes")
     trusted = ca.public_bytes(Encoding.PEM).decode()

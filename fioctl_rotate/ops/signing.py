@@ -31,7 +31,7 @@ from fioctl_rotate.pki import certificates, checks, policy
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory
 from fioctl_rotate.pki.pem import load_bundle, load_certificate, load_csr
 from fioctl_rotate.pki.policy import Purpose, require
-from fioctl_rotate.pki.stores import read, write_new
+from fioctl_rotate.pki.stores import KeyStore, read, write_new
 
 
 async def add_device_ca(
@@ -41,13 +41,15 @@ async def add_device_ca(
     online_ca: bool,
     local_ca: bool,
     local_ca_filename: str = LOCAL_CA,
+    local_ca_key: KeyStore | None = None,
     person: Person = NOBODY,
     now: Now = utc_now,
 ) -> list[x509.Certificate]:
     """Add device CAs to those the Factory trusts; returns the new ones.
 
-    A file that is in the Factory's bundle already is refused; one that a cut-off run left is uploaded. Source:
-    fioctl `keys ca add-device-ca`.
+    The local CA's key is made in `local_ca_key`, or where that is None in a file beside the certificate. A file
+    that is in the Factory's bundle already is refused; one that a cut-off run left is uploaded. Source: fioctl
+    `keys ca add-device-ca`.
     """
     if not (online_ca or local_ca):
         raise UsageError("at least one of --online-ca and --local-ca is needed")
@@ -67,9 +69,9 @@ async def add_device_ca(
                     hint="another one needs another name: --local-ca-filename NAME.pem",
                 )
             owner = (await api.user("self")).polis_id
-            added.append(own_device_ca(directory, local_ca_filename, root, owner, now=now()))
-            path = directory.path / local_ca_filename
-            person.note(f"local CA: {path}, its key beside it in {key_name(path.name)}")
+            key = local_ca_key or directory.key_file(key_name(local_ca_filename))
+            added.append(own_device_ca(directory, local_ca_filename, root, owner, key, now=now()))
+            person.note(f"local CA: {directory.path / local_ca_filename}, its key: {key.name}")
         if online_ca:
             csrs = await api.create_csrs(wire.CsrRequest(ca_csr=True))
             csr = judged_csr(csrs.ca_csr, "the online-ca CSR", Purpose.DEVICE_CA, api)

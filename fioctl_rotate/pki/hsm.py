@@ -41,9 +41,13 @@ class TokenKeyStore:
     """The EC P-256 key pair with a label in a token."""
 
     def __init__(self, token: Token, label: str = ROOT_LABEL) -> None:
+        self.token = token
         self.label = label
         self._session = _Session(token)
         self.name = f"key {label} in token {token.label}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return TokenKeyStore, (self.token, self.label)  # another process logs in by itself
 
     def load(self) -> "TokenPrivateKey | None":
         """The key, or None where no key has the label. Raises Error where it cannot be used."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -10,8 +10,32 @@ from fioctl_rotate import files
 from fioctl_rotate.errors import Error
 from fioctl_rotate.pki import keys
 
+T = TypeVar("T")
+
 AskPassphrase = Callable[[str], bytes | None]
 """Called with what the key is called, only where it is encrypted; None where nobody can tell the passphrase."""
+
+
+class Remembered(Generic[T]):
+    """A question that is asked once, its answer remembered; it goes to another process with the answers it has."""
+
+    def __init__(self, ask: Callable[..., T]) -> None:
+        self._ask: Callable[..., T] | None = ask
+        self._answers: dict[tuple[object, ...], T] = {}
+
+    def __call__(self, *about: object) -> T:
+        """The answer. Raises Error in a process to which it was not brought."""
+        if about not in self._answers:
+            if self._ask is None:
+                raise Error("a PIN or passphrase is asked for where nobody can be asked")
+            self._answers[about] = self._ask(*about)
+        return self._answers[about]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_ask": None, "_answers": self._answers}
+
+    def __repr__(self) -> str:
+        return "Remembered(…)"  # never a secret
 
 
 class KeyStore(Protocol):

@@ -4,17 +4,24 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
-from pki_making import CN, FACTORY, OU, ROOT_KEY, Cli, certificate, csr, pem, subject
+from pki_making import CN, DAY, FACTORY, NOW, OU, P256, ROOT_KEY, Cli, certificate, csr, pem, subject
 
+from fioctl_rotate.est.client import build_csr, decode_certificates
+from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.hsm import Token as PkiToken
 from fioctl_rotate.pki.hsm import TokenKeyStore
+from fioctl_rotate.pki.keys import generate_key, private_key_pem
+from fioctl_rotate.tls import client_context
 
 MODULES = [
     Path("/usr/lib/softhsm/libsofthsm2.so"),
@@ -235,10 +242,8 @@ def test_a_token_that_cannot_be_used(token: Token, cli: Cli, pki: Path, tmp_path
     assert f"key root-ca in token {token.label} is missing" in sign(*token.flags)
 
 
-def test_a_wrong_pin_is_told(token: Token, cli: Cli, pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_pin_is_told(token: Token, pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own: a login is the process's, so another test's would let this one in."""
-    import sys
-
     monkeypatch.setenv("FIOCTL_ROTATE_HSM_PIN", "7654321")
     done = subprocess.run(
         [sys.executable, "-m", "fioctl_rotate", "keys", "est", "keypair", "a.example.com", pki, *token.flags],
@@ -291,8 +296,6 @@ def test_a_certificate_of_another_key_is_refused(
 def test_without_python_pkcs11_the_extra_is_named(
     token: Token, cli: Cli, pki: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "pkcs11", None)
     result = cli("keys", "est", "keypair", "a.example.com", pki, *token.flags)
     assert result.code == 1
@@ -300,3 +303,70 @@ def test_without_python_pkcs11_the_extra_is_named(
         "error: keys in an HSM need python-pkcs11, which is not installed\n"
         "hint: pip install 'fioctl-rotate[hsm]'\n"
     )
+
+
+@pytest.fixture
+def est_ca(token: Token, cli: Cli, factory: Path, tmp_path: Path) -> Path:
+    """A PKI directory whose root's key and EST CA's key are both in the token."""
+    directory, at = tmp_path / "pki", ["--mock", factory, "-f", FACTORY]
+    assert cli("keys", "ca", "create", directory, "--no-local-ca", *token.flags, *at).code == 0
+    local = ("--local-ca", "--local-ca-filename", "est-ca.pem", "--local-ca-hsm-label", "local-ca")
+    added = cli("keys", "ca", "add-device-ca", directory, *local, *token.flags, *at)
+    assert added.code == 0, added.err
+    assert cli("est", "keypair", "localhost", directory, *token.flags).code == 0
+    return directory
+
+
+@pytest.mark.parametrize("workers", [1, 2])  # each a process with a session of its own
+def test_an_est_server_signs_with_a_key_in_the_token(
+    workers: int, token: Token, est_ca: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = x509.load_pem_x509_certificate((est_ca / "est-ca.pem").read_bytes())
+    (tmp_path / "pin").write_text(PIN)
+    monkeypatch.delenv("FIOCTL_ROTATE_HSM_PIN")
+    command = [
+        *(sys.executable, "-m", "fioctl_rotate", "est", "serve", "--host", "127.0.0.1", "--port", "0"),
+        *("--root-cert", est_ca / "factory_ca.pem", "--ca-cert", est_ca / "est-ca.pem"),
+        *("--tls-cert", est_ca / "est-tls.pem", "--tls-key", est_ca / "est-tls.key"),
+        *("--workers", str(workers), *token.flags, "--hsm-pin-file", tmp_path / "pin"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            url = server.stderr.readline().removeprefix("EST server at ").split(";")[0]
+            current = certificates.sign_device(
+                subject((CN, "uuid-1"), (OU, FACTORY)),
+                P256.public_key(),
+                ca,
+                _token_key(token, "local-ca"),
+                now=NOW,
+                lifetime=DAY,
+            )
+            new = reenroll(url.replace("127.0.0.1", "localhost"), est_ca, current, tmp_path)
+            new.verify_directly_issued_by(ca)
+            assert new.subject == current.subject
+        finally:
+            server.terminate()
+
+
+def _token_key(token: Token, label: str) -> Any:
+    key = TokenKeyStore(PkiToken(str(MODULE), token.label, lambda: PIN), label).load()
+    assert key is not None
+    return key
+
+
+def reenroll(url: str, pki: Path, current: x509.Certificate, tmp_path: Path) -> x509.Certificate:
+    """What a device does: simplereenroll with a new key, over mutual TLS."""
+    files = tmp_path / "client.pem", tmp_path / "client.key"
+    files[0].write_bytes(pem(current))
+    files[1].write_bytes(private_key_pem(P256))
+    context = client_context((pki / "factory_ca.pem").read_text(), cert=files[0], key=files[1])
+    with httpx.Client(verify=context, transport=httpx.HTTPTransport(verify=context, retries=20)) as client:
+        answer = client.post(
+            f"{url}/simplereenroll",
+            content=build_csr(generate_key(), current),
+            headers={"Content-Type": "application/pkcs10"},
+        )
+    assert answer.status_code == 201, answer.text
+    (new,) = decode_certificates(answer.content)
+    return new
