@@ -123,6 +123,8 @@ def test_not_modified_to_the_second(mock: Mock) -> None:
     for since, status in ((changed - second, 200), (changed, 304), (changed + second, 304)):
         answer = gateway("GET", "/config", headers={"If-Modified-Since": go_time(since)})
         assert answer.status_code == status
+        assert email.utils.parsedate_to_datetime(answer.headers["date"]) == changed
+        mock.clock.pass_seconds(60)
     assert gateway("GET", "/config", headers={"If-Modified-Since": "yesterday"}).status_code == 200
     http_date = email.utils.format_datetime(changed, usegmt=True)
     assert gateway("GET", "/config", headers={"If-Modified-Since": http_date}).status_code == 304

@@ -2,7 +2,9 @@
 
 import datetime
 import stat
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +12,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 from mocked import FACTORY, START, Mock, Pki
 
 from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.keys import generate_key
+from fioctl_rotate.pki.keys import generate_key, private_key_pem
 
 CERTS = f"{FACTORY}/certs/"
 ALL = {"first-time-init": True, "ca-csr": True, "est-tls-csr": True, "tls-csr": True}
@@ -155,6 +158,34 @@ def test_what_the_manuals_openssl_makes_is_taken(mock: Mock) -> None:
         ).status_code
         == 204
     )
+
+
+def test_a_subject_that_fioctl_has_written_anew_is_taken(mock: Mock) -> None:
+    """OU first, and as PrintableString."""
+    csr = x509.load_pem_x509_csr(csrs(mock, ca_csr=True)["ca-csr"].encode())
+    printable = [
+        x509.NameAttribute(attribute.oid, str(attribute.value), _ASN1Type.PrintableString)
+        for attribute in reversed(list(csr.subject))
+    ]
+    key = csr.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    ca = certificates.sign_device_ca(x509.Name(printable), key, mock.pki.root, mock.pki.root_key, now=START)
+    assert mock.admin("PATCH", CERTS, {"ca-crt": bundle(mock) + "\n" + pem(ca)}).status_code == 204
+
+
+def test_a_serial_of_21_octets_is_taken(mock: Mock, tmp_path: Path) -> None:
+    """fioctl makes one every other time, against RFC 5280 §4.1.2.2."""
+    (tmp_path / "ca.csr").write_text(csrs(mock, ca_csr=True)["ca-csr"])
+    (tmp_path / "root.pem").write_text(pem(mock.pki.root))
+    (tmp_path / "root.key").write_bytes(private_key_pem(mock.pki.root_key))
+    (tmp_path / "serial").write_text("FE" * 20)
+    (tmp_path / "extensions").write_text("basicConstraints=critical,CA:TRUE,pathlen:0\n")
+    sign = "openssl x509 -req -in ca.csr -CA root.pem -CAkey root.key -CAserial serial -extfile extensions"
+    signed = subprocess.run(sign.split(), cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    ca = x509.load_pem_x509_certificate(signed.encode())
+    assert ca.serial_number.bit_length() == 160
+    mock.clock.now = ca.not_valid_before_utc
+    assert mock.admin("PATCH", CERTS, {"ca-crt": bundle(mock) + "\n" + signed}).status_code == 204
 
 
 @pytest.mark.parametrize(
