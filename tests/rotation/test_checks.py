@@ -1,0 +1,224 @@
+"""Checks before a push, alone (`rotations check`) and as part of it."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+
+from fioctl_rotate import serving, tls
+from fioctl_rotate.mock.server import Ports
+from fioctl_rotate.mock.setup import Place
+from fioctl_rotate.ops import mock
+from fioctl_rotate.ops.checks import check_push
+from fioctl_rotate.ops.connect import open_api
+from fioctl_rotate.ops.push import plan_device, plan_group
+from fioctl_rotate.pki import certificates
+from fioctl_rotate.pki.keys import generate_key, private_key_pem
+from fioctl_rotate.rotation.plan import Wish
+from fioctl_rotate.rotation.tracker import SMALL_FLEET
+from fioctl_rotate.settings import Flags, resolve
+
+YEAR = timedelta(days=365)
+
+
+def told(findings):
+    return {check.name: str(check.status) for check in findings.checks}
+
+
+@pytest.fixture
+def factory(tmp_path):
+    """A Factory with its PKI and three devices; `check(...)` serves it and looks before a push to their group."""
+    directory = tmp_path / "mock"
+    made = asyncio.run(mock.init(directory, "acme", place=Place(0, 0, 0), group="field", devices=3))
+    settings = resolve(Flags(factory="acme", mock=str(directory)), {})
+
+    async def look(later, serve, device, wish):
+        async with open_api(settings) as api:
+            if device:
+                plan, api = await plan_device(api, "device-1", Wish("test", **wish), unix_seconds=1)
+            else:
+                plan = await plan_group(api, "field", Wish("test", **wish), unix_seconds=1)
+            now = datetime.now(UTC) + later
+            if not serve:
+                return await check_push(api, plan, now=now)
+            async with mock.serve(
+                directory, ports=Ports(0, made.factory.gateway_port, made.factory.est_port)
+            ):
+                return await check_push(api, plan, now=now)
+
+    def check(later=timedelta(), *, serve=True, device=False, **wish):
+        wish.setdefault("port", made.factory.est_port)
+        return asyncio.run(look(later, serve, device, wish))
+
+    return check
+
+
+def test_all_well(factory):
+    findings = factory()
+    assert set(told(findings).values()) == {"pass"}, findings.checks
+    assert set(told(findings)) == {
+        "est-reachable", "est-chain", "est-name", "est-expiry", "est-cacerts",
+        "lifetimes", "slots", "lmp", "online", "shadowed",
+    }  # fmt: skip
+    assert len(findings.baselines) == 3
+
+
+def test_one_device(factory):
+    findings = factory(device=True)
+    assert set(told(findings).values()) == {"pass"}
+    assert len(findings.baselines) == 1
+
+
+def test_est_server_that_cannot_be_reached_from_here_is_a_warning(factory):
+    findings = factory(serve=False)
+    assert told(findings)["est-reachable"] == "warn"
+    assert not findings.failed
+
+
+def test_est_server_of_another_root_fails(factory, tmp_path):
+    key, now = generate_key(), datetime.now(UTC)
+    root = certificates.make_root(key, "other", now=now)
+    names = [x509.DNSName("localhost")]
+    server = certificates.sign_tls_server(root.subject, names, key.public_key(), root, key, now=now)
+    pem, pkey = tmp_path / "other.pem", tmp_path / "other.key"
+    pem.write_text(certificates.pem(server))
+    pkey.write_bytes(private_key_pem(key))
+
+    async def anything(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def look():
+        with serving.listen("127.0.0.1", 0) as sock:
+            context = tls.server_context(pem, pkey, "", required=False)
+            async with serving.running(anything, sock, context) as port:
+                return await asyncio.to_thread(factory, serve=False, port=port)
+
+    findings = asyncio.run(look())
+    assert findings.failed
+    assert told(findings)["est-chain"] == "fail"
+    assert told(findings)["est-name"] == "pass"
+
+
+@pytest.mark.parametrize(("later", "status"), [(8 * YEAR, "pass"), (9.5 * YEAR, "warn"), (11 * YEAR, "fail")])
+def test_certificates_that_end_before_new_ones_would(factory, later, status):
+    assert told(factory(later, serve=False))["lifetimes"] == status
+
+
+def test_own_est_server_signs_for_longer(factory):
+    """estserver's three years; whatever the name, the managed server's certificate does not matter then."""
+    findings = factory(8 * YEAR, serve=False, server_name="est.example.invalid")
+    assert told(findings)["lifetimes"] == "warn"
+    assert "3 years" in next(check.words for check in findings.checks if check.name == "lifetimes")
+
+
+def test_slot_ids_that_devices_read_differently(factory):
+    assert told(factory(serve=False, pkey_ids="01,10"))["slots"] == "warn"
+
+
+def test_devices_that_were_not_seen_lately(factory):
+    assert told(factory(timedelta(hours=5), serve=False))["online"] == "warn"
+
+
+OWN_EST = ["--server-name", "est.example.invalid"]
+
+
+@pytest.fixture
+def commands(cli, recent):
+    def call(*args):
+        return cli(*args, "--mock", recent.directory, "-f", "acme")
+
+    return call
+
+
+def test_earlier_rotation_under_way_is_refused_and_nothing_is_sent(commands, recent):
+    recent.add("a", "b")
+    recent.wait(minutes=1)
+    asyncio.run(recent.push())
+    recent.rotate("a", upto=2)
+    checked = commands("rotations", "check", "-g", "field", *OWN_EST)
+    assert checked.code == 5
+    assert "fail  earlier    rotation certs-1 is under way on 1 device(s)" in checked.out
+    push = [
+        "config",
+        "rotate-certs",
+        "-g",
+        "field",
+        "-r",
+        "again",
+        "--rotation-id",
+        "certs-2",
+        *OWN_EST,
+        "-y",
+    ]
+    refused = commands(*push)
+    assert (refused.code, refused.out) == (5, "")
+    assert "certs-2" not in commands("config", "log", "-g", "field").out
+    assert commands(*push, "--no-checks").code == 0
+    assert "certs-2" in commands("config", "log", "-g", "field").out
+
+
+def test_earlier_rotation_that_did_not_end_well_is_a_warning(commands, recent):
+    recent.add("failed", "lost", "fine")
+    recent.wait(minutes=1)
+    asyncio.run(recent.push())
+    recent.rotate("failed", fail=1)
+    recent.rotate("lost")
+    result = commands("rotations", "check", "-g", "field", *OWN_EST)
+    assert result.code == 0
+    earlier = next(line for line in result.out.splitlines() if "earlier" in line)
+    assert earlier.startswith("warn")
+    assert "failed on 1 device(s)" in earlier
+    assert "finalized on 1 device(s)" in earlier
+
+
+def test_who_will_not_follow_is_told_by_name(commands, recent):
+    recent.add("own", "fine")
+    recent.add("old", lmp="4.0.1-3-89")
+    recent.add("never", seen=False)
+    asyncio.run(recent.push("certs-0", device="own"))
+    checks = commands("rotations", "check", "-g", "field", *OWN_EST, "--format", "json").json
+    assert list(checks) == ["ok", "checks"]
+    words = {check["name"]: check["words"] for check in checks["checks"] if check["status"] == "warn"}
+    assert words["shadowed"] == "1 device (own) has an entry of its own, and would not follow the group"
+    assert words["lmp"] == "1 device (old) runs LmP before 90, and would not follow"
+    assert words["online"].startswith("1 device (never) was not seen for 4 hours")
+
+
+def test_empty_group_is_warned_about(commands, recent):
+    result = commands("rotations", "check", "-g", "field", *OWN_EST)
+    assert "there is no device: nobody would rotate now" in result.out
+
+
+def test_large_fleet_is_asked_one_by_one_where_that_is_wanted(commands, recent):
+    recent.add(*(f"d{number:03}" for number in range(SMALL_FLEET + 1)))
+    asyncio.run(recent.push("certs-0", device="d007"))
+    check = ["rotations", "check", "-g", "field", *OWN_EST]
+    assert "201 devices were not asked one by one" in commands(*check).out
+    asked = commands(*check, "--each-device").out
+    assert "not asked" not in asked
+    assert "1 device (d007) has an entry of its own" in asked
+
+
+def test_push_remembers_the_keys_of_before(commands, recent):
+    """So that the first look after it proves a changed key, however fast the device was."""
+    recent.add("a")
+    push = [
+        "config",
+        "rotate-certs",
+        "-g",
+        "field",
+        "-r",
+        "yearly",
+        "--rotation-id",
+        "certs-1",
+        *OWN_EST,
+        "-y",
+    ]
+    assert commands(*push).code == 0
+    recent.wait(hours=1)
+    recent.rotate("a")
+    recent.come_back("a")
+    shown = commands("rotations", "show", "certs-1", "-g", "field", "--format", "json").json
+    assert [(d["state"], d["proof"]) for d in shown["devices"]] == [("done", "public-key")]
