@@ -67,6 +67,8 @@ class Gateway:
         self.events: list[dict[str, Any]] = []
         self.reached: Callable[[int, str], Awaitable[None]] | None = None
         self.est_up = True
+        self.est_answer: Response | None = None  # given instead of the right one
+        self.refuse: dict[str, int] = {}  # status by what is asked, instead of an answer
         self.rfc7030 = False
         self.port = 0
 
@@ -133,7 +135,9 @@ class Gateway:
     def answer(self, request: Request, body: bytes) -> Response | None:
         what = f"{request.method} {request.url.path}"
         if request.url.path.startswith("/.well-known/est"):
-            return None if self.est_up else Response("down", 503)
+            return self.est_answer if self.est_up else Response("down", 503)
+        if what in self.refuse:
+            return Response("refused for a test", self.refuse[what])
         if self.statuses:
             status = self.statuses.pop(0)
             if status:

@@ -1,14 +1,18 @@
 """A device's rotation, seen by gateway and EST server: contract §7."""
 
+import asyncio
 import datetime
 import json
 import shutil
+import signal
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from starlette.responses import Response
 
 from fioctl_rotate.device import ecies
 from fioctl_rotate.device.device import Outcome
@@ -227,6 +231,143 @@ def test_older_devices_take_201_and_the_bare_type_alone(bench, strict):
     bench.run(scenario)
 
 
+PKCS7 = "application/pkcs7-mime"
+
+
+@pytest.mark.parametrize(
+    ("status", "media_type", "strict", "words"),
+    [
+        (200, PKCS7, True, "answers 200"),
+        (201, f"{PKCS7}; smime-type=certs-only", True, "media type"),
+        (202, PKCS7, False, "answers 202"),
+        (400, "text/plain", False, "answers 400: made for a test"),
+        (201, "text/html", False, "media type 'text/html'"),
+        (201, PKCS7, False, "base64"),
+        (201, f"{PKCS7}; smime-type=certs-only", False, "base64"),
+    ],
+)
+def test_an_est_answer_that_a_device_does_not_take(bench, status, media_type, strict, words):
+    gateway = bench.gateway
+    gateway.est_answer = Response("made for a test", status, {"Content-Type": media_type})
+
+    async def scenario():
+        device = bench.device(kind=Kind(strict_est=strict))
+        gateway.push("certs-1")
+        with pytest.raises(RotationFailed, match=f"{STEPS[0]}: .*{words}"):
+            await device.check_in()
+
+    bench.run(scenario)
+    assert words.split(":")[0] in gateway.events[1]["event"]["details"]
+
+
+@pytest.mark.parametrize("status", [201, 204, 404, 409])
+@pytest.mark.parametrize(
+    ("what", "step"), [("PATCH /device", 1), ("GET /config-device", 3), ("PATCH /config", 3)]
+)
+def test_a_gateway_that_refuses_a_step(bench, what, step, status):
+    gateway = bench.gateway
+    gateway.device_config = {"own": {"Value": "x", "OnChanged": None, "Unencrypted": True}}
+    gateway.refuse = {what: status}
+    # Only 200 will do for the announcement, and 204 means that there is no configuration of its own.
+    taken = {"PATCH /device": [], "GET /config-device": [204], "PATCH /config": [201, 204]}[what]
+
+    async def scenario():
+        device = bench.device()
+        gateway.push("certs-1")
+        if status in taken:
+            assert await device.check_in() is Outcome.ROTATED
+            return
+        with pytest.raises(RotationFailed, match=f"{STEPS[step]}: the gateway answers {status}"):
+            await device.check_in()
+        gateway.refuse = {}
+        assert await device.check_in() is Outcome.ROTATED
+
+    bench.run(scenario)
+
+
+def test_killed_between_upload_and_save_the_configuration_is_not_uploaded_again(bench, cut_off):
+    gateway = bench.gateway
+
+    async def scenario():
+        device = bench.device()
+        secret = ecies.encrypt(private_key(device).public_key(), "s3cret")
+        gateway.device_config = {"own": {"Value": secret, "OnChanged": None, "Unencrypted": False}}
+        gateway.push("certs-1")
+        assert await cut_off(device, gateway, 9, "after")
+        assert state(device)["DeviceConfigUpdated"] is False
+        assert await device.check_in() is Outcome.ROTATED
+        (upload,) = gateway.uploads
+        assert ecies.decrypt(private_key(device), upload["files"][0]["value"]) == "s3cret"
+
+    bench.run(scenario)
+
+
+def test_a_configuration_for_neither_key_fails_the_step(bench):
+    gateway = bench.gateway
+    gateway.device_config = {"own": {"Value": "AAAA", "OnChanged": None, "Unencrypted": False}}
+
+    async def scenario():
+        gateway.push("certs-1")
+        with pytest.raises(RotationFailed, match="own: the value cannot be decrypted"):
+            await bench.device().check_in()
+
+    bench.run(scenario)
+
+
+def test_a_token_that_lost_the_new_key_fails_the_step(bench):
+    async def scenario():
+        device = bench.device(kind=Kind(slots=True), fail=STEPS[1])
+        bench.gateway.push("certs-1")
+        with pytest.raises(RotationFailed):
+            await device.check_in()
+        device.fail = None
+        (device.directory / "token/pkey-07.pem").unlink()
+        assert state(device)["NewKey"] == "07"
+        with pytest.raises(RotationFailed, match="no key in slot 07"):
+            await device.check_in()
+
+    bench.run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("ids", "names"), [("01,02", ("02", "02")), ("10,11", ("10", "10")), ("01,0a", ("0a", "0a"))]
+)
+def test_slot_ids_are_read_digit_by_digit(bench, ids, names):
+    """`10` is the bytes 01 00, `0a` is 31: fioconfig takes characters, not numbers."""
+    gateway = bench.gateway
+    files = {"02": "02", "10": "0100", "0a": "31"}
+
+    async def scenario():
+        device = bench.device(kind=Kind(slots=True))
+        gateway.push("certs-1")
+        gateway.config["fio-rotate-certs"]["Value"] = (
+            f"ESTSERVER={gateway.est_url}\nPKEYIDS={ids}\nCERTIDS={ids}\nROTATIONID=certs-1\n"
+        )
+        # The certificate is in slot 03, so the first id of the list will do for the new one.
+        assert await device.check_in() is Outcome.ROTATED
+        p11 = sota(device)["p11"]
+        assert p11["tls_pkey_id"] == names[0]
+        assert p11["tls_clientcert_id"] == ids.split(",")[0]
+        assert (device.directory / f"token/pkey-{files[names[0]]}.pem").exists()
+        await device.check_in()
+
+    bench.run(scenario)
+
+
+def test_slot_00_fails_the_step(bench):
+    gateway = bench.gateway
+
+    async def scenario():
+        device = bench.device(kind=Kind(slots=True))
+        gateway.push("certs-1")
+        value = gateway.config["fio-rotate-certs"]["Value"]
+        gateway.config["fio-rotate-certs"]["Value"] = value.replace("01,07", "00,07")
+        with pytest.raises(RotationFailed, match="'00' means no slot"):
+            await device.check_in()
+
+    bench.run(scenario)
+
+
 def test_a_wrong_est_url_wedges_a_device(bench):
     gateway = bench.gateway
     wrong = "https://localhost:1/.well-known/est"
@@ -346,6 +487,38 @@ def test_killed_at_any_request_a_device_finishes_at_its_next_start(bench, cut_of
 # At its CertRotationStarted a device has written the entry, but not yet a state. Killed there, it finds the entry
 # unchanged at its next check-in and does not rotate: fioconfig loses a rotation in this moment too.
 LOST = 2
+
+
+def test_killed_with_kill_9_a_device_finishes_at_its_next_start(bench):
+    """The same with a process and SIGKILL, where no code of the device gets to run any more."""
+    gateway = bench.gateway
+    gateway.device_config = {"own": {"Value": "x", "OnChanged": None, "Unencrypted": True}}
+    program = (
+        "import asyncio, pathlib, sys; from fioctl_rotate.device.device import Device;"
+        "asyncio.run(Device(pathlib.Path(sys.argv[1])).check_in())"
+    )
+
+    async def scenario():
+        for number in (3, 5, 9, 11):
+            device = bench.device(f"uuid-{number}")
+            gateway.push(f"certs-{number}")
+            started = len(gateway.requests)
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, device.directory)
+
+            async def reached(count, moment, process=process, last=started + number):
+                if count == last and moment == "before":
+                    process.kill()
+                    await process.wait()
+
+            gateway.reached = reached
+            assert await process.wait() == -signal.SIGKILL
+            gateway.reached = None
+            assert state(device)["RotationId"] == f"certs-{number}"
+            while await device.check_in() is not Outcome.CHANGED:
+                pass
+            assert state(device, ".completed")["RotationId"] == f"certs-{number}"
+
+    bench.run(scenario)
 
 
 def test_early_at_boot_only_a_finalize_under_way_is_finished(bench):

@@ -1,0 +1,109 @@
+"""`mock devices` as typed, against `mock serve`: processes over real TLS, and nothing lost."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+FREE = ("--port", 0, "--est-port", 0, "--gateway-port", 0)
+STEPS_AND_START = 6
+
+
+class Process:
+    """A command under way; `lines` reads its stdout."""
+
+    def __init__(self, *argv):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fioctl_rotate", *map(str, argv)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines = self._process.stdout
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+
+    def interrupt(self):
+        """Ctrl-C; its exit code, the rest of stdout, and stderr."""
+        self._process.send_signal(signal.SIGINT)
+        out, err = self._process.communicate(timeout=30)
+        return self._process.returncode, out, err
+
+
+@pytest.fixture
+def factory(cli, mock_dir):
+    made = cli("mock", "init", mock_dir, "-f", "acme", "-g", "field", "--devices", 5, *FREE)
+    assert made.code == 0, made.err
+    made = cli("mock", "add-devices", mock_dir, "--devices", 1, "--slots", 1)
+    assert made.code == 0, made.err
+    return mock_dir
+
+
+def test_a_group_rotates_and_nothing_is_lost(cli, factory):
+    connection = ("--mock", factory, "-f", "acme")
+    with Process("mock", "serve", factory, "--format", "json") as server:
+        served = "".join(iter(server.lines.readline, "}\n")) + "}"
+        port = json.loads(served)["est"].split(":")[2].split("/")[0]
+        with Process(
+            "mock", "devices", factory, "-g", "field", "--interval", "0.2", "--format", "json"
+        ) as devices:
+            pushed = cli(
+                *("config", "rotate-certs", "-g", "field", "-r", "r", "-p", port, "-y", *connection),
+                *("--wait", "--interval", 1, "--timeout", 60),
+            )
+            assert pushed.code == 0, pushed.out + pushed.err
+            code, out, err = devices.interrupt()
+        assert server.interrupt()[0] == 0
+    assert code == 0
+    assert err.startswith("running 5 device(s), a check-in every 0.2 s; Ctrl-C ends it\n")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert {line["device"] for line in told} == {f"device-{number}" for number in range(1, 6)}
+    assert all(line["success"] for line in told)
+    assert len(told) == 5 * STEPS_AND_START
+    with sqlite3.connect(factory / "mock.db") as db:
+        assert db.execute("SELECT count(*) FROM event").fetchone() == (5 * STEPS_AND_START,)
+    db.close()
+
+
+def test_a_step_is_a_line_and_a_failure_says_why(cli, factory):
+    """No server runs: that the device cannot check in is told, for a person, on stderr."""
+    connection = ("--mock", factory, "-f", "acme")
+    unreachable = cli(
+        *("config", "rotate-certs", "-g", "field", "-r", "r", "--server-name", "localhost", "-p", 1),
+        *("-y", "--no-checks", *connection),
+    )
+    assert unreachable.code == 0, unreachable.err
+    with (
+        Process("mock", "serve", factory, "--format", "json") as server,
+        Process("mock", "devices", factory, "-g", "field", "--interval", "0.2") as devices,
+    ):
+        lines = [devices.lines.readline().rstrip("\n") for _ in range(15)]
+        assert devices.interrupt()[0] == 0
+        assert server.interrupt()[0] == 0
+    mine = [line for line in lines if line.startswith("device-1 ")]
+    assert mine[0] == "device-1  CertRotationStarted"
+    assert mine[1].startswith("device-1  Generate new certificate: POST https://localhost:1/")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("-g", "nowhere"), "no device group"),
+        (("-f", "other"), "other"),
+        (("-g", "empty"), "no simulated device"),
+    ],
+)
+def test_what_there_is_nothing_to_run_for(cli, factory, argv, words):
+    cli("config", "device-group", "create", "empty", "--mock", factory, "-f", "acme")
+    result = cli("mock", "devices", factory, *argv)
+    assert result.code in (1, 2)
+    assert words in result.err
