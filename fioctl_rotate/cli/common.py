@@ -3,11 +3,13 @@
 import contextlib
 import functools
 import inspect
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -223,6 +225,16 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Something a person should know before going on, to stderr."""
     typer.echo(f"warning: {printable(text)}", err=True)
+
+
+def wrapped(text: str, *, indent: int = 0, stream: TextIO) -> str:
+    """`text` as it is in a pipe; on a terminal broken between words, the lines after the first indented."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        text, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def interactive() -> bool:

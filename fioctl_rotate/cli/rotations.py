@@ -1,5 +1,6 @@
 """`rotations`: what became of a rotation on every device."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from fioctl_rotate.cli.common import (
     table,
     warn,
     with_api,
+    wrapped,
 )
 from fioctl_rotate.cli.planning import WISH_OPTIONS
 from fioctl_rotate.errors import Refused, UsageError, printable
@@ -149,7 +151,7 @@ def show(
         emit("")
         console().print(device_table(snapshot.rotation, states))
         for line in advice(snapshot.rotation, states):
-            note(f"hint: {printable(line)}")
+            note(wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr))
 
     with_api(settings_of(flags), work)
 
@@ -234,7 +236,7 @@ def check(
         emit_json({"ok": not findings.failed, "checks": list(findings.checks)})
     else:
         for line in check_lines(findings):
-            emit(line)
+            emit(wrapped(line, indent=line.rindex("  ", 0, 20) + 2, stream=sys.stdout))
     if findings.failed:
         raise Refused(f"a check failed: group {group} is not ready to rotate")
 

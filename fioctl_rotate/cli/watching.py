@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fioctl_rotate.cli.common import Format, console, emit, note, warn
+from fioctl_rotate.cli.common import Format, console, emit, note, warn, wrapped
 from fioctl_rotate.errors import DeviceFailed, TimedOut, printable
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fioctl_rotate.rotation.state import DeviceState, Rotation
 
 PACE_OVER = timedelta(minutes=10)
+_WIDEST = 24  # columns of a terminal for a device's name
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class _Lines:
             f"{snapshot.at:%H:%M:%S}  {printable(headline(self._api, self._rotation))}: {snapshot.summary.words}"
         )
         for line in advice(self._rotation, snapshot.states):
-            note(f"hint: {printable(line)}")
+            note(wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr))
 
     def _emit(self, value: dict[str, Any], at: datetime) -> None:
         from fioctl_rotate.rotation.document import time_text
@@ -184,7 +185,7 @@ class _Live:
         from fioctl_rotate.rotation.words import advice
 
         for line in advice(self._rotation, snapshot.states):
-            note(f"hint: {printable(line)}")
+            note(wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr))
 
     def _draw(self, snapshot: "Snapshot") -> "RenderableType":
         from rich.console import Group
@@ -228,7 +229,7 @@ class _Live:
         urgent.sort(key=lambda state: (state.state != State.FAILING, state.name))
         if not urgent:
             return []
-        room = max(self._console.height - 9, 3)
+        room = max(self._console.height - 10, 3)
         parts: list[RenderableType] = [
             Text(""),
             Text("Not there yet, and worth a look", style="bold"),
@@ -279,19 +280,22 @@ def device_table(
     from fioctl_rotate.cli.common import table
     from fioctl_rotate.rotation.words import where, why
 
-    rows = [
-        (
-            state.name,
-            where(state),
-            f"{state.since:%m-%d %H:%M:%S}" if state.since else "",
-            why(rotation, state),
-        )
-        for state in states
-    ]
-    result = table(("DEVICE", "STATE", "SINCE", "WHY"), rows)
-    for column in result.columns:
-        column.no_wrap = column.header != "WHY" or one_line
-        column.overflow = "ellipsis" if one_line else "fold"
+    def row(state: "DeviceState") -> tuple[str, ...]:
+        since = f"{state.since:%m-%d %H:%M:%S}" if state.since else ""
+        if one_line:
+            return state.name, where(state), state.words or why(rotation, state)
+        return state.name, where(state), since, why(rotation, state)
+
+    rows = [row(state) for state in states]
+    headers = ("DEVICE", "STATE", "WHY") if one_line else ("DEVICE", "STATE", "SINCE", "WHY")
+    result = table(headers, rows)
+    *columns, last = result.columns
+    for place, column in enumerate(columns):
+        # What stands beside a long text must not be squeezed for it.
+        longest = max((len(row[place]) for row in rows), default=0)
+        column.min_width = min(max(longest, len(headers[place])), _WIDEST)
+    if one_line:
+        result.expand, last.ratio, last.no_wrap, last.overflow = True, 1, True, "ellipsis"
     return result
 
 
@@ -302,9 +306,7 @@ def _counts(snapshot: "Snapshot") -> "RenderableType":
     text = Text()
     for state, count in snapshot.summary.states.items():
         text.append(f"{count} {state}  ", style=colours.get(state, "") if count else "dim")
-    reasons = ", ".join(
-        f"{count} {reason}" for reason, count in snapshot.summary.not_following.items() if count
-    )
+    reasons = [f"{count} {reason}" for reason, count in snapshot.summary.not_following.items() if count]
     if reasons:
-        text.append(f"not following: {reasons}", style="yellow")
+        text.append(f"\nnot following: {', '.join(reasons)}", style="yellow")
     return text
