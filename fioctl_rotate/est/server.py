@@ -5,6 +5,7 @@ relies on the handshake to have verified it.
 """
 
 import datetime
+import email.utils
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +98,7 @@ class _EstApp:
                 serial=serial,
             )
         )
+        response.headers["Date"] = email.utils.format_datetime(self._clock(), usegmt=True)
         await response(scope, receive, send)
 
     async def _answer(

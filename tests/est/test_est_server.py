@@ -53,6 +53,7 @@ def test_cacerts_needs_no_client_certificate_and_holds_the_roots_alone(est, pki)
     response = est.request("GET", "cacerts")
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/pkcs7-mime"
+    assert response.headers.get_list("date") == ["Sun, 01 Mar 2026 12:00:00 GMT"]
     assert decode_certificates(response.content) == [pki.root]
 
 
