@@ -14,6 +14,7 @@ from mocked import FACTORY, START, DeviceKey, Mock, Pki
 from fioctl_rotate.mock import fleet
 from fioctl_rotate.mock.operation import BODY_LIMIT
 from fioctl_rotate.pki import certificates
+from fioctl_rotate.pki.keys import generate_key
 
 
 def file(value: str, name: str = "a", **more: Any) -> dict[str, Any]:
@@ -363,6 +364,26 @@ def test_an_unknown_device_registers_itself(mock: Mock) -> None:
     assert record["owner"] == mock.user_id  # the local CA's CN is fio-<polis-id>
     assert record["is-prod"] is False
     assert record["last-seen"] == "2026-03-01T12:00:00+00:00"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_unknown_device_is_its_cas_owners(mock: Mock, known: bool) -> None:
+    """Of the user in the CA's CN; where that is none of the Factory's, of whoever set it up."""
+    reader = mock.reader("GET", f"{FACTORY}/users/self/").json()["polis-id"]
+    key = generate_key()
+    ca = certificates.sign_device_ca(
+        certificates.name(f"fio-{reader if known else 'gone'}", "acme"),
+        key.public_key(),
+        mock.pki.root,
+        mock.pki.root_key,
+        now=START,
+    )
+    bundle = mock.admin("GET", f"{FACTORY}/certs/").json()["ca-crt"]
+    mock.admin("PATCH", f"{FACTORY}/certs/", {"ca-crt": bundle + "\n" + certificates.pem(ca)})
+    theirs = Pki(mock.pki.root, mock.pki.root_key, ca, key)
+    assert mock.gateway(mock.device("uuid-new", ca=theirs))("GET", "/config").status_code == 204
+    owner = mock.admin("GET", "/ota/devices/uuid-new/?factory=acme").json()["owner"]
+    assert owner == (reader if known else mock.user_id)
 
 
 def test_an_unknown_production_device(mock: Mock) -> None:
