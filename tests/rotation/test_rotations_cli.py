@@ -1,8 +1,17 @@
 """`rotations list`, `show` and `watch`, as an operator or a CI job sees them."""
 
 import asyncio
+import contextlib
+import fcntl
 import json
+import os
+import pty
 import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
 from xml.etree import ElementTree
 
 import pytest
@@ -246,3 +255,51 @@ def test_show_proves_with_what_a_watch_saw(recent, rotations):
     recent.come_back("a")
     shown = rotations("show", "certs-1", "-g", "field", "--format", "json").json
     assert (shown["devices"][0]["state"], shown["devices"][0]["proof"]) == ("done", "public-key")
+
+
+def test_interrupted_watch_leaves_the_rotation_alone_and_says_how_to_look_again(mixed):
+    command = [sys.executable, "-m", "fioctl_rotate", "rotations", *WATCH]
+    process = subprocess.Popen(
+        [*command, "--mock", mixed.directory, "-f", "acme"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "the rotation goes on; look again with: fioctl-rotate rotations show certs-1 -g field" in err
+    assert "Traceback" not in err
+
+
+def test_live_view_on_a_terminal(mixed):
+    """What a person sees at 80 columns, drawn into a terminal of the test's own."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "fioctl_rotate", "rotations", *WATCH, "--timeout", "0.3"]
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    environment.pop("COLUMNS")
+    process = subprocess.Popen(
+        [*command, "--mock", mixed.directory, "-f", "acme"],
+        stdin=follower,
+        stdout=follower,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError):
+        # Linux ends a terminal whose other end has closed with EIO.
+        while chunk := os.read(leader, 65536):
+            seen += chunk
+    os.close(leader)
+    _, err = process.communicate()
+    assert process.returncode == 4, err
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).splitlines()]
+    assert all(len(line) <= 80 for line in lines)
+    assert "1 done  1 finalized  2 failing  1 running  4 pending" in lines
+    assert "not following: 1 shadowed, 1 unsupported, 1 offline" in lines
+    failing = next(line for line in lines if line.startswith("failing "))
+    assert "failing at 1/5  Unable to submit certificate signing request" in failing
