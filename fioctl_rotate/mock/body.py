@@ -1,15 +1,18 @@
 """Request bodies, read up to a limit."""
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from fioctl_rotate.mock.problem import Problem
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body; raises Problem (413) as soon as more than `limit` bytes have come."""
+    """The body; raises Problem: more than `limit` bytes have come (413), the client has left amid it (400)."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise Problem(413, f"the body has more than {limit} bytes")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise Problem(413, f"the body has more than {limit} bytes")
+    except ClientDisconnect:
+        raise Problem(400, "the body ends early") from None
     return bytes(body)

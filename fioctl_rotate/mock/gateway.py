@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509.oid import NameOID
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -29,7 +28,7 @@ from fioctl_rotate.mock import accounts, authority, configs, events, fleet
 from fioctl_rotate.mock.body import read_body
 from fioctl_rotate.mock.configs import Target
 from fioctl_rotate.mock.operation import BODY_LIMIT, decode
-from fioctl_rotate.mock.problem import Problem
+from fioctl_rotate.mock.problem import HANDLED, Problem
 from fioctl_rotate.mock.store import Clock, Store, stamp
 from fioctl_rotate.pki import keys
 
@@ -78,9 +77,7 @@ def gateway_app(store: Store, factory: str, *, clock: Clock) -> Starlette:
         return _response(answer, now)
 
     def refused(_request: Request, error: Exception) -> Response:
-        problem = (
-            error if isinstance(error, Problem) else Problem(getattr(error, "status_code", 500), str(error))
-        )
+        problem = Problem.of(error)
         return _response(_Answer(problem.status, problem.body()), clock())
 
     app = Starlette(
@@ -92,7 +89,7 @@ def gateway_app(store: Store, factory: str, *, clock: Clock) -> Starlette:
             Route("/device", endpoint(_announce_key), methods=["PATCH"]),
             Route("/events", endpoint(_post_events), methods=["POST"]),
         ],
-        exception_handlers={Problem: refused, HTTPException: refused},
+        exception_handlers=dict.fromkeys((Problem, *HANDLED), refused),
     )
     app.router.redirect_slashes = False
     return app

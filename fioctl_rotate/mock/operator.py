@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -15,7 +14,7 @@ from starlette.routing import Route
 from fioctl_rotate.mock import accounts, openapi, operator_devices, operator_factory
 from fioctl_rotate.mock.body import read_body
 from fioctl_rotate.mock.operation import BODY_LIMIT, Answer, Call, Operation, Text
-from fioctl_rotate.mock.problem import Problem
+from fioctl_rotate.mock.problem import HANDLED, Problem
 from fioctl_rotate.mock.store import Clock, Store, utc_now
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
@@ -78,7 +77,7 @@ def operator_app_of(store: Store, *, authenticate: bool, clock: Clock) -> Starle
             Route("/openapi.json", describe),
             *(_route(path, endpoint) for path in dict.fromkeys(operation.path for operation in _ordered())),
         ],
-        exception_handlers={Problem: _refused, HTTPException: _refused},
+        exception_handlers=dict.fromkeys((Problem, *HANDLED), _refused),
     )
     # A redirect would hide a path that is spelt wrong, and a client that follows none.
     app.router.redirect_slashes = False
@@ -119,9 +118,5 @@ def _json(status: int, content: Any) -> Response:
 
 
 def _refused(_request: Request, error: Exception) -> Response:
-    if isinstance(error, Problem):
-        return JSONResponse(error.body(), error.status)
-    assert isinstance(error, HTTPException)  # noqa: S101  the only other kind that is registered
-    return JSONResponse(
-        Problem(error.status_code, error.detail).body(), error.status_code, headers=error.headers
-    )
+    problem = Problem.of(error)
+    return JSONResponse(problem.body(), problem.status, headers=getattr(error, "headers", None))

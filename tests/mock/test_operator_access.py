@@ -161,3 +161,13 @@ def test_times_are_the_clocks(mock: Mock) -> None:
     mock.clock.now = datetime.datetime(2030, 1, 2, 3, 4, 5, 678_000, tzinfo=datetime.UTC)
     group = mock.admin("POST", f"{FACTORY}/device-groups/", {"name": "late"}).json()
     assert group["change-meta"]["created-at"] == "2030-01-02T03:04:05"
+
+
+def test_a_state_that_is_not_usable_is_told_as_503(mock: Mock) -> None:
+    """Clients try again after it."""
+    device = mock.register()
+    with mock.store.transaction() as db:
+        db.execute("ALTER TABLE device RENAME TO gone")
+    for answer in (mock.admin("GET", "/ota/devices/"), mock.gateway(device)("GET", "/config")):
+        assert answer.status_code == 503
+        assert "no such table" in answer.json()["msg"]

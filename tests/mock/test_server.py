@@ -328,3 +328,28 @@ def test_devices_that_come_at_once_lose_nothing(directory: Path) -> None:
             assert sorted(kinds) == sorted(f"step {number}" for number in range(60))
 
     asyncio.run(work())
+
+
+def test_a_client_that_leaves_amid_its_body_is_no_error(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        async with ops.serve(directory, ports=ANY) as factory, operator(directory, factory) as api:
+            token = api.headers["OSF-TOKEN"]
+            reader, writer = await asyncio.open_connection("127.0.0.1", factory.api_port)
+            lines = [
+                f"PATCH {FACTORY}/config/ HTTP/1.1",
+                "Host: x",
+                f"OSF-TOKEN: {token}",
+                "Content-Length: 99",
+            ]
+            head = "\r\n".join([*lines, "", ""])
+            writer.write(head.encode() + b'{"reason": "cut')
+            await writer.drain()
+            writer.write_eof()
+            await reader.read()
+            writer.close()
+            assert (await api.get(f"{FACTORY}/config/")).json()["total"] == 0
+
+    asyncio.run(work())
+    assert caplog.records == []
