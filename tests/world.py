@@ -26,6 +26,7 @@ class World:
         self.directory = directory
         self.now = now
         self.requests = []
+        self.broken = {}
         create(directory, "acme", now=now)
         self.store = Store(directory)
         self._numbers = itertools.count()
@@ -82,8 +83,18 @@ class World:
 
     @asynccontextmanager
     async def api(self):
+        """The API client of the Factory; `broken` has the status to answer with, by a part of the path."""
         app = operator_app_of(self.store, authenticate=False, clock=lambda: self.now)
-        transport = httpx.ASGITransport(app=app)
+
+        async def answer(scope, receive, send):
+            for part, status in self.broken.items():
+                if part in scope["path"]:
+                    await send({"type": "http.response.start", "status": status, "headers": []})
+                    await send({"type": "http.response.body", "body": b""})
+                    return
+            await app(scope, receive, send)
+
+        transport = httpx.ASGITransport(app=answer)
 
         async def count(request):
             self.requests.append(f"{request.method} {request.url.path}")

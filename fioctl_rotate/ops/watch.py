@@ -69,7 +69,8 @@ async def look(
     for error in errors:
         if isinstance(error, ApiError) and error.status in (401, 403):
             raise error
-    return _snapshot(tracker, now(), list(dict.fromkeys(error.message for error in errors)))
+    problems = [f"{len(errors)} device(s) could not be asked: {errors[0].message}"] if errors else []
+    return _snapshot(tracker, now(), problems)
 
 
 async def wait_for(
