@@ -12,7 +12,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from msgspec import Struct
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from fioctl_rotate.errors import Error
@@ -145,10 +145,13 @@ class _EstApp:
 
 async def _body(request: Request) -> bytes:
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise EstError(f"the body is longer than {MAX_BODY} bytes", 413)
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise EstError(f"the body is longer than {MAX_BODY} bytes", 413)
+    except ClientDisconnect as error:
+        raise EstError("the client left before its body was whole") from error
     return body
 
 

@@ -330,25 +330,31 @@ def test_devices_that_come_at_once_lose_nothing(directory: Path) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("door", ["operator API", "gateway", "EST server"])
 def test_a_client_that_leaves_amid_its_body_is_no_error(
-    directory: Path, caplog: pytest.LogCaptureFixture
+    directory: Path, caplog: pytest.LogCaptureFixture, door: str
 ) -> None:
+    log: list[Any] = []
+
     async def work() -> None:
-        async with ops.serve(directory, ports=ANY) as factory, operator(directory, factory) as api:
-            token = api.headers["OSF-TOKEN"]
-            reader, writer = await asyncio.open_connection("127.0.0.1", factory.api_port)
-            lines = [
-                f"PATCH {FACTORY}/config/ HTTP/1.1",
-                "Host: x",
-                f"OSF-TOKEN: {token}",
-                "Content-Length: 99",
-            ]
-            head = "\r\n".join([*lines, "", ""])
-            writer.write(head.encode() + b'{"reason": "cut')
+        async with (
+            ops.serve(directory, ports=ANY, log=log.append) as factory,
+            operator(directory, factory) as api,
+        ):
+            path = device_path(directory)
+            context = tls.client_context(root_of(directory), cert=path / "client.pem", key=path / "pkey.pem")
+            port, request, context_or_none = {
+                "operator API": (factory.api_port, f"PATCH {FACTORY}/config/", None),
+                "gateway": (factory.gateway_port, "POST /events", context),
+                "EST server": (factory.est_port, "POST /.well-known/est/simplereenroll", context),
+            }[door]
+            _, writer = await asyncio.open_connection("localhost", port, ssl=context_or_none)
+            lines = [f"{request} HTTP/1.1", "Host: x", f"OSF-TOKEN: {api.headers['OSF-TOKEN']}"]
+            lines += ["Content-Type: application/pkcs10", "Content-Length: 99"]
+            writer.write("\r\n".join([*lines, "", '{"reason": "cut']).encode())
             await writer.drain()
-            writer.write_eof()
-            await reader.read()
             writer.close()
+            await writer.wait_closed()
             assert (await api.get(f"{FACTORY}/config/")).json()["total"] == 0
 
     asyncio.run(work())
