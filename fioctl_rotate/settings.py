@@ -95,6 +95,12 @@ def default_config_file() -> Path:
     return user_config_path("fioctl-rotate", appauthor=False) / "config.toml"
 
 
+def named_config_file(flags: Flags, environ: Mapping[str, str]) -> Path | None:
+    """The settings file that flags or environment name, or None."""
+    named = flags.config or environ.get("FIOCTL_ROTATE_CONFIG")
+    return Path(named) if named else None
+
+
 def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: bool = False) -> Settings:
     """Merge flags, environment (default: the process's) and file into Settings.
 
@@ -103,14 +109,32 @@ def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: 
     travel over plain http.
     """
     environ = os.environ if environ is None else environ
-    _refuse_empty(flags)
-    path, explicit = _config_path(flags, environ)
+    refuse_empty(flags)
+    path = named_config_file(flags, environ)
+    if path is not None and not path.exists():
+        raise UsageError(f"no settings file {path}")
     # An offline command that knows its factory has nothing to look up in a default file.
-    wanted = explicit or flags.profile or not (offline and (flags.factory or environ.get("FIOCTL_FACTORY")))
-    values, profile = _profile(path, flags.profile, explicit=explicit) if wanted else ({}, None)
-    source = f"{path}" + (f" [profiles.{profile}]" if profile else "") if wanted else ""
+    known = offline and (flags.factory or environ.get("FIOCTL_FACTORY"))
+    if path is None and flags.profile is None and known:
+        return merge(flags, environ, {}, None, offline=True)
+    path = path or default_config_file()
+    return merge(flags, environ, _profile(path, flags.profile), path, offline=offline)
 
+
+def merge(
+    flags: Flags,
+    environ: Mapping[str, str],
+    values: Mapping[str, Any],
+    path: Path | None,
+    *,
+    offline: bool = False,
+) -> Settings:
+    """Settings from flags, environment and the `values` of a profile of the settings file `path`.
+
+    Raises as `resolve` does.
+    """
     sources: dict[str, str] = {}
+    source = f"{path}" + (f" [profiles.{flags.profile}]" if flags.profile else "")
 
     def pick(key: str, flag: str | None, variable: str) -> str | None:
         for value, origin in (
@@ -134,6 +158,7 @@ def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: 
     if mock is not None:
         if token is not None:
             notes = (f"talking to the mock in {mock} ({sources['mock']}); the token is not used",)
+            del sources["token"]
         token, oauth = None, None
     elif not offline:
         if flags.token is None and environ.get("FIOCTL_TOKEN") == "":
@@ -141,6 +166,8 @@ def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: 
         if token is None and oauth is None:
             raise UsageError("no token and no mock: nothing to talk to", hint=LOGIN_HINT)
         _check_server(server)
+        if oauth is not None:
+            sources["oauth"] = source
     return Settings(
         factory=factory,
         token=token,
@@ -148,11 +175,11 @@ def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: 
         mock=mock,
         cacert=pick("cacert", None, "CACERT"),
         token_header=environ.get("TOKEN_HEADER") or "OSF-TOKEN",
-        timeout=_timeout(environ.get("FIOCTL_ROTATE_TIMEOUT"), values.get("timeout")),
+        timeout=_timeout(pick("timeout", None, "FIOCTL_ROTATE_TIMEOUT")),
         verbose=flags.verbose,
         oauth=oauth,
         config_file=path,
-        profile=profile,
+        profile=flags.profile,
         sources=sources,
         notes=notes,
     )
@@ -179,32 +206,23 @@ def load_file(path: Path) -> dict[str, Any]:
     return {**values, "profiles": profiles}
 
 
-def _refuse_empty(flags: Flags) -> None:
+def refuse_empty(flags: Flags) -> None:
+    """Refuse (UsageError) an option that is there and says nothing."""
     # `--mock "$DIR"` with an unset DIR must not become a push to the real Factory.
     for option in fields(flags):
         if getattr(flags, option.name) == "":
             raise UsageError(f"--{option.name} is empty", hint="leave it out, or say what it shall be")
 
 
-def _config_path(flags: Flags, environ: Mapping[str, str]) -> tuple[Path | None, bool]:
-    named = flags.config or environ.get("FIOCTL_ROTATE_CONFIG")
-    if named:
-        return Path(named), True
-    return None, False
-
-
-def _profile(path: Path | None, profile: str | None, *, explicit: bool) -> tuple[dict[str, Any], str | None]:
-    path = path or default_config_file()
-    if explicit and not path.exists():
-        raise UsageError(f"no settings file {path}")
+def _profile(path: Path, profile: str | None) -> dict[str, Any]:
     values = load_file(path)
     profiles = values.pop("profiles", {})
     if profile is None:
-        return values, None
+        return values
     if profile not in profiles:
         known = ", ".join(sorted(profiles)) or "none"
         raise UsageError(f"no profile `{profile}` in {path}", hint=f"profiles there: {known}")
-    return profiles[profile], profile
+    return dict(profiles[profile])
 
 
 def _check_keys(values: Mapping[str, Any], where: str) -> None:
@@ -213,7 +231,7 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
             if not isinstance(value, str):
                 raise UsageError(f"settings file {where}: `{key}` is not a string")
         elif key == "timeout":
-            _timeout(None, value)
+            _timeout(value)
         elif key == "oauth":
             unknown = set(value) - set(_OAUTH) if isinstance(value, dict) else {"not a table"}
             if unknown:
@@ -284,14 +302,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _timeout(variable: str | None, value: object) -> float:
-    text = variable if variable else value
-    if text is None:
+def _timeout(value: object) -> float:
+    if value is None:
         return 30.0
     try:
-        seconds = float(str(text))
+        seconds = float(str(value))
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < float("inf"):
-        raise UsageError(f"the timeout `{text}` is not a number of seconds above 0")
+        raise UsageError(f"the timeout `{value}` is not a number of seconds above 0")
     return seconds

@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str | None]] = {
     "est": ("est", "EST servers: authorize, show, check, run one."),
     "rotations": ("rotations", "What became of a rotation on every device."),
     "mock": ("mock", "A mocked Factory to rehearse on."),
+    "login": ("login", "Try an API token, and keep it in the settings file."),
+    "whoami": ("whoami", "Which Factory, user and server commands talk to, and why."),
 }
 
 EXIT_CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage; 3 some device's rotation failed; 4 time ran out

@@ -1,0 +1,127 @@
+"""OAuth client credentials as fioctl uses them: when an access token has expired, and how a new one is got.
+
+The credentials are a mapping with fioctl's names: `client_id`, `client_secret`, `url`, and of the last answer
+`access_token`, `refresh_token`, `token_type`, `expires_in` (seconds), `created` (RFC 3339). Source: fioctl's OAuth
+client; RFC 6749 §4.4, §5.2 and §6.
+"""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from fioctl_rotate.errors import Error, Refused, UsageError
+from fioctl_rotate.settings import is_loopback
+
+DEFAULT_URL = "https://app.foundries.io/oauth"
+LOGIN_AGAIN = "log in again: `fioctl login`, then `fioctl-rotate login --from-fioctl`; or use an API token"
+
+Credentials = Mapping[str, Any]
+
+
+class _Answer(msgspec.Struct):
+    access_token: str
+    token_type: str = ""
+    refresh_token: str | None = None
+    expires_in: float = 0
+
+
+class _Failure(msgspec.Struct):
+    error: str = ""
+    error_description: str = ""
+
+
+def is_usable(credentials: Credentials, now: datetime.datetime) -> bool:
+    """Whether there is an access token that has not expired at `now` (aware).
+
+    One without `created` or `expires_in` never expires (fioctl: IsExpired). Raises UsageError for a `created` that
+    is no time.
+    """
+    if not credentials.get("access_token"):
+        return False
+    created, seconds = credentials.get("created"), credentials.get("expires_in")
+    if not created or not seconds:
+        return True
+    try:
+        since = datetime.datetime.fromisoformat(str(created))
+        if since.tzinfo is None:
+            since = since.replace(tzinfo=datetime.UTC)
+        return now - since <= datetime.timedelta(seconds=float(seconds))
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"the OAuth credentials were created at `{created}` for `{seconds}` seconds, which is no time",
+            hint=LOGIN_AGAIN,
+        ) from error
+
+
+async def renew(http: httpx.AsyncClient, credentials: Credentials, now: datetime.datetime) -> dict[str, Any]:
+    """The credentials with a new access token: got where there was none, refreshed where it has expired.
+
+    Raises Error in words where the server gives none, Refused where the secret would travel over plain http.
+    """
+    missing = [name for name in ("client_id", "client_secret") if not credentials.get(name)]
+    if missing:
+        raise Error(f"the OAuth credentials have no {missing[0]}", hint=LOGIN_AGAIN)
+    form = {name: str(credentials[name]) for name in ("client_id", "client_secret")}
+    if not credentials.get("access_token"):
+        form["grant_type"] = "client_credentials"
+    elif credentials.get("refresh_token"):
+        form |= {"grant_type": "refresh_token", "refresh_token": str(credentials["refresh_token"])}
+    else:
+        raise Error("the OAuth access token has expired, and there is no refresh token", hint=LOGIN_AGAIN)
+    answer = await _ask(http, token_url(credentials), form)
+    return {
+        **credentials,
+        "access_token": answer.access_token,
+        "token_type": answer.token_type,
+        # A server that gives no new refresh token leaves the old one valid (RFC 6749 §6).
+        "refresh_token": answer.refresh_token or credentials.get("refresh_token", ""),
+        "expires_in": answer.expires_in,
+        "created": now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def token_url(credentials: Credentials) -> str:
+    """Where access tokens are given. Raises Refused where the secret would travel over plain http."""
+    url = str(credentials.get("url") or DEFAULT_URL).rstrip("/") + "/token/"
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise UsageError("the OAuth credentials' url is not of the form https://HOST/PATH", hint=LOGIN_AGAIN)
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise Refused(f"the OAuth client secret would travel unencrypted to {parts.hostname}")
+    return url
+
+
+async def _ask(http: httpx.AsyncClient, url: str, form: Mapping[str, str]) -> _Answer:
+    try:
+        response = await http.post(url, data=dict(form))
+    except httpx.TransportError as error:
+        raise Error(
+            f"no OAuth access token: {url} cannot be reached: {error or type(error).__name__}"
+        ) from error
+    if response.status_code != 200:
+        raise Error(
+            f"no OAuth access token: {url} answered {response.status_code}{_words(response, form)}",
+            hint=LOGIN_AGAIN,
+        )
+    try:
+        return msgspec.json.decode(response.content, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # What it says instead may hold a token, so it is not quoted.
+        raise Error(f"no OAuth access token: the answer of {url} is not understood") from error
+
+
+def _words(response: httpx.Response, form: Mapping[str, str]) -> str:
+    """The server's own words, of the two fields that are meant for them, and without what is secret."""
+    try:
+        failure = msgspec.json.decode(response.content, type=_Failure)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    text = ", ".join(filter(None, (failure.error, failure.error_description)))
+    for name in ("client_secret", "refresh_token"):
+        if form.get(name):
+            text = text.replace(form[name], "…")
+    return f": {text}" if text else ""

@@ -1,0 +1,102 @@
+"""fioctl's own settings file, read for what can be taken over from it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fioctl_rotate.errors import Refused, UsageError
+
+# Its names in fioctl's `clientcredentials`, which are ours too.
+_CREDENTIALS = (
+    "client_id",
+    "client_secret",
+    "access_token",
+    "refresh_token",
+    "token_type",
+    "expires_in",
+    "created",
+    "url",
+)
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Our settings (`factory`, `token`, `server`, `oauth`) from fioctl's YAML, and what was left behind, in words.
+
+    Raises UsageError where it cannot be read or holds no way to log in, Refused where it switches off the check of
+    the server's certificate.
+    """
+    document = _lower(_load(path))
+    server = _table(document, "server", path)
+    if str(server.get("insecure_skip_verify", "")).lower() not in (
+        "",
+        "false",
+        "no",
+        "off",
+        "0",
+        "f",
+        "n",
+        "null",
+    ):
+        raise Refused(
+            f"{path} has insecure_skip_verify: whoever sits between here and the server could take the token",
+            hint="put the server's CA into a PEM file, name it with CACERT, and take that line out",
+        )
+    credentials = _table(document, "clientcredentials", path)
+    kept = {name: str(credentials[name]) for name in _CREDENTIALS if credentials.get(name)}
+    values: dict[str, Any] = {
+        "factory": document.get("factory"),
+        "token": document.get("token"),
+        "server": server.get("url"),
+        "oauth": _with_number(kept, path) if kept.get("client_id") else None,
+    }
+    for name in ("factory", "token", "server"):
+        if not isinstance(values[name], str | None):
+            raise UsageError(f"{path}: `{name}` is not a text")
+    values = {name: value for name, value in values.items() if value}
+    if "token" not in values and "oauth" not in values:
+        raise UsageError(
+            f"{path} has neither a token nor client credentials", hint="run `fioctl login` first"
+        )
+    left = ["extraheaders"] if document.get("extraheaders") else []
+    return values, [f"`{name}` of {path} is not taken over" for name in left]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        # Every value as the text that it is: a time must not become an object. BaseLoader makes nothing else.
+        document = yaml.load(path.read_text("utf-8"), Loader=yaml.BaseLoader)  # noqa: S506  see above
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not YAML: {error.reason}") from error
+    except yaml.YAMLError as error:
+        # The parser's own message quotes the line, and with it perhaps a token.
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{path} is not YAML{where}") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} is not a settings file of fioctl: no keys")
+    return document
+
+
+def _lower(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with keys in lower case, in which fioctl takes them."""
+    return {
+        str(key).lower(): _lower(value) if isinstance(value, dict) else value
+        for key, value in document.items()
+    }
+
+
+def _table(document: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    value = document.get(name) or {}
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: `{name}` is not a table")
+    return value
+
+
+def _with_number(credentials: dict[str, str], path: Path) -> dict[str, Any]:
+    try:
+        return {**credentials, "expires_in": float(credentials.get("expires_in", 0))}
+    except ValueError as error:
+        raise UsageError(f"{path}: `expires_in` is not a number of seconds") from error

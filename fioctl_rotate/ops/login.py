@@ -1,0 +1,68 @@
+"""Logging in: credentials are tried before they are kept; and who it is that they let in."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fioctl_rotate import wire
+from fioctl_rotate.api import oauth
+from fioctl_rotate.api.client import ApiError, FactoryApi
+from fioctl_rotate.errors import Error
+from fioctl_rotate.ops.connect import Clock, Trace, open_api, renewed, utc_now
+from fioctl_rotate.ops.settings_file import changing
+from fioctl_rotate.settings import Flags, load_file, merge
+
+# What a login replaces; the rest of a profile stays.
+_REPLACED = ("factory", "token", "server", "mock", "oauth")
+# What of the environment concerns the way to the server rather than who goes it.
+_WAY = ("CACERT", "TOKEN_HEADER", "FIOCTL_ROTATE_TIMEOUT")
+
+
+async def log_in(
+    values: Mapping[str, Any],
+    path: Path,
+    profile: str | None,
+    *,
+    environ: Mapping[str, str],
+    trace: Trace | None = None,
+    clock: Clock = utc_now,
+) -> wire.User | None:
+    """Try `values` (factory, token or oauth, server), and keep them as a profile of the settings file `path`.
+
+    Returns the user they let in, None where the token may not tell. Raises Error or UsageError; then nothing is
+    kept but an access token that had to be renewed, since the refresh token before it may be void by now.
+    """
+    document = load_file(path)
+    there = document if profile is None else document.get("profiles", {}).get(profile, {})
+    others = {name: there[name] for name in ("cacert", "timeout") if name in there}
+    way = {name: environ[name] for name in _WAY if name in environ}
+    settings = merge(Flags(profile=profile), way, {**others, **values}, path)
+    if not settings.token and settings.oauth and not oauth.is_usable(settings.oauth, clock()):
+        values = {**values, "oauth": await renewed(settings, settings.oauth, clock, trace)}
+        _keep(values, path, profile)
+        settings = replace(settings, oauth=values["oauth"])
+    async with open_api(settings, trace=trace, clock=clock) as api:
+        user = await find_user(api)
+    _keep(values, path, profile)
+    return user
+
+
+async def find_user(api: FactoryApi) -> wire.User | None:
+    """The user whose token it is; None where the token is good, and may not tell. Raises Error in words."""
+    try:
+        return await api.user()
+    except ApiError as error:
+        if error.status == 403:
+            return None
+        if error.status != 404:
+            raise
+        names = ", ".join(sorted(factory.name for factory in await api.factories())) or "none"
+        raise Error(f"the token sees no factory {api.factory}", hint=f"it sees: {names}") from error
+
+
+def _keep(values: Mapping[str, Any], path: Path, profile: str | None) -> None:
+    with changing(path, profile) as kept:
+        for name in _REPLACED:
+            kept.pop(name, None)
+        kept.update(values)
