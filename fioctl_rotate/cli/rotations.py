@@ -146,8 +146,8 @@ def show(
         from fioctl_rotate.rotation.words import advice
 
         emit(printable(headline(api, snapshot.rotation)))
-        emit(printable(_pushed(snapshot.rotation)))
-        emit(snapshot.summary.words)
+        for line in (_pushed(snapshot.rotation), snapshot.summary.words):
+            emit(wrapped(printable(line), stream=sys.stdout))
         emit("")
         console().print(device_table(snapshot.rotation, states))
         for line in advice(snapshot.rotation, states):

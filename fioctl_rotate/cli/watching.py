@@ -202,21 +202,18 @@ class _Live:
             ProgressBar(total=max(summary.total, 1), completed=summary.done),
             Text(f"{percent:>3} %  {summary.done} of {summary.total} done"),
         )
-        if snapshot.settled:
-            footer = "nothing more is to be expected"
-        else:
-            footer = (
-                f"{self._pace.words(snapshot)}  next look in {self._watch.interval:g} s  "
-                "Ctrl-C leaves the rotation alone"
-            )
         parts: list[RenderableType] = [
             Text(printable(headline(self._api, self._rotation)), style="bold"),
             bar,
             _counts(snapshot),
-            Text(footer, style="dim"),
+            *([] if snapshot.settled else [Text(self._pace.words(snapshot), style="dim")]),
             *(Text(f"{printable(problem)}; asking again", style="yellow") for problem in snapshot.problems),
+            *self._attention(snapshot),
+            Text(""),
         ]
-        parts += self._attention(snapshot)
+        # The last line is a short one: the terminal writes ^C behind it.
+        last = f"next look in {self._watch.interval:g} s; Ctrl-C leaves the rotation alone"
+        parts.append(Text("nothing more is to be expected" if snapshot.settled else last, style="dim"))
         return Group(*parts)
 
     def _attention(self, snapshot: "Snapshot") -> "list[RenderableType]":
@@ -229,7 +226,7 @@ class _Live:
         urgent.sort(key=lambda state: (state.state != State.FAILING, state.name))
         if not urgent:
             return []
-        room = max(self._console.height - 10, 3)
+        room = max(self._console.height - 12, 3)
         parts: list[RenderableType] = [
             Text(""),
             Text("Not there yet, and worth a look", style="bold"),
