@@ -454,8 +454,7 @@ def test_a_step_that_fails_and_is_resumed(bench, index):
     ]
 
 
-@pytest.mark.parametrize("slots", [False, True])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("when", "slots"), [("before", False), ("after", False), ("after", True)])
 def test_killed_at_any_request_a_device_finishes_at_its_next_start(bench, cut_off, slots, when):
     """kill -9 when a request has come, or has been answered but the answer not seen."""
     gateway = bench.gateway
