@@ -411,6 +411,26 @@ def test_on_a_terminal_a_push_is_asked_about(
     assert {0: "pushed rotation", 1: "nothing was changed", 130: "interrupted"}[code] in terminal.screen
 
 
+def test_a_push_while_the_question_waits_makes_the_plan_stale(cli: Cli, acme: Path) -> None:
+    terminal = Terminal(*GROUP)
+    terminal.wait_for("Push it? [y/N]")
+    push(cli, *GROUP, "--rotation-id", "theirs")
+    terminal.type("y\n")
+    assert terminal.end() == 5
+    assert "has another fio-rotate-certs than when the plan was made" in terminal.screen
+    assert [file_of(entry) for entry in log(cli)] == [value("theirs")]
+
+
+def test_the_same_push_while_the_question_waits_is_already_there(cli: Cli, acme: Path) -> None:
+    terminal = Terminal(*GROUP, "--rotation-id", "certs-1")
+    terminal.wait_for("Push it? [y/N]")
+    push(cli, *GROUP, "--rotation-id", "certs-1")
+    terminal.type("y\n")
+    assert terminal.end() == 0
+    assert "already there, nothing sent" in terminal.screen
+    assert len(log(cli)) == 1
+
+
 def test_yes_answers_the_question(cli: Cli, acme: Path) -> None:
     terminal = Terminal(*GROUP, "-y")
     assert terminal.end() == 0
@@ -564,9 +584,12 @@ def test_a_closed_pipe_ends_quietly(acme: Path) -> None:
 
 
 def test_a_push_is_quick_enough_to_be_typed(cli: Cli, acme: Path) -> None:
-    """The requests of a push, so that none creeps in: groups, log, count, certificates; PATCH; groups, log."""
+    """The requests of a push, so that none creeps in.
+
+    Groups, log, count and certificates for the plan; groups and log for a last look; PATCH; groups and log again.
+    """
     started = time.monotonic()
     result = push(cli, *GROUP, "-v")
     asked = [line.split()[0] for line in result.err.splitlines() if re.match(r"(GET|PATCH) http", line)]
-    assert asked == ["GET", "GET", "GET", "GET", "PATCH", "GET", "GET"]
+    assert asked == ["GET"] * 6 + ["PATCH"] + ["GET"] * 2
     assert time.monotonic() - started < 10

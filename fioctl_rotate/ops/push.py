@@ -52,8 +52,12 @@ async def plan_device(
 async def push(api: FactoryApi, plan: Plan, *, tell: Tell) -> bool:
     """Send the plan's request and read back that it landed. False where it was there already: nothing is sent.
 
-    Raises Error where it did not land, saying what is known; `tell` is told what happens on the way.
+    Raises Refused where the target's entry has changed since the plan was made, Error where the push did not land,
+    saying what is known; `tell` is told what happens on the way.
     """
+    if not plan.already_there and plan.standing is not None:
+        # Checks and a question may have taken minutes, in which somebody else may have pushed.
+        plan = await refresh(api, plan, digest_of(plan.standing.file))
     if plan.already_there:
         return False
     sending = (
