@@ -187,7 +187,7 @@ class Tracker:
 
     def baselines(self) -> dict[str, Baseline]:
         """What a later look at this rotation can compare with, by uuid."""
-        return {
+        return self._baselines | {
             facts.uuid: Baseline(facts.first_key, facts.first_key_is_old, facts.finalized_by)
             for facts in self._facts.values()
             if facts.first_key or facts.finalized_by

@@ -1,0 +1,163 @@
+"""`done` is never told before the gateway took the new key, and always in the end, by whatever clocks and looks."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from fioctl_rotate.rotation.progress import STARTED, STEPS
+from fioctl_rotate.rotation.state import SETTLED_BY_DEVICE_CLOCK, Proof, Rotation, State
+from fioctl_rotate.rotation.tracker import Tracker
+from fioctl_rotate.wire import Device, DeviceList, Event, EventDetail, EventType
+
+PUSH = datetime(2026, 11, 24, 12, tzinfo=UTC)
+BYSTANDERS = 300  # enough for a large fleet
+
+
+class Factory:
+    """One device that rotates, by a clock that may be wrong, and what the operator API tells of it."""
+
+    def __init__(self, clock, *, large):
+        self.now = PUSH - timedelta(minutes=3)
+        self.clock = timedelta(seconds=clock)
+        self.seen = self.now
+        self.key = "old"
+        self.taken = False
+        self.events = []
+        self.steps = iter((STARTED, *STEPS))
+        self.bystanders = BYSTANDERS if large else 0
+        self.tracker = None
+        self.began = None
+
+    def wait(self, seconds):
+        self.now += timedelta(seconds=seconds)
+
+    def step(self):
+        """The next event of the rotation, posted with the old certificate."""
+        kind = next(self.steps, None)
+        if kind is not None and self.now >= PUSH:
+            self.began = self.began or self.now
+            self.post(kind)
+
+    def post(self, kind):
+        time = (self.now + self.clock).strftime("%Y-%m-%dT%H:%M:%SZ")
+        event = Event(device_time=time, event_type=EventType(id=kind), event=EventDetail(success=True))
+        self.events.append(event)
+        self.seen = self.now
+
+    @property
+    def finalized(self):
+        return any(event.event_type.id == STEPS[-1] for event in self.events)
+
+    def completed(self):
+        """CertRotationCompleted after Finalize, which is tried again for up to 51 seconds."""
+        if self.finalized and not self.taken:
+            self.wait(5)
+            self.post("CertRotationCompleted")
+
+    def come_back(self):
+        """The gateway takes the new certificate."""
+        if self.finalized:
+            self.key, self.taken, self.seen = "new", True, self.now
+
+    def watch_anew(self, *, baselines):
+        """Somebody else looks from now on, who has or has not what was left by the one before."""
+        kept = self.tracker.baselines() if self.tracker and baselines else None
+        self.tracker = Tracker(Rotation("certs-1", group="field", pushed_at=PUSH), kept)
+
+    def look(self):
+        """A poll as ops/watch.py does it; returns the device's state."""
+        if self.tracker is None:
+            self.watch_anew(baselines=False)
+        tracker = self.tracker
+        tracker.begin()
+        others = [Device(uuid=f"other-{n}", last_seen="2026-11-01T00:00:00Z") for n in range(self.bystanders)]
+        page = sorted([self.record(), *others], key=lambda device: device.last_seen, reverse=True)
+        tracker.take_page(DeviceList(devices=page, total=len(page)))
+        for uuid in tracker.to_ask():
+            if uuid != "device":
+                continue
+            first = tracker.wants_record(uuid)
+            if first:
+                tracker.take_record(uuid, self.record())
+            if tracker.wants_events(uuid):
+                tracker.take_events(uuid, self.events)
+                if not first and tracker.wants_record(uuid):
+                    tracker.take_record(uuid, self.record())
+        return next(state for state in tracker.states(self.now) if state.uuid == "device")
+
+    def record(self):
+        # The API gives whole seconds.
+        return Device(uuid="device", last_seen=self.seen.strftime("%Y-%m-%dT%H:%M:%SZ"), public_key=self.key)
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), st.sampled_from([0.3, 1, 15, 60, 300, 1000, 20000])),
+        st.tuples(st.sampled_from(["step", "step", "step", "look", "look", "completed"])),
+        st.tuples(st.just("watch_anew"), st.booleans()),
+    ),
+    max_size=40,
+)
+CLOCK = st.one_of(st.sampled_from([0, 5, -5, 3600, -3600, -90_000_000]), st.integers(-(10**8), 10**8))
+
+
+def play(factory, actions):
+    states = []
+    for name, *arguments in actions:
+        if name == "watch_anew":
+            factory.watch_anew(baselines=arguments[0])
+        elif name == "look":
+            states.append(factory.look())
+        else:
+            getattr(factory, name)(*arguments)
+    return states
+
+
+@given(CLOCK, st.booleans(), ACTIONS)
+@settings(max_examples=300)
+@example(0, False, [("look",), ("wait", 300), *[("step",)] * 6, ("look",), ("completed",), ("look",)])
+@example(0, True, [("wait", 300), *[("step",)] * 6, ("look",), ("wait", 60), ("completed",), ("look",)])
+def test_certificate_that_is_not_taken_is_never_done(clock, large, actions):
+    factory = Factory(clock, large=large)
+    states = play(factory, actions)
+    states.append(factory.look())
+    # The documented limit: a clock behind by more than 15 minutes, on a device that began as long after the push.
+    behind = -factory.clock
+    began = factory.began or PUSH
+    assume(
+        not SETTLED_BY_DEVICE_CLOCK - timedelta(minutes=2) <= behind <= began - PUSH + timedelta(minutes=2)
+    )
+    assert State.DONE not in {state.state for state in states}
+
+
+@given(CLOCK, st.booleans(), ACTIONS)
+def test_certificate_that_is_taken_is_done_in_the_end(clock, large, actions):
+    factory = Factory(clock, large=large)
+    play(factory, actions)
+    factory.wait(300)
+    for _ in range(len(STEPS) + 1):
+        factory.step()
+    factory.look()
+    factory.wait(3)
+    factory.come_back()
+    # It checks in every five minutes, and somebody looks every minute.
+    for minute in range(12):
+        factory.wait(60)
+        if minute % 5 == 4:
+            factory.come_back()
+        state = factory.look()
+    assert state.state == State.DONE
+
+
+@given(CLOCK, ACTIONS)
+def test_who_looked_before_has_the_hard_proof_at_once(clock, actions):
+    factory = Factory(clock, large=False)
+    factory.look()
+    play(factory, [action for action in actions if action != ("watch_anew", False)])
+    factory.wait(300)
+    for _ in range(len(STEPS) + 1):
+        factory.step()
+    factory.wait(3)
+    factory.come_back()
+    assert factory.look().proof == Proof.PUBLIC_KEY
