@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 import stamina
 from commandline import Cli, Result
+from hypothesis import HealthCheck, settings
 from scripted import Answer, Server, running_mock
 
 from fioctl_rotate.cli.app import run
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)
