@@ -68,8 +68,9 @@ def test_bearer_carries_the_token_in_base64(mock: Mock) -> None:
 
 def test_both_headers_are_taken_together(mock: Mock) -> None:
     token = setup.token_file(mock.directory, "acme").read_text()
-    stale = {"OSF-TOKEN": token, "Authorization": "Bearer " + base64.b64encode(b"stale").decode()}
-    assert anonymous(mock, **stale)("GET", "/ota/factories/").status_code == 200
+    for first, second in ((token, "stale"), ("stale", token)):
+        both = {"OSF-TOKEN": first, "Authorization": "Bearer " + base64.b64encode(second.encode()).decode()}
+        assert anonymous(mock, **both)("GET", "/ota/factories/").status_code == 200
 
 
 def test_without_authentication_everybody_is_the_administrator(mock: Mock) -> None:

@@ -68,6 +68,8 @@ def test_a_new_group_has_no_old_configuration(mock: Mock) -> None:
     mock.admin("DELETE", GROUPS + "field/")
     mock.admin("POST", GROUPS, {"name": "field"})
     assert mock.admin("GET", GROUPS + "field/config/").json()["total"] == 0
+    with mock.store.reading() as db:
+        assert db.execute("SELECT count(*) FROM config").fetchone()[0] == 0
 
 
 def test_unknown_group(mock: Mock) -> None:
