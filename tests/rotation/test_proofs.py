@@ -161,3 +161,32 @@ def test_who_looked_before_has_the_hard_proof_at_once(clock, actions):
     factory.wait(3)
     factory.come_back()
     assert factory.look().proof == Proof.PUBLIC_KEY
+
+
+def test_device_that_moved_past_while_pages_were_turned_is_not_taken_for_seen_again():
+    """Finalize arrived after the list was read; in the next list the device is missed, then its old news comes."""
+
+    def page(**seen):
+        devices = [Device(uuid=uuid, last_seen=f"2026-11-24T{time}Z") for uuid, time in seen.items()]
+        return DeviceList(devices=devices, total=BYSTANDERS)
+
+    def poll(**seen):
+        tracker.begin()
+        tracker.take_page(page(**seen))
+        return tracker.to_ask()
+
+    factory = Factory(0, large=True)
+    tracker = Tracker(Rotation("certs-1", group="field", pushed_at=PUSH))
+    poll(device="12:01:00", other="12:00:30")
+    factory.wait(3600)
+    for _ in range(len(STEPS) + 1):
+        factory.step()
+    tracker.take_events("device", factory.events)
+    poll(other="12:10:01")
+    poll(device="12:10:00", other="12:10:05")
+    poll(device="12:11:30", other="12:12:00")
+    states = {state.uuid: state.state for state in tracker.states(PUSH)}
+    assert states["device"] == State.FINALIZED
+    poll(device="12:12:05", other="12:12:00")
+    states = {state.uuid: state.state for state in tracker.states(PUSH)}
+    assert states["device"] == State.DONE
