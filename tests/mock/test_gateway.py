@@ -2,6 +2,7 @@
 
 import datetime
 import email.utils
+import itertools
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ from fioctl_rotate.pki.keys import generate_key
 
 def file(value: str, name: str = "a", **more: Any) -> dict[str, Any]:
     return {"name": name, "value": value, "unencrypted": True, **more}
+
+
+EXAMPLES = itertools.count()  # each of hypothesis's gets a device of its own
 
 
 def push(mock: Mock, path: str, *files: dict[str, Any], method: str = "PATCH") -> None:
@@ -139,8 +143,7 @@ def test_a_device_that_fetches_by_date_always_ends_with_what_is_configured(
     mock: Mock, steps: list[str]
 ) -> None:
     """However fast the changes follow each other: none hides in a second that was served already."""
-    number = getattr(mock, "number", 0) + 1
-    mock.number = number  # type: ignore[attr-defined]  # a new device for each example
+    number = next(EXAMPLES)
     device = mock.register(f"uuid-h{number}", group="field")
     gateway, own = mock.gateway(device), f"/ota/devices/{device.uuid}/config/"
     held: dict[str, str] = {}
