@@ -98,6 +98,18 @@ def test_a_change_of_another_file_does_not_make_a_plan_stale(
     assert file_of(log(cli)[0], "other") == "x"
 
 
+def test_an_entry_with_crlf_line_ends_is_compared_as_it_is(
+    cli: Cli, acme: Path, acme_answers: Answer, tmp_path: Path
+) -> None:
+    body = {"files": [{"name": "fio-rotate-certs", "value": "ROTATIONID=x\r\n", "unencrypted": True}]}
+    path = "/ota/factories/acme/device-groups/field/config/"
+    acme_answers(Asked("PATCH", path, {"host": "localhost"}, json.dumps(body).encode(), 0))
+    plan = tmp_path / "plan.toml"
+    shown = push(cli, *GROUP, "--dryrun", "--out", plan, "--format", "toml")
+    assert tomllib.loads(shown.out)["current"]["file"]["value"] == "ROTATIONID=x\r\n"
+    assert apply(cli, plan)[0] == 0
+
+
 def test_a_push_between_the_last_look_and_ours_is_told(
     cli: Cli, serve: Serve, acme_answers: Answer, tmp_path: Path
 ) -> None:

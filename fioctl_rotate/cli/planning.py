@@ -275,9 +275,13 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 def to_toml(document: "Mapping[str, Any]") -> str:
     """A document as TOML; the entry's value spans lines, so that it can be read and compared."""
+    import tomllib
+
     import tomli_w
 
-    return tomli_w.dumps(document, multiline_strings=True)
+    text = tomli_w.dumps(document, multiline_strings=True)
+    # In strings that span lines tomli-w writes CR LF as LF: where somebody's entry has one, none may span lines.
+    return text if tomllib.loads(text) == document else tomli_w.dumps(document)
 
 
 def _show_text(plan: Plan) -> None:
