@@ -41,6 +41,10 @@ def test_init_makes_a_factory_ready_to_rotate(cli: Cli, mock_dir: Path) -> None:
     listed = cli("devices", "list", "-g", "field", "--mock", mock_dir, "-f", "acme", "--format", "json")
     assert [device["name"] for device in listed.json] == ["device-1", "device-2"]
     assert all(device["last-seen"] for device in listed.json)
+    for device in listed.json:
+        # What it says that it runs is what its events will name.
+        current = (mock_dir / "devices" / device["uuid"] / "current-target").read_text()
+        assert f'TARGET_NAME = "{device["target-name"]}"' in current
     dry = cli(
         "config", "rotate-certs", "-g", "field", "-r", "r", "--dryrun", "--mock", mock_dir, "-f", "acme"
     )

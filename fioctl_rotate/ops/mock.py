@@ -30,8 +30,8 @@ from fioctl_rotate.pki.keys import load_private_key
 from fioctl_rotate.serving import listen
 from fioctl_rotate.settings import Flags, resolve
 
-TARGET = ("intel-corei7-64-lmp", 1)
-"""Name and version of what the mock's devices run."""
+TARGET = ("intel-corei7-64-lmp-1", 1)
+"""Name and version of what the mock's devices run; a target's name ends with its version."""
 
 Tell = Callable[[str], None]
 
@@ -193,9 +193,7 @@ async def _make_devices(
             await api.register_device(certificates.pem(certificate), name=name, group=group)
             with store.transaction() as db:
                 row = fleet.find_device(db, factory.name, device, by_uuid=True)
-                fleet.report(
-                    db, device, lmp_ver=str(kind.lmp), target_name="-".join(map(str, TARGET)), tag="main"
-                )
+                fleet.report(db, device, lmp_ver=str(kind.lmp), target_name=TARGET[0], tag="main")
                 fleet.see_device(db, row, clock())
             made[device] = name
     return made
