@@ -110,14 +110,26 @@ class KeyPair:
     key: Path
 
 
-def key_pair(db: sqlite3.Connection, directory: Path, factory: str, kind: str) -> KeyPair | None:
-    """The newest certificate of that kind whose key the backend has, or None where there is none yet."""
-    row = db.execute(
-        "SELECT * FROM backend_key WHERE factory = ? AND kind = ? AND certificate IS NOT NULL"
-        " ORDER BY id DESC LIMIT 1",
-        (factory, kind),
-    ).fetchone()
-    return KeyPair(row["certificate"], keys_directory(directory, factory) / row["file"]) if row else None
+def key_pair(db: sqlite3.Connection, directory: Path, factory: Factory, kind: str) -> KeyPair | None:
+    """The certificate on file of that kind whose key the backend has, the newest key's where there are several.
+
+    None where there is none: not made yet, or revoked.
+    """
+    on_file = {CA: factory.ca_crt, EST_TLS: factory.est_tls_crt, TLS: factory.tls_crt}[kind]
+    keyed = {public_key_of(certificate): certificate for certificate in bundled(on_file)}
+    rows = db.execute(
+        "SELECT * FROM backend_key WHERE factory = ? AND kind = ? ORDER BY id DESC", (factory.name, kind)
+    )
+    for row in rows:
+        if certificate := keyed.get(row["public_key"]):
+            key = keys_directory(directory, factory.name) / row["file"]
+            return KeyPair(certificates.pem(certificate), key)
+    return None
+
+
+def bundled(pem: str | None) -> list[x509.Certificate]:
+    """The certificates in `pem`, which may be empty or None."""
+    return x509.load_pem_x509_certificates(pem.encode()) if pem and pem.strip() else []
 
 
 def keys_directory(directory: Path, factory: str) -> Path:
@@ -135,7 +147,7 @@ def public_key_of(certificate: x509.Certificate) -> str:
 
 def issuer_of(bundle: str | None, certificate: x509.Certificate) -> x509.Certificate | None:
     """The device CA in `bundle` (PEM) that signed the certificate."""
-    for ca in x509.load_pem_x509_certificates(bundle.encode()) if bundle and bundle.strip() else []:
+    for ca in bundled(bundle):
         if _is_issued_by(certificate, ca):
             return ca
     return None
@@ -210,7 +222,7 @@ class _Check:
             self._ca("ca-crt", ca)
             self._issued("ca-crt", ca, root)
             self._claim(ca, CA)
-        for known in self._parse("ca-crt", self._factory.ca_crt) if self._factory.ca_crt else []:
+        for known in bundled(self._factory.ca_crt):
             if known not in found:
                 raise _wrong(
                     "ca-crt", f"lacks the device CA with serial {known.serial_number}; a CRL revokes one"
@@ -246,7 +258,7 @@ class _Check:
         root_key = root.public_key()
         if not isinstance(root_key, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(root_key):
             raise _wrong("ca-revoke-crl", "is not signed by the Factory's root")
-        cas = self._parse("ca-crt", bundle) if bundle else []
+        cas = bundled(bundle)
         disabled = set(disabled)
         for entry in crl:
             serial = str(entry.serial_number)

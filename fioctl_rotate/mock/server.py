@@ -125,7 +125,7 @@ class _Current:
                 return
             folder = authority.keys_directory(self._store.directory, factory.name)
             pairs = {
-                kind: authority.key_pair(db, self._store.directory, factory.name, kind)
+                kind: authority.key_pair(db, self._store.directory, factory, kind)
                 for kind in (authority.TLS, authority.EST_TLS, authority.CA)
             }
         cas = factory.ca_crt or ""

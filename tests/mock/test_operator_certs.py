@@ -16,6 +16,7 @@ from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 from mocked import FACTORY, START, Mock, Pki
 
+from fioctl_rotate.mock import accounts, authority
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 
@@ -350,3 +351,40 @@ def test_a_crl_that_is_not_right(mock: Mock) -> None:
         assert answer.status_code == 400
         assert list(answer.json()["errors"]) == ["ca-revoke-crl"]
     assert pem(mock.pki.local_ca) in bundle(mock)
+
+
+def signing(mock: Mock, kind: str) -> x509.Certificate | None:
+    """The certificate that the backend goes by, its key found to be the file's."""
+    with mock.store.reading() as db:
+        pair = authority.key_pair(db, mock.directory, accounts.choose_factory(db, "acme"), kind)
+    if pair is None:
+        return None
+    certificate = x509.load_pem_x509_certificate(pair.certificate.encode())
+    key = load_pem_private_key(pair.key.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert key.public_key() == certificate.public_key()
+    return certificate
+
+
+def test_the_newest_online_ca_signs_and_a_revoked_one_does_not(mock: Mock) -> None:
+    first = signing(mock, authority.CA)
+    assert first is not None
+    second = mock.pki.sign(csrs(mock, ca_csr=True)["ca-csr"], ca=True)
+    mock.admin("PATCH", CERTS, {"ca-crt": bundle(mock) + "\n" + pem(second)})
+    assert signing(mock, authority.CA) == second
+    revoke = x509.ReasonFlags.privilege_withdrawn
+    for revoked, left in ((second, first), (first, None)):
+        mock.admin("PATCH", CERTS, {"ca-revoke-crl": crl(mock, revoked.serial_number, revoke)})
+        assert signing(mock, authority.CA) == left
+
+
+def test_the_server_certificate_is_the_one_on_file(mock: Mock) -> None:
+    assert signing(mock, authority.EST_TLS) is None
+    made = []
+    for _ in range(2):
+        made.append(mock.pki.sign(csrs(mock, est_tls_csr=True)["est-tls-csr"]))
+        assert mock.admin("PATCH", CERTS, {"est-tls-crt": pem(made[-1])}).status_code == 204
+        assert signing(mock, authority.EST_TLS) == made[-1]
+    # The former one, put back.
+    assert mock.admin("PATCH", CERTS, {"est-tls-crt": pem(made[0])}).status_code == 204
+    assert signing(mock, authority.EST_TLS) == made[0]
