@@ -349,6 +349,24 @@ def test_json_of_a_push_is_one_object_on_stdout(cli: Cli, acme: Path) -> None:
     assert (result["kind"], result["pushed"], result["rotation-id"]) == ("push", True, "certs-1")
 
 
+@BOTH
+def test_with_wait_a_push_ends_as_a_watch_does(
+    cli: Cli, acme: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    waiting = ("--rotation-id", "certs-1", "--wait", "--interval", "0.1", "--timeout", "0.4")
+    result = cli(*command, *waiting)
+    # Nobody runs the devices here, so time runs out.
+    assert result.code == 4
+    assert result.out.startswith("pushed rotation certs-1 to ")
+    assert "error: time ran out" in result.err
+    assert "rotations watch" not in result.err
+    lines = [json.loads(line) for line in cli(*command, *waiting, "--format", "json").out.splitlines()]
+    assert [lines[0]["kind"], lines[0]["pushed"], lines[-1]["kind"]] == ["push", False, "summary"]
+    devices = ["device-1", "device-2"] if command is GROUP else ["device-1"]
+    assert [line["name"] for line in lines if line["kind"] == "device"] == devices
+
+
 # --- Questions ---
 
 

@@ -104,14 +104,6 @@ class FactoryApi:
         """The fleet-wide configuration's log, newest first, at most `limit` entries."""
         return await self._config_log(self._in_factory("config/"), {}, limit)
 
-    async def patch_factory_config(self, request: ConfigBody) -> None:
-        """Merge files into the fleet-wide configuration."""
-        await self._send("PATCH", self._in_factory("config/"), request)
-
-    async def delete_factory_config(self, file: str) -> None:
-        """Delete a file of the fleet-wide configuration."""
-        await self._send("DELETE", self._in_factory(f"config/{_segment(file)}/"))
-
     async def group_config(self, group: str, limit: int | None = None) -> list[wire.Config]:
         """A group's configuration log, newest first, at most `limit` entries."""
         return await self._config_log(self._in_group(group, "config/"), {}, limit)
@@ -212,10 +204,6 @@ class FactoryApi:
             params={"factory": self.factory},
             answer=wire.Device,
         )
-
-    async def move_device(self, uuid: str, group: str) -> None:
-        """Put a device into a group, or with "" into none."""
-        await self._send("PATCH", _of_device(uuid, ""), {"group": group}, params=self._by_uuid())
 
     async def device_updates(self, uuid: str) -> list[wire.Update]:
         """The last updates of a device, rotations among them, newest first."""
@@ -437,8 +425,6 @@ def _extract(response: httpx.Response) -> str:
 def _why(error: httpx.TransportError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "did not answer in time"
-    if isinstance(error, httpx.ReadError) and not str(error):
-        return "closed the connection (a server that refuses a client certificate does so)"
     if isinstance(error, httpx.ConnectError):
         return f"cannot be reached: {error}"
     return f"broke off: {error or type(error).__name__}"

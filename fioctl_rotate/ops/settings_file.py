@@ -38,7 +38,4 @@ def changing(path: Path, profile: str | None) -> Iterator[dict[str, Any]]:
             return
         if not document["profiles"]:
             del document["profiles"]
-        try:
-            write_atomic(path, tomli_w.dumps(document).encode(), 0o600)
-        except OSError as error:
-            raise Error(f"cannot write settings file {path}: {error.strerror}") from error
+        write_atomic(path, tomli_w.dumps(document).encode(), 0o600)
