@@ -4,7 +4,6 @@ import datetime
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +36,14 @@ def create_csrs(
         raise Problem(409, "the Factory's PKI is set up already, which can be done once")
     if not request.first_time_init and not factory.root_crt:
         raise Problem(409, "the Factory's PKI is not set up: first-time-init comes first")
-    csr: Callable[[str], str] = lambda kind: _csr(db, directory, factory, kind)  # noqa: E731  three short uses
+
+    def csr(kind: str, *, wanted: bool) -> str | None:
+        return _csr(db, directory, factory, kind) if wanted else None
+
     return wire.Csrs(
-        ca_csr=csr(CA) if request.ca_csr else None,
-        est_tls_csr=csr(EST_TLS) if request.est_tls_csr else None,
-        tls_csr=csr(TLS) if request.tls_csr else None,
+        ca_csr=csr(CA, wanted=request.ca_csr),
+        est_tls_csr=csr(EST_TLS, wanted=request.est_tls_csr),
+        tls_csr=csr(TLS, wanted=request.tls_csr),
     )
 
 

@@ -15,6 +15,8 @@ from fioctl_rotate.mock.store import Store, initialize, stamp
 from fioctl_rotate.pki import certificates, keys
 
 _NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
+# RFC 1123 §2.1; a last label with a letter in it tells a name from an address.
+_HOST = re.compile(rf"({_NAME.pattern}\.)*(?=[0-9-]*[a-zA-Z])({_NAME.pattern})")
 _DEFAULT_ONLINE_CA = "default-online-ca"
 
 
@@ -39,13 +41,20 @@ def create(
 ) -> Factory:
     """Make `factory` in `directory`, which may hold others, with two users and a token file for each.
 
-    `random` gives that many random bytes in hexadecimal. Raises UsageError where the name is none or is taken.
+    `random` gives that many random bytes in hexadecimal. Raises UsageError: the name is none or is taken, a host's is
+    no DNS name.
     """
     if not _NAME.fullmatch(factory):
         raise UsageError(
             f"{factory!r} is no name for a factory", hint="letters, digits and inner hyphens, at most 63"
         )
     place = place or Place()
+    for host in (place.gateway_name, place.est_name):
+        # The name is its certificate's CN too, which has at most 64 characters (RFC 5280, ub-common-name).
+        if not _HOST.fullmatch(host) or len(host) > 64:
+            raise UsageError(
+                f"{host!r} is no DNS name", hint="certificates name servers by DNS names, not by addresses"
+            )
     initialize(directory)
     store = Store(directory)
     try:
