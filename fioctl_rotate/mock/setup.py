@@ -41,8 +41,8 @@ def create(
 ) -> Factory:
     """Make `factory` in `directory`, which may hold others, with two users and a token file for each.
 
-    `random` gives that many random bytes in hexadecimal. Raises UsageError: the name is none or is taken, a host's is
-    no DNS name.
+    `random` gives that many random bytes in hexadecimal. Raises UsageError: the name is none or is taken, a
+    host's is no DNS name.
     """
     if not _NAME.fullmatch(factory):
         raise UsageError(
