@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from fioctl_rotate.cli.common import Options, asking, confirm, interactive, note, spread, warn
 from fioctl_rotate.errors import Refused, UsageError
+from fioctl_rotate.pki import variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from fioctl_rotate.pki.directory import PkiDirectory
     from fioctl_rotate.pki.hsm import Token
     from fioctl_rotate.pki.stores import KeyStore
-
-PIN_VARIABLE = "FIOCTL_ROTATE_HSM_PIN"
-PASSPHRASE_VARIABLE = "FIOCTL_ROTATE_KEY_PASSPHRASE"  # noqa: S105  the variable's name
 
 DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="PKI directory.", show_default=False)]
 
@@ -45,7 +43,7 @@ KEY_OPTIONS: Options = {
         Path,
         "--hsm-pin-file",
         metavar="FILE",
-        help=f"File with the token's PIN; else {PIN_VARIABLE}, else asked.",
+        help=f"File with the token's PIN; else {variables.PIN}, else asked.",
     ),
     "hsm_pin": _option(
         str,
@@ -57,7 +55,7 @@ KEY_OPTIONS: Options = {
         Path,
         "--key-passphrase-file",
         metavar="FILE",
-        help=f"File with the passphrase of an encrypted key file; else {PASSPHRASE_VARIABLE}, else asked.",
+        help=f"File with the passphrase of an encrypted key file; else {variables.PASSPHRASE}, else asked.",
     ),
 }
 
@@ -99,7 +97,9 @@ class KeyOptions:
         if self.hsm_module is None or self.hsm_token_label is None:
             raise UsageError("--hsm-module and --hsm-token-label are needed together")
         if self.hsm_pin is not None:
-            warn(f"--hsm-pin shows the PIN in the process list; {PIN_VARIABLE} or --hsm-pin-file keep it out")
+            warn(
+                f"--hsm-pin shows the PIN in the process list; {variables.PIN} or --hsm-pin-file keep it out"
+            )
         from fioctl_rotate.pki.hsm import Token
         from fioctl_rotate.pki.stores import Remembered
 
@@ -109,11 +109,11 @@ class KeyOptions:
     def _pin(self, label: str) -> str:
         if self.hsm_pin is not None:
             return self.hsm_pin
-        pin = _secret(PIN_VARIABLE, self.hsm_pin_file, f"PIN of token {label}")
+        pin = _secret(variables.PIN, self.hsm_pin_file, f"PIN of token {label}")
         if pin is None:
             raise UsageError(
                 f"the PIN of token {label} is not known",
-                hint=f"set {PIN_VARIABLE}, give --hsm-pin-file, or run it on a terminal",
+                hint=f"set {variables.PIN}, give --hsm-pin-file, or run it on a terminal",
             )
         return pin
 
@@ -122,7 +122,7 @@ class KeyOptions:
         from fioctl_rotate.pki.stores import Remembered
 
         def ask(name: str) -> bytes | None:
-            word = _secret(PASSPHRASE_VARIABLE, self.key_passphrase_file, f"Passphrase of {name}")
+            word = _secret(variables.PASSPHRASE, self.key_passphrase_file, f"Passphrase of {name}")
             return None if word is None else word.encode()
 
         return Remembered(ask)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fioctl_rotate.errors import Error, printable
 from fioctl_rotate.est.server import PATH, LogRecord, est_app
 from fioctl_rotate.est.service import Authority
+from fioctl_rotate.pki import variables
 from fioctl_rotate.pki.pem import load_bundle, load_certificate
 from fioctl_rotate.pki.stores import KeyStore, read
 from fioctl_rotate.serving import listen, running, until_interrupted
@@ -69,8 +70,7 @@ def serve_est(
     # The port was free for us alone; now it is shared, among us.
     first.close()
     sockets = [listen(host, port, reuse_port=True) for _ in range(workers)]
-    started(url)
-    asyncio.run(_supervise(service, sockets))
+    asyncio.run(_supervise(service, sockets, lambda: started(url)))
 
 
 def load(service: EstService) -> tuple[Authority, ssl.SSLContext]:
@@ -138,9 +138,14 @@ async def _serve(service: EstService, sock: socket.socket, started: Callable[[],
         await until_interrupted()
 
 
-async def _supervise(service: EstService, sockets: Sequence[socket.socket]) -> None:
+async def _supervise(
+    service: EstService, sockets: Sequence[socket.socket], started: Callable[[], None]
+) -> None:
     """Run a worker on each socket, pass signals on, and end when one of them does."""
     context = multiprocessing.get_context("spawn")
+    # Workers are told what they need of these; an environment can be read by others of the same user.
+    for variable in ("FIOCTL_TOKEN", variables.PIN, variables.PASSPHRASE):
+        os.environ.pop(variable, None)
     # A worker that is still starting must not die of a signal that the supervisor answers.
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -158,6 +163,8 @@ async def _supervise(service: EstService, sockets: Sequence[socket.socket]) -> N
     for worker in workers:
         loop.add_reader(worker.sentinel, died.set)
     waits = [asyncio.create_task(until_interrupted()), asyncio.create_task(died.wait())]
+    await asyncio.sleep(0)  # from here on Ctrl-C is heard, so it may be told of
+    started()
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
