@@ -72,14 +72,25 @@ def test_the_fleets_log_is_shown_without_a_group(cli: Cli, acme: Path, acme_answ
 def test_what_others_wrote_into_a_log_does_not_reach_the_terminal(
     cli: Cli, acme: Path, acme_answers: Answer
 ) -> None:
-    escape = "\x1b[2J\x07"
+    escape = "\x1b[2J\x07\x9b"
     file = {"name": "f", "value": f"{escape}x", "unencrypted": True, "on-changed": [escape]}
     path = "/ota/factories/acme/device-groups/field/config/"
     patch(acme_answers, path, {"reason": escape, "files": [file]})
-    for command in (("config", "log", "-g", "field"), (*PUSH, "--dryrun"), (*PUSH, "-r", escape)):
+    commands: list[tuple[str, ...]] = [
+        ("config", "log", "-g", "field"),
+        ("config", "log", "-g", "field", "--format", "json"),
+        (*PUSH, "--dryrun"),
+        (*PUSH, "-r", escape),
+        ("config", "rotate-certs", "-g", f"x{escape}", "-r", "why"),
+        ("config", "device-group", "create", f"x{escape}"),
+        ("config", "delete", "-g", "field", "f"),
+    ]
+    for command in commands:
         result = cli(*command)
         assert "\x1b" not in result.out + result.err
         assert "\x07" not in result.out + result.err
+        assert "\x9b" not in result.out + result.err
+    assert cli(*commands[1]).json[-1]["reason"] == escape
 
 
 def test_a_log_is_shown_without_names_to_a_token_that_may_not_see_users(

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import re
 import shutil
 import signal
 import sys
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
 
 T = TypeVar("T")
+
+# All control characters but the line feed and the tab.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 CONNECTION_OPTIONS: dict[str, tuple[Any, Any]] = {
     "factory": (
@@ -197,7 +201,7 @@ def with_api(settings: Settings, work: "Callable[[FactoryApi], Coroutine[Any, An
 
 def emit(text: str) -> None:
     """A line of the result, to stdout."""
-    typer.echo(text)
+    typer.echo(_shown(text))
 
 
 def emit_json(value: Any, *, lines: bool = False) -> None:
@@ -207,7 +211,7 @@ def emit_json(value: Any, *, lines: bool = False) -> None:
     """
     import json
 
-    typer.echo(json.dumps(value, indent=None if lines else 2, ensure_ascii=False, default=_plain))
+    emit(json.dumps(value, indent=None if lines else 2, ensure_ascii=False, default=_plain))
 
 
 def _plain(value: Any) -> Any:
@@ -219,7 +223,12 @@ def _plain(value: Any) -> Any:
 
 def note(text: str) -> None:
     """Something a person may want to know, to stderr."""
-    typer.echo(text, err=True)
+    typer.echo(_shown(text), err=True)
+
+
+def _shown(text: str) -> str:
+    """`text` without control of the terminal: names come from servers and devices. In JSON it means the same."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def warn(text: str) -> None:
@@ -239,7 +248,8 @@ def wrapped(text: str, *, indent: int = 0, stream: TextIO) -> str:
 
 def interactive() -> bool:
     """Whether a person sits at both ends: only then is anything asked, coloured or redrawn."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    # A process that was started with a stream closed has None there.
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def confirm(question: str, *, yes: bool) -> None:

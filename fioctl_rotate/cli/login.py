@@ -97,7 +97,7 @@ def _asked(flags: Flags) -> dict[str, Any]:
     elif not values["factory"]:
         raise UsageError("no factory given", hint="name it with --factory or FIOCTL_FACTORY")
     elif not values["token"]:
-        values["token"] = sys.stdin.readline()
+        values["token"] = sys.stdin.readline() if sys.stdin else None
     values = {name: value.strip() for name, value in values.items() if value}
     if not values.get("token"):
         raise UsageError("no token given", hint="set FIOCTL_TOKEN, or write the token to stdin")
