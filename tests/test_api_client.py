@@ -369,6 +369,21 @@ def test_a_cacert_that_is_none_is_told(
     assert server.asked == []
 
 
+def test_nulls_are_as_good_as_nothing(cli: Cli, serve: Serve) -> None:
+    """As Go's JSON reads them, which fioctl is written in; a server in Go writes them for empty lists."""
+    serve(
+        lambda asked: Reply(
+            200,
+            {"devices": [{"uuid": "u", "name": None, "group": {"id": None, "name": "field"}}], "total": None}
+            if asked.path.startswith("/ota/devices/?")
+            else {"groups": None},
+        )
+    )
+    listed = cli("devices", "list", "--format", "json")
+    assert (listed.code, listed.json[0]["group"]["name"]) == (0, "field")
+    assert cli("config", "device-group", "list", "--format", "json").json == []
+
+
 def test_an_answer_of_any_kind_ends_in_words(cli: Cli, serve: Serve) -> None:
     """Whatever field is null or absent in what is read, no command ends in a defect."""
     empty: dict[str, Any] = {"/devices/d/": {"uuid": "u"}, "config/": {"config": [{}]}, "/users/": []}

@@ -4,6 +4,7 @@ Reading is retried on transport errors, 5xx and 429 (whose Retry-After is obeyed
 the caller knows whether it is safe to repeat.
 """
 
+import contextlib
 import datetime
 import email.utils
 import json
@@ -341,6 +342,9 @@ class FactoryApi:
         try:
             return msgspec.json.decode(response.content, type=kind)
         except msgspec.ValidationError as error:
+            with contextlib.suppress(msgspec.ValidationError):
+                # A null where a value should be is as good as nothing: fioctl (Go) reads it so.
+                return msgspec.convert(_without_nulls(msgspec.json.decode(response.content)), kind)
             raise ApiError(
                 f"the answer of {self.server} to {what} is not understood: {error}",
                 status=response.status_code,
@@ -381,6 +385,12 @@ def _seconds(value: str | None) -> float | None:
         return max(0.0, (when - datetime.datetime.now(datetime.UTC)).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _segment(name: str) -> str:
