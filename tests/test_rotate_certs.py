@@ -236,6 +236,22 @@ def test_an_id_with_other_content_is_refused(cli: Cli, acme: Path, command: tupl
     assert "has rotation certs-1 with other content" in result.err
 
 
+@pytest.mark.parametrize(
+    "change", [{"on-changed": ["/bin/true"]}, {"on-changed": None}, {"unencrypted": False}]
+)
+def test_the_same_value_without_its_handler_is_other_content(
+    cli: Cli, acme: Path, acme_answers: Answer, change: dict[str, Any]
+) -> None:
+    """A device would not run the handler, so this is no rotation that is there already."""
+    shown = push(cli, *GROUP, "--rotation-id", "certs-1", "--dryrun", "--format", "json").json
+    shown["request"]["files"][0].update(change)
+    path = "/ota/factories/acme/device-groups/field/config/"
+    body = json.dumps(shown["request"]).encode()
+    assert acme_answers(Asked("PATCH", path, {"host": "localhost"}, body, 0)).status == 201
+    result = cli(*GROUP, "--rotation-id", "certs-1")
+    assert (result.code, "with other content" in result.err) == (5, True)
+
+
 @BOTH
 def test_an_older_id_of_the_log_is_refused(cli: Cli, acme: Path, command: tuple[str, ...]) -> None:
     push(cli, *command, "--rotation-id", "certs-1")
@@ -350,10 +366,7 @@ def test_json_of_a_push_is_one_object_on_stdout(cli: Cli, acme: Path) -> None:
 
 
 @BOTH
-def test_with_wait_a_push_ends_as_a_watch_does(
-    cli: Cli, acme: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def test_with_wait_a_push_ends_as_a_watch_does(cli: Cli, acme: Path, command: tuple[str, ...]) -> None:
     waiting = ("--rotation-id", "certs-1", "--wait", "--interval", "0.1", "--timeout", "0.4")
     result = cli(*command, *waiting)
     # Nobody runs the devices here, so time runs out.
@@ -584,6 +597,12 @@ def test_ctrl_c_ends_with_130_and_what_is_known(serve: Serve, acme_answers: Answ
         "hint: `fioctl-rotate config log -g field -n 1` shows whether it did\n"
     )
     assert (under_way in err) == (method == "PATCH")
+
+
+def test_closed_streams_are_no_terminal(acme: Path) -> None:
+    command = f"exec {sys.executable} -m fioctl_rotate {' '.join(GROUP)} <&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, "pushed rotation" in done.stdout) == (0, True), done.stderr
 
 
 def test_a_closed_pipe_ends_quietly(acme: Path) -> None:

@@ -122,8 +122,11 @@ class Plan:
 
     @property
     def already_there(self) -> bool:
-        """Whether the target has just this entry."""
-        return self.standing is not None and self.standing.value == self.value
+        """Whether the target has just this entry, the handler and all."""
+        file = self.standing.file if self.standing else None
+        return file is not None and all(
+            file.get(key) == value for key, value in self.request["files"][0].items()
+        )
 
     def check_id(self) -> None:
         """Refuse an id that would be no new rotation: in use with other content, or an older one's."""

@@ -185,7 +185,7 @@ def test_the_command_of_a_plan_makes_the_same_request(plan: Plan) -> None:
 def standing(current: str | None, *older: str) -> Standing:
     file = None
     if current is not None:
-        file = {"name": entries.FILE_NAME, "value": PLAIN.value.replace("certs-7", current)}
+        file = {**PLAIN.request["files"][0], "value": PLAIN.value.replace("certs-7", current)}
     return Standing(file, frozenset(older) | ({current} if current else set()))
 
 
