@@ -122,7 +122,6 @@ def command(leaf: Leaf, place: Path) -> list[str]:
         **{
             "html": out / "report.html",
             "url": "https://localhost:1/est",
-            "update": "r-1",
             "factory": "another",
         },
         **{"plan_file": out / "plan.toml", "description": "what", "devices": 1},
