@@ -5,7 +5,7 @@ camelCase. What we read from a Factory is lenient (a field may be absent or null
 by the mock. Source: the public sources of fioctl and fioconfig.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -255,6 +255,3 @@ class ConfigApplied(Struct, rename="pascal", kw_only=True):
 
     uuid: str
     time: int
-
-
-Role = Literal["admin", "readonly"]
