@@ -71,10 +71,16 @@ class KeyOptions:
     key_passphrase_file: Path | None
 
     def directory(self, path: Path) -> "PkiDirectory":
-        """The PKI directory, with the key in it or in the token. Raises UsageError for half a token."""
+        """The PKI directory, with the key in it or in the token; what others can read there is warned about.
+
+        Raises UsageError for half a token.
+        """
         from fioctl_rotate.pki.directory import PkiDirectory
 
-        return PkiDirectory(path, ask_passphrase=self.ask_passphrase(), token=self.token())
+        directory = PkiDirectory(path, ask_passphrase=self.ask_passphrase(), token=self.token())
+        for line in directory.loose_modes():
+            warn(line)
+        return directory
 
     def token_key(self, label: str) -> "KeyStore":
         """The key with a label in the token. Raises UsageError where no token was named."""
@@ -159,7 +165,7 @@ def person(*, yes: bool, replaces: bool = False) -> "Person":
             raise Refused(f"not done without being asked: {question}", hint="-y answers yes")
         confirm(question, yes=yes)
 
-    return Person(note=note, warn=warn, confirm=ask)
+    return Person(note=note, confirm=ask)
 
 
 class GoBooleans(TyperCommand):

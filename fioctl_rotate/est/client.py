@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fioctl_rotate.errors import Error
-from fioctl_rotate.est.subject import copied_subject, raw_subject
 from fioctl_rotate.pki.certificates import DIGITAL_SIGNATURE
+from fioctl_rotate.pki.subject import copied_subject, raw_subject
 
 CLIENT_AUTH = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
 

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fioctl_rotate.errors import Error
-from fioctl_rotate.est.subject import copied_subject, raw_subject
 from fioctl_rotate.pki.certificates import DIGITAL_SIGNATURE, sign_device
+from fioctl_rotate.pki.subject import copied_subject, raw_subject
 
 THREE_YEARS = datetime.timedelta(days=3 * 365)
 

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.errors import Error, Refused
+from fioctl_rotate.errors import Error, Refused, printable
 from fioctl_rotate.pki import certificates, checks, policy
 from fioctl_rotate.pki.describe import as_text
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory, Root
@@ -37,10 +37,9 @@ def _quiet(_text: str) -> None:
 
 @dataclass(frozen=True)
 class Person:
-    """Whoever runs a ceremony: is told what happens, warned, and asked; `confirm` raises where the answer is no."""
+    """Whoever runs a ceremony: is told what happens, and asked; `confirm` raises where the answer is no."""
 
     note: Callable[[str], None] = _quiet
-    warn: Callable[[str], None] = _quiet
     confirm: Callable[[str], None] = _quiet
 
 
@@ -74,7 +73,6 @@ async def create_pki(
     """
     directory.make()
     with directory.locked():
-        _tell_modes(directory, person)
         adopted = directory.root_as_far_as_made(api.factory, now=now())
         certs = await api.certs()
         if certs.root_crt:
@@ -84,7 +82,7 @@ async def create_pki(
         if adopted is not None:
             person.note(f"adopting the root in {directory.path}")
             if adopted.subject != adopted.issuer:
-                person.note(f"it is signed by a higher CA: {adopted.issuer.rfc4514_string()}")
+                person.note(printable(f"it is signed by a higher CA: {adopted.issuer.rfc4514_string()}"))
         person.confirm(
             f"Set the root of {api.factory} on {api.server}? It can be set once; "
             f"its key ({directory.root_key.name}) must never be lost."
@@ -151,7 +149,6 @@ async def authorize_est(
     """
     directory.check_there()
     with directory.locked():
-        _tell_modes(directory, person)
         root = directory.root(api.factory, now=now())
         certs = await api.certs()
         require_own_root(api, certs, root.certificate)
@@ -335,8 +332,3 @@ def _require_landed(what: str, pem: str | None, sent: list[x509.Certificate], ap
             f"the {what} that {api.server} gives back is not what was uploaded",
             hint="`fioctl-rotate keys ca show --pretty` shows what it has",
         )
-
-
-def _tell_modes(directory: PkiDirectory, person: Person) -> None:
-    for line in directory.loose_modes():
-        person.warn(line)

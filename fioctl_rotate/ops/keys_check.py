@@ -80,10 +80,9 @@ def _files(directory: PkiDirectory, root: x509.Certificate, now: datetime.dateti
             certificate = directory.certificate(name)
             if certificate is None:
                 continue
-            is_ca = describe.as_data(certificate)["ca"]
             violations = (
                 checks.device_ca_violations(certificate, factory, root, now=now)
-                if is_ca
+                if _is_ca(certificate)
                 else checks.server_certificate_violations(certificate, root, now=now)
             )
             yield _standing(name, certificate, violations, now)
@@ -104,8 +103,6 @@ def _own_key(directory: PkiDirectory, name: str, certificate: x509.Certificate) 
 
 
 def _modes(directory: PkiDirectory) -> list[Finding]:
-    if not directory.path.is_dir():
-        return []
     loose = directory.loose_modes()
     if not loose:
         return [Finding("modes", Outcome.OK, "nobody else can read the directory or a key")]
@@ -144,12 +141,16 @@ def _factory(
         violations = checks.device_ca_violations(certificate, api.factory, root, now=now)
         yield _standing(f"device CA {number}", certificate, violations, now)
     for path in sorted(directory.path.glob("*.pem")):
-        local = (
-            load_bundle(path.read_text("ascii", errors="replace"), str(path)) if path.stat().st_size else []
-        )
-        for certificate in local:
-            if describe.as_data(certificate)["ca"] and certificate != root and certificate not in device_cas:
-                yield Finding(path.name, Outcome.WARN, "is not among the device CAs that the Factory trusts")
+        try:
+            local = directory.certificate(path.name)
+        except Error:
+            continue  # told where the files were looked at
+        if local is not None and _is_ca(local) and local != root and local not in device_cas:
+            yield Finding(path.name, Outcome.WARN, "is not among the device CAs that the Factory trusts")
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    return bool(describe.as_data(certificate)["ca"])
 
 
 def _servers(

@@ -179,6 +179,8 @@ class PkiDirectory:
 
     def loose_modes(self) -> list[str]:
         """What others on this machine can read or change, a line each: the directory, and every private key."""
+        if not self.path.is_dir():
+            return []
         found = []
         mode = stat.S_IMODE(self.path.stat().st_mode)
         if mode & 0o077:

@@ -17,9 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fioctl_rotate.errors import Error, Refused, printable
 from fioctl_rotate.pki.certificates import usages
 from fioctl_rotate.pki.pem import extensions, find, oid_name
+from fioctl_rotate.pki.subject import raw_subject
 
-# The header of a CertificationRequestInfo and its version 0: what stands before the subject (RFC 2986 §4.1).
-_CSR_HEAD = re.compile(rb"\x30(?:[\x00-\x7f]|\x81.|\x82..|\x83...)\x02\x01\x00", re.DOTALL)
 _HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.IGNORECASE)
 STRONG_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
@@ -148,16 +147,9 @@ def _kind(key: object) -> str:
 
 
 def _csr_subject(csr: x509.CertificateSigningRequest, purpose: Purpose, factory: str) -> Iterator[str]:
-    try:
-        subject = csr.subject
-        encoded = subject.public_bytes()
-    except ValueError:
-        yield "subject: cannot be read"
-        return
-    head = _CSR_HEAD.match(csr.tbs_certrequest_bytes)
-    if head is None or not csr.tbs_certrequest_bytes.startswith(encoded, head.end()):
+    if csr.subject.public_bytes() != raw_subject(csr):
         yield "subject: cannot be kept byte for byte in a certificate"
-    yield from subject_violations(subject, factory, ou_due=purpose is not Purpose.TLS)
+    yield from subject_violations(csr.subject, factory, ou_due=purpose is not Purpose.TLS)
 
 
 def subject_violations(subject: x509.Name, factory: str, *, ou_due: bool) -> Iterator[str]:
@@ -250,11 +242,7 @@ def _common_name_is_a_name(
     """A server's CN that looks like a host's name must be one of the names it is checked by."""
     san = find(found, x509.SubjectAlternativeName)
     dns = [name.lower() for name in san.get_values_for_type(x509.DNSName)] if san is not None else []
-    try:
-        common_names = csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError:
-        return  # told by the subject's own check
-    for attribute in common_names:
+    for attribute in csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
         text = str(attribute.value)
         if dns and "." in text and " " not in text and text.lower() not in dns:
             yield f"subject CN: {text!r} looks like a host name and is not in the SAN"

@@ -19,8 +19,8 @@ from fioctl_rotate.device.device import Outcome
 from fioctl_rotate.device.rotation import RotationFailed
 from fioctl_rotate.device.setup import Kind
 from fioctl_rotate.errors import Error
-from fioctl_rotate.est.subject import raw_subject
 from fioctl_rotate.pki.keys import public_key_pem
+from fioctl_rotate.pki.subject import raw_subject
 from fioctl_rotate.rotation.progress import STEPS
 
 ALL_WELL = [("CertRotationStarted", True), *((step, True) for step in STEPS)]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.client import build_csr, check_new_certificate, decode_certificates
-from fioctl_rotate.est.subject import raw_subject
 from fioctl_rotate.pki.certificates import name, sign_device
 from fioctl_rotate.pki.keys import generate_key
+from fioctl_rotate.pki.subject import raw_subject
 
 UTF8, PRINTABLE, BMP, IA5 = (
     _ASN1Type.UTF8String,

@@ -1,17 +1,15 @@
 """CSRs and certificates for tests, good and bad: every part can be replaced, whatever the rules say."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from commandline import Cli as Cli
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-
-Cli = Callable[..., Any]
-"""The fixture `cli`: arguments to a result with `code`, `out`, `err` and `json`."""
 
 FACTORY = "acme"
 NAME = "est.example.com"
