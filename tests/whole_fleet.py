@@ -19,9 +19,10 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from fioctl_rotate import serving, tls
-from fioctl_rotate.device.device import Device
+from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.device.fleet import run_fleet
 from fioctl_rotate.device.setup import Kind
+from fioctl_rotate.errors import Error
 from fioctl_rotate.est.server import est_app
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.mock import fleet
@@ -77,14 +78,33 @@ class WholeFleet:
         self.est_port = est_port
         self.roles = roles
         self._environment = environment
+        self._at_their_ends = asyncio.Event()
+        self._waiting: dict[str, str] = {}
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
-    def start(self, devices: list[Device], *, check_in: float) -> None:
-        """Let the devices check in every `check_in` seconds."""
+    def start(self, devices: list[Device], roles: dict[str, str], *, check_in: float) -> None:
+        """Let the devices, whose `roles` go by UUID, check in every `check_in` seconds."""
+        self._waiting = {device.uuid: roles[device.uuid] for device in devices}
+        history: dict[str, list[Outcome | Error]] = {uuid: [] for uuid in self._waiting}
+
+        def checked_in(uuid: str, outcome: Outcome | Error) -> None:
+            history[uuid].append(outcome)
+            if uuid in self._waiting and _at_its_end(self._waiting[uuid], history[uuid]):
+                del self._waiting[uuid]
+            if not self._waiting:
+                self._at_their_ends.set()
+
         self._running = asyncio.create_task(
-            run_fleet(devices, interval=check_in, stop=self._stop, at_once=20)
+            run_fleet(devices, interval=check_in, stop=self._stop, at_once=20, checked_in=checked_in)
         )
+
+    async def at_their_ends(self) -> None:
+        """Wait until no device has anything new to do."""
+        try:
+            await asyncio.wait_for(self._at_their_ends.wait(), 100)
+        except TimeoutError:
+            raise AssertionError(f"not at their ends: {self._waiting}") from None
 
     async def stop(self) -> None:
         """Stop the devices, none in the middle of something."""
@@ -162,11 +182,24 @@ async def whole_fleet(directory: Path, counts: dict[str, int], *, check_in: floa
                     *("--server-name", "localhost", "-p", est_port, "--no-checks"),
                 )
                 assert shadow.code == 0, shadow.err
-        world.start(_devices(directory, by_uuid), check_in=check_in)
+        world.start(_devices(directory, by_uuid), by_uuid, check_in=check_in)
         try:
             yield world
         finally:
             await world.stop()
+
+
+def _at_its_end(role: str, outcomes: list[Outcome | Error]) -> bool:
+    """Whether a device with these check-ins has gone through all that its role has for it."""
+    if role == "old":
+        return True
+    if role.startswith("fails-"):
+        return len([outcome for outcome in outcomes if isinstance(outcome, Error)]) > 1
+    if Outcome.ROTATED not in outcomes:
+        return False
+    # A refused certificate is tried again for a minute before the device says so.
+    after = outcomes[outcomes.index(Outcome.ROTATED) + 1 :]
+    return role == "untrusted" or any(isinstance(outcome, Outcome) for outcome in after)
 
 
 def _devices(directory: Path, roles: dict[str, str]) -> list[Device]:

@@ -22,7 +22,7 @@ def test_fleet_of_200(tmp_path):
     counts = dict.fromkeys(ROLES, 5)
     counts["well"] = DEVICES - sum(counts.values())
     began = time.monotonic()
-    seen = asyncio.run(see_it_through(tmp_path / "mock", counts, check_in=2.0, interval=0.5))
+    seen = asyncio.run(see_it_through(tmp_path / "mock", counts, check_in=2.0, interval=0.5, live=True))
     check_everything(*seen)
     _, watched, _, text, _, _ = seen
     print(f"\n{DEVICES} devices in {time.monotonic() - began:.0f} s, exit code {watched.code}")
