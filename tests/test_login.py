@@ -282,6 +282,29 @@ def test_fioctls_token_is_taken_over(
     no_secret(result, secrets=(tokens["admin"],))
 
 
+def test_a_file_is_read_as_fioctl_writes_it_after_its_own_login(tmp_path: Path) -> None:
+    from fioctl_rotate.ops.fioctl_config import read
+
+    path = tmp_path / "fioctl.yaml"
+    path.write_text(
+        "clientcredentials:\n  access_token: AT\n  client_id: cid\n  client_secret: 007\n"
+        '  created: "2026-11-24T15:59:33Z"\n  expires_in: 3600\n  refresh_token: RT\n  token_type: bearer\n'
+        "  url: https://app.foundries.io/oauth\nfactory: acme\n"
+        'server:\n  insecure_skip_verify: false\n  url: ""\n'
+    )
+    oauth = {
+        "client_id": "cid",
+        "client_secret": "007",  # what looks like a number is still the secret as it was typed
+        "access_token": "AT",
+        "refresh_token": "RT",
+        "token_type": "bearer",
+        "expires_in": 3600.0,
+        "created": "2026-11-24T15:59:33Z",
+        "url": "https://app.foundries.io/oauth",
+    }
+    assert read(path) == ({"factory": "acme", "oauth": oauth}, [])
+
+
 def test_what_the_mock_writes_for_fioctl_can_be_taken_over(cli: Cli, acme: Path, api: Server) -> None:
     """The mock's fioctl.yaml is read by the real fioctl; so it is by us."""
     from fioctl_rotate.ops.fioctl_config import read

@@ -113,17 +113,13 @@ def test_the_json_of_a_dry_run_holds_the_body_that_a_push_sends(
     push(cli, *command, "--rotation-id", "certs-1")
     (sent,) = server.sent("PATCH")
     assert sent.json == shown["request"]
-    assert sent.json == {
-        "reason": "why",
-        "files": [
-            {
-                "name": "fio-rotate-certs",
-                "value": value("certs-1"),
-                "unencrypted": True,
-                "on-changed": [HANDLER],
-            }
-        ],
-    }
+    # To the byte what fioctl sends.
+    escaped = value("certs-1").replace("\n", "\\n")
+    assert sent.body.decode() == (
+        f'{{"reason":"why","files":[{{"name":"fio-rotate-certs","value":"{escaped}",'
+        f'"unencrypted":true,"on-changed":["{HANDLER}"]}}]}}'
+    )
+    assert sent.headers["content-type"] == "application/json"
     if command is GROUP:
         assert shown["target"] == {"group": "field", "devices": 2}
         assert sent.path == "/ota/factories/acme/device-groups/field/config/"
