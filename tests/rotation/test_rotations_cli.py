@@ -12,10 +12,15 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 
+from fioctl_rotate.cli.app import run
+from fioctl_rotate.cli.watching import Pace
 from fioctl_rotate.rotation.progress import STEPS
 
 WORDS = "Unable to submit certificate signing request: connection refused"
@@ -274,32 +279,83 @@ def test_interrupted_watch_leaves_the_rotation_alone_and_says_how_to_look_again(
     assert "Traceback" not in err
 
 
-def test_live_view_on_a_terminal(mixed):
-    """What a person sees at 80 columns, drawn into a terminal of the test's own."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [sys.executable, "-m", "fioctl_rotate", "rotations", *WATCH, "--timeout", "0.3"]
-    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
-    environment.pop("COLUMNS")
-    process = subprocess.Popen(
-        [*command, "--mock", mixed.directory, "-f", "acme"],
-        stdin=follower,
-        stdout=follower,
-        stderr=subprocess.PIPE,
-        env=environment,
+@pytest.fixture
+def on_terminal(monkeypatch):
+    """Run the command line with a terminal of 80 columns for stdout; returns exit code and lines as last drawn."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def call(*arguments):
+        leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        seen = bytearray()
+
+        def read():
+            # Linux ends a terminal whose other end has closed with EIO.
+            with contextlib.suppress(OSError):
+                while chunk := os.read(leader, 65536):
+                    seen.extend(chunk)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        with os.fdopen(follower, "w") as terminal, contextlib.redirect_stdout(terminal):
+            code = run([str(argument) for argument in arguments])
+        reader.join()
+        os.close(leader)
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+        return code, [line.rstrip() for line in plain.splitlines()]
+
+    return call
+
+
+def test_live_view_on_a_terminal(mixed, on_terminal):
+    code, lines = on_terminal(
+        "rotations", *WATCH, "--timeout", "0.5", "--mock", mixed.directory, "-f", "acme"
     )
-    os.close(follower)
-    seen = b""
-    with contextlib.suppress(OSError):
-        # Linux ends a terminal whose other end has closed with EIO.
-        while chunk := os.read(leader, 65536):
-            seen += chunk
-    os.close(leader)
-    _, err = process.communicate()
-    assert process.returncode == 4, err
-    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).splitlines()]
+    assert code == 4
     assert all(len(line) <= 80 for line in lines)
     assert "1 done  1 finalized  2 failing  1 running  4 pending" in lines
     assert "not following: 1 shadowed, 1 unsupported, 1 offline" in lines
     failing = next(line for line in lines if line.startswith("failing "))
     assert "failing at 1/5  Unable to submit certificate signing request" in failing
+    assert "next look in 0.05 s; Ctrl-C leaves the rotation alone" in lines
+
+
+def test_live_view_of_many_failures_leaves_room_and_says_where_the_rest_is(recent, on_terminal):
+    names = [f"d{number:02}" for number in range(30)]
+    recent.add(*names)
+    asyncio.run(recent.push())
+    for name in names:
+        recent.rotate(name, fail=1)
+    _, lines = on_terminal("rotations", *WATCH, "--timeout", "0.5", "--mock", recent.directory, "-f", "acme")
+    more = next(line for line in lines if line.startswith("and "))
+    assert re.fullmatch(r"and \d+ more: fioctl-rotate rotations show certs-1 -g field --failed", more)
+
+
+def test_live_view_ends_by_itself(well, on_terminal):
+    code, lines = on_terminal("rotations", *WATCH, "--mock", well.directory, "-f", "acme")
+    assert code == 0
+    assert lines[-1] == "nothing more is to be expected"
+    assert any(line.endswith("100 %  2 of 2 done") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    [
+        ([0], "no pace yet"),
+        ([0, 0], "no pace yet"),
+        ([0, 2, 4], "2 a minute, about 3 min left"),
+        ([9, 10], "1 a minute"),
+    ],
+)
+def test_pace_and_time_left(done, expected):
+    def snapshot(minute, count):
+        states = [SimpleNamespace(state="pending", reason=None)] * (10 - count)
+        states.append(SimpleNamespace(state="pending", reason="offline"))
+        at = datetime(2026, 11, 24, 12, minute, tzinfo=UTC)
+        return SimpleNamespace(at=at, states=states, summary=SimpleNamespace(done=count))
+
+    pace = Pace()
+    for minute, count in enumerate(done):
+        pace.add(snapshot(minute, count))
+    assert pace.words(snapshot(len(done) - 1, done[-1])) == expected
