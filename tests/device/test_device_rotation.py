@@ -488,6 +488,21 @@ def test_killed_at_any_request_a_device_finishes_at_its_next_start(bench, cut_of
 LOST = 2
 
 
+def test_a_steps_event_goes_out_before_the_step_is_saved(bench, cut_off):
+    gateway = bench.gateway
+
+    async def scenario():
+        device = bench.device()
+        gateway.push("certs-1")
+        assert await cut_off(device, gateway, 4, "after")
+        assert gateway.told() == ALL_WELL[:2]
+        assert (state(device)["StepIdx"], state(device)["NewKey"]) == (0, "")
+        assert await device.check_in() is Outcome.ROTATED
+
+    bench.run(scenario)
+    assert gateway.told() == [*ALL_WELL[:2], *ALL_WELL], "so a step can be told of twice"
+
+
 def test_killed_with_kill_9_a_device_finishes_at_its_next_start(bench):
     """The same with a process and SIGKILL, where no code of the device gets to run any more."""
     gateway = bench.gateway
