@@ -112,3 +112,26 @@ def test_add_device_ca_killed_at_every_step_finishes(cli: Cli, tmp_path: Path) -
         pems = {f"0400 {ca['pem']}" for ca in on_file["device-cas"]}
         assert record["finished"]["local-ca.pem"] in pems, record["step"]
         assert len(pems) == 2, record["step"]
+
+
+def test_est_keypair_killed_at_every_step_finishes_with_the_same_key(cli: Cli, tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    bare(template)
+    created = cli("keys", "ca", "create", template / "pki", "--mock", template / "mock", "-f", FACTORY)
+    assert created.code == 0
+    (tmp_path / "scratch").mkdir()
+
+    records = rounds(
+        *(tmp_path / "scratch", template, "est", "keypair", "est.example.com", "HERE/pki", "--format", "json")
+    )
+
+    for record in records:
+        finished, killed = record["finished"], record["killed"]
+        # Killed when all was done, it is told so: nothing is overwritten.
+        assert record["code"] == (1 if "est-tls.pem" in killed else 0), record["step"]
+        assert set(finished) == {path.name for path in (template / "pki").iterdir()} | {
+            "est-tls.key",
+            "est-tls.pem",
+        }
+        if "est-tls.key" in killed:
+            assert finished["est-tls.key"] == killed["est-tls.key"], record["step"]
