@@ -21,6 +21,7 @@ from fioctl_rotate.cli.common import (
     run,
     settings_of,
     table,
+    warn,
     with_api,
 )
 from fioctl_rotate.cli.keystore import DirectoryArgument, GoBooleans, KeyOptions, person, with_keys
@@ -238,9 +239,12 @@ def sign(
     addresses, URIs and email addresses. No Factory is talked to.
     """
     from fioctl_rotate.ops.signing import sign_csr
-    from fioctl_rotate.pki import certificates
+    from fioctl_rotate.pki import certificates, describe
 
-    emit(certificates.pem(sign_csr(keys.directory(pki_dir), csr)).strip())
+    certificate = sign_csr(keys.directory(pki_dir), csr)
+    emit(certificates.pem(certificate).strip())
+    if describe.as_data(certificate)["ca"]:
+        warn("this is a device CA: once on file with the Factory, whoever has its key can admit devices")
 
 
 @app.command("check", epilog="Example: fioctl-rotate keys check ./pki --offline")

@@ -4,11 +4,11 @@ import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate.errors import printable
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.pem import extensions, find, oid_name
+from fioctl_rotate.pki.policy import key_kind
 
 SOON = datetime.timedelta(days=90)
 
@@ -33,15 +33,13 @@ def as_data(certificate: x509.Certificate) -> dict[str, object]:
 
 def as_text(certificate: x509.Certificate) -> str:
     """The certificate for a person: one line a field, then one an extension."""
-    key = certificate.public_key()
-    curve = key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
     lines = [
         f"subject      {certificate.subject.rfc4514_string()}",
         f"issuer       {certificate.issuer.rfc4514_string()}",
         f"serial       {certificate.serial_number:x}",
         f"valid        {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
         f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
-        f"key          EC {curve}" if isinstance(key, ec.EllipticCurvePublicKey) else f"key          {curve}",
+        f"key          {key_kind(certificate.public_key)}",
         f"sha256       {fingerprint(certificate)}",
     ]
     found, unreadable = extensions(lambda: certificate.extensions)

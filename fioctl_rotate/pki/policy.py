@@ -20,6 +20,7 @@ from fioctl_rotate.pki.pem import extensions, find, oid_name
 from fioctl_rotate.pki.subject import raw_subject
 
 _HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.IGNORECASE)
+_DUE_KEY = "EC on P-256"
 STRONG_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
 
@@ -122,18 +123,20 @@ def _signature(csr: x509.CertificateSigningRequest) -> Iterator[str]:
 
 def key_violations(load: Callable[[], object]) -> Iterator[str]:
     """What is wrong with a public key; `load` parses it, as far as the library can."""
+    kind = key_kind(load)
+    if kind != _DUE_KEY:
+        yield f"key: {kind}, where {_DUE_KEY} is due"
+
+
+def key_kind(load: Callable[[], object]) -> str:
+    """What kind of public key it is, for people; `load` parses it, as far as the library can."""
     try:
         key = load()
-    except (UnsupportedAlgorithm, ValueError):
-        yield "key: of an unknown kind or not a point on its curve; EC on P-256 is due"
-        return
-    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-        return
-    yield f"key: {_kind(key)}, where EC on P-256 is due"
-
-
-def _kind(key: object) -> str:
+    except (UnsupportedAlgorithm, ValueError, TypeError):
+        return "of an unknown kind or not a point on its curve"
     match key:
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
+            return _DUE_KEY
         case ec.EllipticCurvePublicKey():
             return f"EC on {key.curve.name}"
         case rsa.RSAPublicKey():
@@ -143,7 +146,7 @@ def _kind(key: object) -> str:
         case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
             return "EdDSA"
         case _:
-            return "another kind"
+            return "of another kind"
 
 
 def _csr_subject(csr: x509.CertificateSigningRequest, purpose: Purpose, factory: str) -> Iterator[str]:

@@ -390,3 +390,33 @@ def test_sign_needs_no_factory_and_prints_the_certificate_alone(cli: Cli, pki: P
     assert made.extensions.get_extension_for_class(
         x509.SubjectAlternativeName
     ).value == x509.SubjectAlternativeName([x509.DNSName(NAME)])
+
+
+def test_sign_warns_where_it_makes_a_device_ca(cli: Cli, pki: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "a.csr"
+    wanted = x509.BasicConstraints(ca=True, path_length=None)
+    asked.write_bytes(pem(csr(wanted, name=subject((CN, "fio-1"), (OU, FACTORY)), san=None)))
+    result = cli("keys", "ca", "sign", asked, "--pki-dir", pki)
+    assert result.code == 0
+    assert result.err.startswith("warning: this is a device CA")
+
+
+def test_authorize_with_a_csr_from_a_file_signs_and_uploads(
+    here: Here, created: Path, tmp_path: Path
+) -> None:
+    asked = tmp_path / "est.csr"
+    assert here("est", "authorize", created, "--out", asked).code == 0
+    authorized = here("est", "authorize", created, "--csr", asked)
+    assert authorized.code == 0, authorized.err
+    assert here("est", "show").out == authorized.out
+
+
+def test_check_goes_on_where_one_thing_cannot_be_read(here: Here, created: Path) -> None:
+    (created / "factory_ca.key").chmod(0o600)
+    (created / "factory_ca.key").write_text("not a key")
+    (created / "odd.pem").write_text("not a certificate")
+    result = here("keys", "check", created, "--format", "json")
+    assert result.code == 5
+    outcomes = {finding["subject"]: finding["outcome"] for finding in result.json["findings"]}
+    assert outcomes["root key"] == outcomes["odd.pem"] == "fail"
+    assert outcomes["local-ca.pem"] == outcomes["Factory root"] == "ok"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pki_making import CA, FACTORY, LEAF, NOW, ROOT, SERVER, armored, certificate, csr, der, usage
 
 from fioctl_rotate.errors import Error
-from fioctl_rotate.pki import checks, policy
+from fioctl_rotate.pki import checks, describe, policy
 from fioctl_rotate.pki.pem import load_certificate, load_csr
 from fioctl_rotate.pki.policy import Purpose
 
@@ -75,6 +75,9 @@ def test_a_damaged_certificate_is_refused_in_words(data: tuple[bytes, bytes]) ->
     read = loaded(load_certificate, armored(changed, "CERTIFICATE"))
     if read is None:
         return
+    assert describe.as_text(read)
+    assert describe.as_data(read)["sha256"]
+    assert describe.expiry(read, now=NOW) != ""
     verdicts = [
         checks.root_violations(read, FACTORY, now=NOW),
         checks.device_ca_violations(read, FACTORY, ROOT_CERTIFICATE, now=NOW),
