@@ -44,7 +44,8 @@ class Device:
 
     `clock` gives aware UTC time, by which the device's own clock goes; `sleep` waits between retries. `observe` is
     called with the UUID, an event's type and its error text (None: success). `fail` names a step of
-    `rotation.progress.STEPS` that is made to fail.
+    `rotation.progress.STEPS` that is made to fail; `pause` is how many seconds each step takes longer, so that a
+    person can follow.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Device:
         sleep: Sleep = asyncio.sleep,
         observe: Observe = lambda _uuid, _event, _error: None,
         fail: str | None = None,
+        pause: float = 0.0,
     ) -> None:
         self.directory = directory
         self.fail = fail
         self._clock = clock
         self._sleep = sleep
         self._observe = observe
+        self._pause = pause
 
     @property
     def uuid(self) -> str:
@@ -113,6 +116,7 @@ class Device:
             strict_est=bool(sota.get("simulation.strict_est", False)),
             target_name=target_name,
             target_version=target_version,
+            pause=lambda: asyncio.sleep(self._pause),
             notify=lambda event, error: self._observe(identity.uuid, event, error),
             fail=self.fail,
         )

@@ -47,7 +47,7 @@ class Runtime:
     """What a device has in hand from a program start on; a rotation's outcome is only seen at the next one.
 
     `strict_est` is fioconfig before 2026-02, which takes 201 and the bare media type alone. `notify` is called
-    with each event's type and error text (None: success) before the event is sent.
+    with each event's type and error text (None: success) before the event is sent, `pause` before each step.
     """
 
     storage: Path
@@ -59,6 +59,7 @@ class Runtime:
     target_name: str
     target_version: str
     notify: Callable[[str, str | None], None]
+    pause: Callable[[], Awaitable[object]]
     fail: str | None = None
 
     @property
@@ -134,6 +135,7 @@ async def _run(runtime: Runtime, rotation: RotationState) -> None:
         if index < rotation.step_idx:
             continue
         try:
+            await runtime.pause()
             if runtime.fail == name:
                 raise Error("made to fail at this step, for the rehearsal")
             await _EXECUTE[index](runtime, rotation)

@@ -39,9 +39,10 @@ from fioctl_rotate.settings import Flags, resolve
 FACTORY, GROUP = "demo", "field"
 REASON = "demo"
 PATIENCE = 12.0  # seconds for all devices to be done
-POLL = 0.2  # seconds between two looks
+POLL = 0.1  # seconds between two looks
 CHECK_IN = 0.5  # seconds between a device's check-ins
-STAGGER = 0.3  # seconds between the starts of two devices, so that their steps can be followed
+STARTS = 1.5  # seconds over which the devices start, one after the other
+PAUSE = 0.2  # seconds that each step takes longer, so that a person can follow it
 
 
 class Stage(Protocol):
@@ -161,7 +162,9 @@ async def _rotate(
     names = {device.uuid: device.name for device in await api.devices(GROUP)}
     paths = sorted(device_directories(directory / "devices"), key=lambda path: names[path.name])
     before = {path.name: load_identity(Sota(path / "sota.toml")) for path in paths}
-    devices = [Device(path, fail=fail if number == 0 else None) for number, path in enumerate(paths)]
+    devices = [
+        Device(path, fail=fail if number == 0 else None, pause=PAUSE) for number, path in enumerate(paths)
+    ]
     late = devices[-2] if len(devices) > 2 else None
     stage.step(
         "The devices check in" + (f"; {names[late.uuid]} is offline until late" if late else ""),
@@ -211,7 +214,7 @@ async def _until_done(
 
     async with asyncio.TaskGroup() as group:
         for number, device in enumerate(devices):
-            group.create_task(start(device, 0.0 if device is late else number * STAGGER))
+            group.create_task(start(device, 0.0 if device is late else number * STARTS / len(devices)))
         while True:
             snapshot = await look(api, tracker)
             stage.progress(snapshot)
