@@ -9,6 +9,8 @@ import typer
 from fioctl_rotate.cli.common import (
     Format,
     FormatOption,
+    YesOption,
+    confirm,
     connected,
     console,
     emit,
@@ -249,6 +251,42 @@ def check_lines(findings: "Findings") -> list[str]:
     ]
 
 
+@app.command("settle", epilog="Example: fioctl-rotate rotations settle certs-1763989200 -g field")
+@connected
+def settle(
+    flags: Flags,
+    rotation_id: IdArgument,
+    group: GroupOption = None,
+    device: DeviceOption = None,
+    yes: YesOption = False,
+) -> None:
+    """Have the devices store a rotation's entry, once they are done; to do after each rotation.
+
+    A device that has rotated still stores the configuration of before the push. Without a later change, a reboot
+    brings the entry of an earlier rotation back, and the device rotates once more as that says, against the EST
+    server of that time. This sends the present entry again, unchanged: devices that are done store it, and do no more.
+    """
+    _one_target(group, device)
+    settings = settings_of(flags)
+    target = f"group {group}" if group is not None else f"device {device}"
+    confirm(f"Send the entry of {rotation_id} to {target} of factory {settings.factory} again?", yes=yes)
+
+    async def work(api: "FactoryApi") -> None:
+        from fioctl_rotate.ops.push import find_device, settle
+        from fioctl_rotate.rotation.plan import Target
+
+        if group is not None:
+            await settle(api, Target("group", group), rotation_id)
+            return
+        found = await find_device(api, str(device))
+        await settle(api, Target("device", found.name, found.uuid), rotation_id)
+
+    with_api(settings, work)
+    emit(
+        f"settled rotation {rotation_id} of {target} in factory {settings.factory} at {settings.destination}"
+    )
+
+
 @app.command(
     "report", epilog="Example: fioctl-rotate rotations report certs-1763989200 -g field --html rotation.html"
 )
@@ -282,6 +320,7 @@ async def snapshot_of(
     api: "FactoryApi", rotation_id: str, *, group: str | None, device: str | None
 ) -> "Snapshot":
     """One look at a rotation, compared with what earlier looks left on this machine."""
+    from fioctl_rotate.cli.watching import tell_asking
     from fioctl_rotate.ops import baselines
     from fioctl_rotate.ops.rotations import find_rotation
     from fioctl_rotate.ops.watch import look
@@ -290,7 +329,7 @@ async def snapshot_of(
     rotation, only = await find_rotation(api, rotation_id, group=group, device=device)
     tell_unknown(rotation)
     tracker = Tracker(rotation, baselines.load(api, rotation.id))
-    snapshot = await look(api, tracker, only=only)
+    snapshot = await look(api, tracker, only=only, asking=tell_asking)
     baselines.save(api, rotation.id, tracker.baselines())
     for problem in snapshot.problems:
         warn(problem)

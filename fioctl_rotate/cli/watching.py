@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fioctl_rotate.rotation.state import DeviceState, Rotation
 
 PACE_OVER = timedelta(minutes=10)
+_MANY = 500  # devices to ask, which takes more than a few seconds
 _WIDEST = 24  # columns of a terminal for a device's name
 
 
@@ -60,7 +61,9 @@ async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only:
         with view:
             try:
                 async with asyncio.timeout(watch.timeout):
-                    await wait_for(api, tracker, interval=watch.interval, only=only, tell=tell)
+                    await wait_for(
+                        api, tracker, interval=watch.interval, only=only, asking=tell_asking, tell=tell
+                    )
             except TimeoutError:
                 timed_out = True
     except asyncio.CancelledError:
@@ -68,6 +71,8 @@ async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only:
         raise
     if last is not None:
         view.end(last)
+        if not last.states:
+            warn(f"{rotation.target} has no devices")
         if watch.junit:
             junit.write(watch.junit, rotation, last.states)
     summary = last.summary.words if last else "no answer yet"
@@ -78,6 +83,12 @@ async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only:
         )
     if watch.exit_status and last is not None and not last.summary.complete:
         raise DeviceFailed(f"not every device is done: {summary}")
+
+
+def tell_asking(count: int) -> None:
+    """Say on stderr what a long silence is about."""
+    if count > _MANY:
+        note(f"asking {count} devices for their events")
 
 
 def _look(rotation: "Rotation") -> str:

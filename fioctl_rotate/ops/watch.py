@@ -37,12 +37,14 @@ async def look(
     tracker: Tracker,
     *,
     only: str | None = None,
+    asking: Callable[[int], None] = lambda _count: None,
     now: Callable[[], datetime] = utc_now,
 ) -> Snapshot:
     """One poll: list the devices seen since the last one and ask those that are not done. `only` is a uuid.
 
-    Raises Error where the devices cannot be listed or the token is refused; what could not be asked of a single
-    device is told in the snapshot and asked again in the next poll.
+    `asking` is told how many devices are about to be asked, which may take a while. Raises Error where the devices
+    cannot be listed or the token is refused; what could not be asked of a single device is told in the snapshot and
+    asked again in the next poll.
     """
     limit = tracker.begin()
     pages = api.device_pages(
@@ -65,7 +67,9 @@ async def look(
                 return error
             return None
 
-    errors = list(filter(None, await asyncio.gather(*(ask(uuid) for uuid in tracker.to_ask()))))
+    to_ask = tracker.to_ask()
+    asking(len(to_ask))
+    errors = list(filter(None, await asyncio.gather(*(ask(uuid) for uuid in to_ask))))
     for error in errors:
         if isinstance(error, ApiError) and error.status in (401, 403):
             raise error
@@ -79,19 +83,20 @@ async def wait_for(
     *,
     interval: float,
     only: str | None = None,
+    asking: Callable[[int], None] = lambda _count: None,
     tell: Callable[[Snapshot], None] = lambda _snapshot: None,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     now: Callable[[], datetime] = utc_now,
 ) -> Snapshot:
     """Poll every `interval` seconds until no device can be expected to move any more; returns the last snapshot.
 
-    `tell` is given each snapshot. A poll that the server does not answer is told and tried again. Raises Error
-    where the token is refused or the server stays away.
+    `tell` is given each snapshot, `asking` is for `look`. A poll that the server does not answer is told and tried
+    again. Raises Error where the token is refused or the server stays away.
     """
     bad = 0
     while True:
         try:
-            snapshot = await look(api, tracker, only=only, now=now)
+            snapshot = await look(api, tracker, only=only, asking=asking, now=now)
             bad = 0
         except (ApiError, Unreachable) as error:
             bad += 1

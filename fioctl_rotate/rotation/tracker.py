@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from fioctl_rotate.rotation.progress import Phase, parse_time, told_by
 from fioctl_rotate.rotation.state import DeviceState, Facts, Reason, Rotation, State, device_state, taken
@@ -21,6 +21,8 @@ SMALL_FLEET = 200
 # So many polls without news after a failure or Finalize, and nothing more is expected: at the default interval of
 # 15 seconds they are ten minutes, two check-ins of a device.
 PATIENCE = 40
+# The push and last-seen are both the server's times, perhaps of two of its machines.
+_SKEW = timedelta(seconds=5)
 _PAGE = 100
 _CENSUS_PAGE = 1000
 
@@ -129,7 +131,7 @@ class Tracker:
         if facts.first_key is None and facts.key is not None:
             facts.first_key = facts.key
             pushed = self.rotation.pushed_at
-            facts.first_key_is_old = pushed is not None and (seen is None or seen < pushed)
+            facts.first_key_is_old = pushed is not None and (seen is None or seen < pushed - _SKEW)
         facts.last_seen = max(filter(None, (facts.last_seen, seen)), default=None)
 
     def wants_events(self, uuid: str) -> bool:
@@ -224,7 +226,7 @@ class Tracker:
 
     def _seen_since_push(self, facts: Facts) -> bool:
         pushed = self.rotation.pushed_at
-        return facts.last_seen is not None and (pushed is None or facts.last_seen >= pushed)
+        return facts.last_seen is not None and (pushed is None or facts.last_seen >= pushed - _SKEW)
 
 
 @dataclass(frozen=True)

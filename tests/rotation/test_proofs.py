@@ -34,8 +34,7 @@ class Factory:
 
     def step(self):
         """The next event of the rotation, posted with the old certificate."""
-        kind = next(self.steps, None)
-        if kind is not None and self.now >= PUSH:
+        if self.now >= PUSH and (kind := next(self.steps, None)) is not None:
             self.began = self.began or self.now
             self.post(kind)
 
