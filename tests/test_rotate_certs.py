@@ -335,6 +335,19 @@ def test_a_group_push_tells_of_devices_that_join_later(cli: Cli, acme: Path) -> 
     assert "fioctl-rotate rotations watch certs-" in result.err
 
 
+def test_the_commands_that_are_suggested_can_be_typed(cli: Cli, acme: Path) -> None:
+    name = "the $field; 'x'"
+    push(cli, "config", "device-group", "create", name)
+    result = push(cli, "config", "rotate-certs", "-g", name, "-r", "why", "--no-checks")
+    suggested = result.err.split("see it through with: ")[1]
+    words = shlex.split(suggested)
+    assert words[:3] == ["fioctl-rotate", "rotations", "watch"]
+    assert words[-2:] == ["-g", name]
+    shown = push(cli, "config", "rotate-certs", "-g", name, "-r", "a 'b' $c", "--dryrun").out.splitlines()[-1]
+    assert name in shlex.split(shown)
+    assert "a 'b' $c" in shlex.split(shown)
+
+
 def test_an_empty_group_is_said_aloud(cli: Cli, acme: Path) -> None:
     push(cli, "config", "device-group", "create", "empty")
     result = push(cli, "config", "rotate-certs", "-g", "empty", "-r", "why", "--no-checks")

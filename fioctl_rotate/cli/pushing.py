@@ -1,5 +1,6 @@
 """The way of a push: plan, show, check, ask, send, read back, wait. For groups and devices alike."""
 
+import shlex
 import time
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ def _tell_result(plan: Plan, sending: Sending, *, pushed: bool) -> None:
     if not sending.wait:
         option = "-g" if plan.target.kind == "group" else "--device"
         note(
-            f"see it through with: fioctl-rotate rotations watch {plan.rotation_id} {option} {plan.target.name}"
+            f"see it through with: fioctl-rotate rotations watch {plan.rotation_id} {option} {shlex.quote(plan.target.name)}"
         )
 
 

@@ -1,6 +1,7 @@
 """Pushing a rotation: make the plan from what the Factory has, send it, and read back what landed."""
 
 import asyncio
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -82,6 +83,30 @@ async def push(api: FactoryApi, plan: Plan, *, tell: Tell) -> bool:
         tell(f"{error.message}; looking whether the push landed")
     await _read_back(api, plan)
     return True
+
+
+async def settle(api: FactoryApi, target: Target, rotation_id: str) -> None:
+    """Send the target's present entry once more, unchanged, so that its devices store it.
+
+    A device that has rotated still stores the configuration of before the push, with a time that hides the push
+    (fioconfig: finalizeStep). At its next boot it would write the stored entry again and, the id being another,
+    rotate as it says, against an EST server that may be gone. Any later change has it store the present one; this
+    is the smallest: devices that are done see the same ROTATIONID and do nothing.
+
+    Raises Refused where the target's present entry is not that of `rotation_id`.
+    """
+    file = (await _standing(api, target)).file
+    present = rotation_id_of(str(file["value"])) if file else None
+    if present != rotation_id:
+        raise Refused(
+            f"{target} has {f'rotation {present}' if present else f'no {FILE_NAME}'} now, not {rotation_id}",
+            hint="settle the rotation that is there; a superseded one has nothing to settle",
+        )
+    body = {"reason": f"settle rotation {rotation_id}", "files": [file]}
+    if target.kind == "group":
+        await api.patch_group_config(target.name, body)
+    else:
+        await api.patch_device_config(str(target.uuid), body)
 
 
 async def refresh(api: FactoryApi, plan: Plan, against: str) -> Plan:
@@ -209,5 +234,5 @@ async def _read_back(api: FactoryApi, plan: Plan) -> None:
 def _look(plan: Plan) -> str:
     """The command that shows what a target has now."""
     if plan.target.kind == "group":
-        return f"`fioctl-rotate config log -g {plan.target.name} -n 1`"
-    return f"`fioctl-rotate device config log {plan.target.name} -n 1`"
+        return f"`fioctl-rotate config log -g {shlex.quote(plan.target.name)} -n 1`"
+    return f"`fioctl-rotate device config log {shlex.quote(plan.target.name)} -n 1`"

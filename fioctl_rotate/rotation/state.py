@@ -20,6 +20,7 @@ behind by more than 15 minutes on a device that began at least that long after t
 """
 
 import re
+import shlex
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -84,7 +85,7 @@ class Rotation:
     @property
     def option(self) -> str:
         """The target as a command takes it."""
-        return f"-g {self.group}" if self.group else f"--device {self.device}"
+        return shlex.join(["-g", self.group] if self.group else ["--device", str(self.device)])
 
 
 @dataclass
