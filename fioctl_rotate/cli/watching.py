@@ -135,7 +135,8 @@ class _Lines:
             self._known[state.uuid] = (words, step)
             if self._json:
                 self._emit({"kind": "device", **document.of_device(self._rotation, state)}, snapshot.at)
-            else:
+            elif known or state.state != State.PENDING or state.reason:
+                # That a device has not begun yet is worth a line only where there is more to say of it.
                 text = f"{state.name}  {words[0]}" + (f"  {words[1]}" if words[1] else "")
                 emit(f"{snapshot.at:%H:%M:%S}  {printable(text)}")
         sys.stdout.flush()

@@ -16,7 +16,8 @@ done. What proves that the gateway took the new key, the hardest proof first:
 
 The limits: the last two believe that a device which is seen uses its new certificate. One whose services could
 not be restarted may be seen with its old one for longer, and the last one can be fooled by a clock that is
-behind by more than 15 minutes on a device that began at least that long after the push.
+behind by more than 15 minutes on a device that began at least that long after the push. A key that changes
+because an earlier rotation ends late is taken for this one's, which is a reason to refuse a push meanwhile.
 """
 
 import re

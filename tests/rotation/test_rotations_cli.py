@@ -234,6 +234,15 @@ def test_watch_with_failures_exits_with_3_only_where_asked(mixed, rotations, tmp
     assert rotations(*WATCH).code == 0
 
 
+def test_watch_in_a_pipe_is_a_line_a_change(mixed, rotations):
+    lines = rotations(*WATCH, "--timeout", "0.5").out.splitlines()
+    told = [line.split("  ", 2)[1:] for line in lines[:-1]]
+    assert [device for device, _ in told] == [name for name in sorted(EXPECTED) if name != "pending"]
+    assert ["failing", f"failing at 1/5  {STEPS[0]}: {WORDS}"] in told
+    assert ["never", "pending (offline)  never seen"] in told
+    assert "1 of 9 done" in lines[-1]
+
+
 def test_watch_as_json_is_an_object_a_line(mixed, rotations):
     result = rotations(*WATCH, "--timeout", "0.5", "--format", "json")
     objects = [json.loads(line) for line in result.out.splitlines()]
