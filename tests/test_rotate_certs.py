@@ -342,7 +342,7 @@ def test_the_commands_that_are_suggested_can_be_typed(cli: Cli, acme: Path) -> N
     suggested = result.err.split("see it through with: ")[1]
     words = shlex.split(suggested)
     assert words[:3] == ["fioctl-rotate", "rotations", "watch"]
-    assert words[-2:] == ["-g", name]
+    assert words[4:] == ["-g", name, "-f", "acme", "--mock", str(acme)]
     shown = push(cli, "config", "rotate-certs", "-g", name, "-r", "a 'b' $c", "--dryrun").out.splitlines()[-1]
     assert name in shlex.split(shown)
     assert "a 'b' $c" in shlex.split(shown)
@@ -578,7 +578,7 @@ def test_a_read_back_that_fails_says_what_is_known(cli: Cli, serve: Serve, acme_
     result = cli(*GROUP, "--rotation-id", "certs-1")
     assert result.code == 1
     assert "certs-1 was sent to group field, but what landed cannot be read" in result.err
-    assert "`fioctl-rotate config log -g field -n 1`" in result.err
+    assert f"`fioctl-rotate config log -g field -n 1 -f acme --server {server.url}` shows" in result.err
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH"])
@@ -603,7 +603,7 @@ def test_ctrl_c_ends_with_130_and_what_is_known(serve: Serve, acme_answers: Answ
     assert "Traceback" not in err
     under_way = (
         "interrupted while certs-1 was being sent to group field: it may have landed\n"
-        "hint: `fioctl-rotate config log -g field -n 1` shows whether it did\n"
+        f"hint: `fioctl-rotate config log -g field -n 1 -f acme --server {server.url}` shows whether it did\n"
     )
     assert (under_way in err) == (method == "PATCH")
 

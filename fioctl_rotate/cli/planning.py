@@ -237,7 +237,8 @@ def tell_about(plan: Plan, server_name: str | None) -> None:
         group = f" `{target.group}`" if target.group else ""
         warn(
             f"with an entry of its own, {target.name} will no longer follow its group{group}; delete the entry to "
-            f"have it follow again: fioctl-rotate device config delete {shlex.quote(target.name)} {entries.FILE_NAME}"
+            f"have it follow again: fioctl-rotate device config delete {shlex.quote(target.name)} "
+            f"{entries.FILE_NAME}"
         )
         return
     note(f"devices that join group {printable(target.name)} later will get this entry too, and rotate then")

@@ -1,6 +1,5 @@
 """The way of a push: plan, show, check, ask, send, read back, wait. For groups and devices alike."""
 
-import shlex
 import time
 from typing import TYPE_CHECKING
 
@@ -99,10 +98,7 @@ def _tell_result(plan: Plan, sending: Sending, *, pushed: bool) -> None:
     else:
         emit(f"{'pushed' if pushed else 'already there, nothing sent:'} {printable(planning.summary(plan))}")
     if not sending.wait:
-        option = "-g" if plan.target.kind == "group" else "--device"
-        note(
-            f"see it through with: fioctl-rotate rotations watch {plan.rotation_id} {option} {shlex.quote(plan.target.name)}"
-        )
+        note(f"see it through with: {plan.watch_command()}")
 
 
 async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:

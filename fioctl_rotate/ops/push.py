@@ -1,7 +1,6 @@
 """Pushing a rotation: make the plan from what the Factory has, send it, and read back what landed."""
 
 import asyncio
-import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -70,7 +69,7 @@ async def push(api: FactoryApi, plan: Plan, *, tell: Tell) -> bool:
         await sending
     except asyncio.CancelledError:
         tell(f"interrupted while {plan.rotation_id} was being sent to {plan.target}: it may have landed")
-        tell(f"hint: {_look(plan)} shows whether it did")
+        tell(f"hint: `{plan.log_command()}` shows whether it did")
         raise
     except Unreachable as error:
         if not error.sent:
@@ -221,7 +220,7 @@ async def _read_back(api: FactoryApi, plan: Plan) -> None:
     except Error as error:
         raise Error(
             f"{plan.rotation_id} was sent to {plan.target}, but what landed cannot be read: {error.message}",
-            hint=f"{_look(plan)} shows whether it did",
+            hint=f"`{plan.log_command()}` shows whether it did",
         ) from error
     if landed.value != plan.value:
         found = "no entry" if landed.value is None else f"rotation {rotation_id_of(landed.value)}"
@@ -229,10 +228,3 @@ async def _read_back(api: FactoryApi, plan: Plan) -> None:
             f"{plan.rotation_id} did not land: {plan.target} has {found}",
             hint="somebody may have pushed at the same time; look at the log before you push again",
         )
-
-
-def _look(plan: Plan) -> str:
-    """The command that shows what a target has now."""
-    if plan.target.kind == "group":
-        return f"`fioctl-rotate config log -g {shlex.quote(plan.target.name)} -n 1`"
-    return f"`fioctl-rotate device config log {shlex.quote(plan.target.name)} -n 1`"

@@ -181,12 +181,25 @@ class Plan:
         ):
             if value != default:
                 words += [option, value]
-        words += ["--rotation-id", self.rotation_id, "-f", self.factory]
-        if self.server.startswith("mock "):
-            words += ["--mock", self.server.removeprefix("mock ")]
-        else:
-            words += ["--server", self.server]
-        return shlex.join(words)
+        return shlex.join([*words, "--rotation-id", self.rotation_id, *self._place()])
+
+    def watch_command(self) -> str:
+        """The command line that sees the rotation through once it is pushed."""
+        option = "-g" if self.target.kind == "group" else "--device"
+        words = ["fioctl-rotate", "rotations", "watch", self.rotation_id, option, self.target.name]
+        return shlex.join([*words, *self._place()])
+
+    def log_command(self) -> str:
+        """The command line that shows what the target has now."""
+        words = ["fioctl-rotate", *(("config", "log", "-g") if self.target.kind == "group" else ())]
+        if self.target.kind == "device":
+            words += ["device", "config", "log"]
+        return shlex.join([*words, self.target.name, "-n", "1", *self._place()])
+
+    def _place(self) -> list[str]:
+        """The options that name the Factory, whatever flags and environment say."""
+        mock = self.server.removeprefix("mock ")
+        return ["-f", self.factory, *(("--server", self.server) if mock == self.server else ("--mock", mock))]
 
 
 def make_plan(
