@@ -36,7 +36,7 @@ def save(api: FactoryApi, rotation_id: str, baselines: Mapping[str, Baseline]) -
 
 
 def _file(api: FactoryApi, rotation_id: str) -> Path:
-    place = hashlib.sha256(f"{api.server}\0{api.factory}".encode()).hexdigest()[:16]
-    # The id may be anything that somebody typed; its digest is a file name.
-    name = hashlib.sha256(rotation_id.encode()).hexdigest()[:16]
-    return user_state_path("fioctl-rotate", appauthor=False) / "watched" / place / f"{name}.json"
+    # By factory alone: one server has many names, and devices are told apart by uuid. What is named may be anything
+    # that somebody typed; its digest is a file name.
+    name = hashlib.sha256(f"{api.factory}\0{rotation_id}".encode()).hexdigest()[:32]
+    return user_state_path("fioctl-rotate", appauthor=False) / "watched" / f"{name}.json"

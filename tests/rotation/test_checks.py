@@ -222,3 +222,26 @@ def test_push_remembers_the_keys_of_before(commands, recent):
     recent.come_back("a")
     shown = commands("rotations", "show", "certs-1", "-g", "field", "--format", "json").json
     assert [(d["state"], d["proof"]) for d in shown["devices"]] == [("done", "public-key")]
+
+
+def test_keys_of_before_are_known_by_whatever_name_the_server_goes(commands, cli, recent, monkeypatch):
+    recent.add("a")
+    push = [
+        "config",
+        "rotate-certs",
+        "-g",
+        "field",
+        "-r",
+        "yearly",
+        "--rotation-id",
+        "certs-1",
+        *OWN_EST,
+        "-y",
+    ]
+    assert commands(*push).code == 0
+    recent.wait(hours=1)
+    recent.rotate("a")
+    recent.come_back("a")
+    monkeypatch.chdir(recent.directory.parent)
+    shown = cli("rotations", "show", "certs-1", "-g", "field", "--mock", recent.directory.name, "-f", "acme")
+    assert "1 of 1 done" in shown.out
