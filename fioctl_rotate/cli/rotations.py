@@ -264,7 +264,8 @@ def settle(
 
     A device that has rotated still stores the configuration of before the push. Without a later change, a reboot
     brings the entry of an earlier rotation back, and the device rotates once more as that says, against the EST
-    server of that time. This sends the present entry again, unchanged: devices that are done store it, and do no more.
+    server of that time. This sends the present entry again, unchanged: devices that are done store it and do no
+    more.
     """
     _one_target(group, device)
     settings = settings_of(flags)

@@ -1,0 +1,129 @@
+"""`rotations settle`: what it sends, and what it keeps a device from."""
+
+import asyncio
+import datetime
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import httpx
+import pytest
+from commandline import Cli
+
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.mock.operator import operator_app_of
+from fioctl_rotate.mock.server import Ports
+from fioctl_rotate.mock.setup import Place
+from fioctl_rotate.mock.store import Clock, Store
+from fioctl_rotate.ops import mock
+from fioctl_rotate.ops.push import plan_group, settle
+from fioctl_rotate.ops.push import push as push_plan
+from fioctl_rotate.rotation.plan import Wish
+
+PLACE = ("-f", "acme", "--mock")
+
+
+@pytest.fixture
+def place(tmp_path: Path, cli: Cli) -> Path:
+    directory = tmp_path / "mock"
+    made = cli(
+        "mock", "init", directory, "--factory", "acme", "--group", "field", "--devices", 1, "--est-port", 0
+    )
+    assert made.code == 0
+    return directory
+
+
+def push(cli: Cli, place: Path, rotation_id: str, *options: object, port: int = 8443) -> None:
+    argv = ("config", "rotate-certs", "-g", "field", "-r", "x", "--server-name", "localhost", "-p", port)
+    done = cli(*argv, "--rotation-id", rotation_id, "--no-checks", *options, *PLACE, place)
+    assert done.code == 0, done.err
+
+
+def test_the_entry_is_sent_again_as_it_is_and_stays_one_rotation(cli: Cli, place: Path) -> None:
+    push(cli, place, "certs-1")
+    before = cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json
+    done = cli("rotations", "settle", "certs-1", "-g", "field", *PLACE, place)
+    assert (done.code, done.out) == (
+        0,
+        f"settled rotation certs-1 of group field in factory acme at mock {place}\n",
+    )
+    after = cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json
+    assert len(after) == len(before) + 1
+    assert after[0]["files"] == before[0]["files"]
+    assert after[0]["reason"] == "settle rotation certs-1"
+    known = cli("rotations", "list", "-g", "field", "--format", "json", *PLACE, place).json
+    assert [rotation["id"] for rotation in known] == ["certs-1"]
+
+
+def test_a_device_with_an_entry_of_its_own_is_settled_alone(cli: Cli, place: Path) -> None:
+    argv = (
+        "device",
+        "config",
+        "rotate-certs",
+        "device-1",
+        "-r",
+        "x",
+        "--rotation-id",
+        "certs-9",
+        "--no-checks",
+    )
+    assert cli(*argv, *PLACE, place).code == 0
+    assert cli("rotations", "settle", "certs-9", "--device", "device-1", *PLACE, place).code == 0
+    log = cli("device", "config", "log", "device-1", "--format", "json", *PLACE, place).json
+    assert log[0]["files"] == log[1]["files"]
+    assert cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json == []
+
+
+@pytest.mark.parametrize("target", [("-g", "field"), ("--device", "device-1")])
+def test_a_rotation_that_is_not_there_is_refused_and_nothing_sent(
+    cli: Cli, place: Path, target: tuple[str, str]
+) -> None:
+    push(cli, place, "certs-1")
+    push(cli, place, "certs-2")
+    done = cli("rotations", "settle", "certs-1", *target, *PLACE, place)
+    assert done.code == 5
+    log = cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json
+    assert [config["reason"] for config in log] == ["x", "x"]
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_settled_device_does_not_rotate_back_at_its_next_boot(tmp_path: Path, settled: bool) -> None:
+    """As seen on the real fioconfig: the secrets are gone at boot, and come back from what is stored."""
+    directory = tmp_path / "mock"
+
+    async def scenario() -> str:
+        await mock.init(directory, "acme", place=Place(0, 0, 0), group="field", devices=1)
+        async with mock.serve(directory, ports=Ports(0, 0, 0)) as factory:
+            # Finalize comes well after the push, by the device's clock, which dates what it stores.
+            device = Device(next((directory / "devices").iterdir()), clock=later(1))
+            for rotation_id in ("certs-1", "certs-2"):
+                wish = Wish("x", port=factory.est_port, rotation_id=rotation_id)
+                async with operator(directory, later(0)) as api:
+                    plan = await plan_group(api, "field", wish, unix_seconds=0)
+                    await push_plan(api, plan, tell=print)
+                assert await device.check_in() is Outcome.ROTATED
+                await device.check_in()
+            if settled:
+                async with operator(directory, later(2)) as api:
+                    await settle(api, plan.target, "certs-2")
+            assert await device.check_in() is (Outcome.CHANGED if settled else Outcome.UNCHANGED)
+            shutil.rmtree(device.directory / "secrets")
+            await device.extract()
+        return (directory / "devices" / device.uuid / "cert-rotation.state.completed").read_text()
+
+    assert f'"RotationId":"certs-{2 if settled else 1}"' in asyncio.run(scenario())
+
+
+def later(minutes: int) -> Clock:
+    return lambda: datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=minutes)
+
+
+@asynccontextmanager
+async def operator(directory: Path, clock: Clock) -> AsyncIterator[FactoryApi]:
+    """The operator API by the test's clock."""
+    with closing(Store(directory)) as store:
+        app = operator_app_of(store, authenticate=False, clock=clock)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://mock") as http:
+            yield FactoryApi(http, "acme", server="mock")
