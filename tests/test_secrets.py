@@ -141,10 +141,7 @@ def command(leaf: Leaf, place: Path) -> list[str]:
         ("keys", "ca", "add-device-ca"): ["--local-ca", "--local-ca-filename", "second.pem"],
         ("config", "rotate-certs"): ["--server-name", "localhost", "--no-checks"],
         ("devices", "config", "rotate-certs"): ["--server-name", "localhost"],
-        ("rotations", "watch"): ["-g", "field", "--timeout", "0.3", "--interval", "0.1"],
-        ("rotations", "show"): ["-g", "field"],
-        ("rotations", "list"): ["-g", "field"],
-        ("rotations", "report"): ["-g", "field"],
+        ("rotations", "watch"): ["--timeout", "0.3", "--interval", "0.1"],
         ("est", "serve"): [
             "--ca-key",
             pki / "local-ca.key",
@@ -166,6 +163,8 @@ def command(leaf: Leaf, place: Path) -> list[str]:
             )
             option = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
             words += [*option, str(values[parameter.name])]
+        elif leaf.path[0] == "rotations" and parameter.name == "group":
+            words += ["-g", "field"]  # one of group and device is due
     words += [str(word) for word in special.get(leaf.path, [])]
     taken = {option for parameter in leaf.command.params for option in parameter.opts}
     return words + [flag for flag in ("-v", "-y", "-u") if flag in taken and flag not in words]
