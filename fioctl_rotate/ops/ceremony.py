@@ -230,7 +230,11 @@ def judged_csr(
         raise Error(f"{api.server} gave no CSR where {what} was asked for")
     csr = load_csr(pem, what)
     names = None if expected is None else [expected]
-    require(what, policy.csr_violations(csr, purpose, api.factory, expected_names=names))
+    require(
+        what,
+        policy.csr_violations(csr, purpose, api.factory, expected_names=names),
+        hint=f"nothing was signed; {api.server} asked for it, so whoever runs that has to say why",
+    )
     return csr
 
 

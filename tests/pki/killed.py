@@ -2,7 +2,7 @@
 
 `python killed.py SCRATCH TEMPLATE ARGUMENT…`: TEMPLATE has `mock` and `pki` (or not), each round gets a copy. A
 round's first run is killed just before its nth step: a file or directory made, linked, renamed or removed, a
-a request sent, its answer taken. Prints one JSON object a round; ends with the first round that was not killed.
+request sent, its answer taken. Prints one JSON object a round; ends with the first round that was not killed.
 Children are forked, so a round costs milliseconds; they run the real command line.
 """
 
