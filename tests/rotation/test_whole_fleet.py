@@ -44,7 +44,7 @@ def check_everything(fleet, watched, shown, text, junit, page):
     assert WORDS in page
 
 
-async def see_it_through(directory, counts, *, check_in=0.3, interval=0.05, live=False):
+async def see_it_through(directory, counts, *, check_in=1.0, interval=0.05, live=False):
     """Push, watch to the end, and look again in each form; returns what was seen.
 
     A watch of many short looks begins when the devices have come to their ends, lest it gives up before a slow
