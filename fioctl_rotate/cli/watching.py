@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fioctl_rotate.cli.common import Format, console, emit, note, warn, wrapped
 from fioctl_rotate.errors import DeviceFailed, TimedOut, printable
+from fioctl_rotate.rotation.plan import place
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -67,7 +69,7 @@ async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only:
             except TimeoutError:
                 timed_out = True
     except asyncio.CancelledError:
-        note(f"the rotation goes on; look again with: {_look(rotation)}")
+        note(f"the rotation goes on; look again with: {_look(api, rotation)}")
         raise
     if last is not None:
         view.end(last)
@@ -79,7 +81,7 @@ async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only:
     if timed_out:
         raise TimedOut(
             f"time ran out after {watch.timeout:g} s: {summary}",
-            hint=f"the rotation goes on; look again with: {_look(rotation)}",
+            hint=f"the rotation goes on; look again with: {_look(api, rotation)}",
         )
     if watch.exit_status and last is not None and not last.summary.complete:
         raise DeviceFailed(f"not every device is done: {summary}")
@@ -91,8 +93,9 @@ def tell_asking(count: int) -> None:
         note(f"asking {count} devices for their events")
 
 
-def _look(rotation: "Rotation") -> str:
-    return f"fioctl-rotate rotations show {rotation.id} {rotation.option}"
+def _look(api: "FactoryApi", rotation: "Rotation") -> str:
+    where = shlex.join(place(api.factory, api.server))
+    return f"fioctl-rotate rotations show {shlex.quote(rotation.id)} {rotation.option} {where}"
 
 
 def _view(api: "FactoryApi", rotation: "Rotation", watch: Watch) -> "_Lines | _Live":
@@ -246,7 +249,7 @@ class _Live:
         ]
         if len(urgent) > room:
             parts.append(
-                Text(f"and {len(urgent) - room} more: {_look(self._rotation)} --failed", style="dim")
+                Text(f"and {len(urgent) - room} more: `rotations show` with --failed lists them", style="dim")
             )
         return parts
 
@@ -299,10 +302,10 @@ def device_table(
     headers = ("DEVICE", "STATE", "WHY") if one_line else ("DEVICE", "STATE", "SINCE", "WHY")
     result = table(headers, rows)
     *columns, last = result.columns
-    for place, column in enumerate(columns):
+    for number, column in enumerate(columns):
         # What stands beside a long text must not be squeezed for it.
-        longest = max((len(row[place]) for row in rows), default=0)
-        column.min_width = min(max(longest, len(headers[place])), _WIDEST)
+        longest = max((len(row[number]) for row in rows), default=0)
+        column.min_width = min(max(longest, len(headers[number])), _WIDEST)
     if one_line:
         result.expand, last.ratio, last.no_wrap, last.overflow = True, 1, True, "ellipsis"
     return result

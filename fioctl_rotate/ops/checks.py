@@ -1,6 +1,7 @@
 """Checks before a push: what would go wrong on devices, found while nothing has been sent."""
 
 import asyncio
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ async def check_push(
     ]
     if len(devices) > SMALL_FLEET and not each_device:
         words = f"{len(devices)} devices were not asked one by one for entries of their own or an earlier rotation"
-        hint = f"`fioctl-rotate rotations check -g {plan.target.name} --each-device` does"
+        hint = f"`fioctl-rotate rotations check -g {shlex.quote(plan.target.name)} --each-device` does"
         return Findings([*checks, Check("each-device", Status.WARN, f"{words}; {hint}")], {})
     earlier = next((rotation for rotation in await _rotations(api, plan) if rotation.current), None)
     asked = await _ask_each(api, devices, earlier)

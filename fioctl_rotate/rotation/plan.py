@@ -197,9 +197,13 @@ class Plan:
         return shlex.join([*words, self.target.name, "-n", "1", *self._place()])
 
     def _place(self) -> list[str]:
-        """The options that name the Factory, whatever flags and environment say."""
-        mock = self.server.removeprefix("mock ")
-        return ["-f", self.factory, *(("--server", self.server) if mock == self.server else ("--mock", mock))]
+        return place(self.factory, self.server)
+
+
+def place(factory: str, server: str) -> list[str]:
+    """The options that name a Factory, whatever flags and environment say. `server` is a URL, or `mock DIR`."""
+    mock = server.removeprefix("mock ")
+    return ["-f", factory, *(("--server", server) if mock == server else ("--mock", mock))]
 
 
 def make_plan(

@@ -256,7 +256,7 @@ def test_watch_whose_time_runs_out_exits_with_4_and_says_how_to_look_again(mixed
     result = rotations(*WATCH, "--timeout", "0.5", "--exit-status")
     assert result.code == 4
     assert "error: time ran out after 0.5 s: 1 of 9 done" in result.err
-    assert "look again with: fioctl-rotate rotations show certs-1 -g field" in result.err
+    assert "look again with: fioctl-rotate rotations show certs-1 -g field -f acme --mock" in result.err
 
 
 def test_show_proves_with_what_a_watch_saw(recent, rotations):
@@ -284,7 +284,10 @@ def test_interrupted_watch_leaves_the_rotation_alone_and_says_how_to_look_again(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
-    assert "the rotation goes on; look again with: fioctl-rotate rotations show certs-1 -g field" in err
+    assert (
+        "the rotation goes on; look again with: fioctl-rotate rotations show certs-1 -g field -f acme --mock"
+        in err
+    )
     assert "Traceback" not in err
 
 
@@ -338,7 +341,7 @@ def test_live_view_of_many_failures_leaves_room_and_says_where_the_rest_is(recen
         recent.rotate(name, fail=1)
     _, lines = on_terminal("rotations", *WATCH, "--timeout", "0.5", "--mock", recent.directory, "-f", "acme")
     more = next(line for line in lines if line.startswith("and "))
-    assert re.fullmatch(r"and \d+ more: fioctl-rotate rotations show certs-1 -g field --failed", more)
+    assert re.fullmatch(r"and \d+ more: `rotations show` with --failed lists them", more)
 
 
 def test_live_view_ends_by_itself(well, on_terminal):
