@@ -223,7 +223,6 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     "unknown extension": (asks(UNKNOWN), "extension 1.2.3.4.5: not due in a CSR"),
     "subject key id": (asks(x509.SubjectKeyIdentifier(b"1" * 20)), "extension subjectKeyIdentifier: not due"),
     # subject
-    "no OU": (called((CN, NAME)), "subject OU: missing, where 'acme' is due"),
     "other factory": (called((CN, NAME), (OU, "other")), "subject OU: 'other', where 'acme' is due"),
     "factory in other case": (called((CN, NAME), (OU, "ACME")), "subject OU: 'ACME', where 'acme' is due"),
     "two OUs": (
@@ -232,7 +231,7 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     ),
     "no CN": (called((OU, FACTORY)), "subject CN: none, where one is due"),
     "two CNs": (called((CN, NAME), (CN, NAME), (OU, FACTORY)), "subject CN: 2, where one is due"),
-    "empty subject": (called(), "subject OU: missing, where 'acme' is due"),
+    "empty subject": (called(), "subject CN: none, where one is due"),
     "control characters": (
         called((CN, NAME), (OU, FACTORY), (O, "a\x1b[31mb")),
         "subject O: 'a\\x1b[31mb' is empty or holds control characters",
@@ -306,7 +305,11 @@ def test_every_violation_is_told_on_a_line_of_its_own(cli: Cli, pki: Path, tmp_p
     asked = tmp_path / "est.csr"
     asked.write_bytes(
         pem(
-            csr(x509.BasicConstraints(ca=True, path_length=None), name=subject((CN, "x")), san=dns("*.x.com"))
+            csr(
+                x509.BasicConstraints(ca=True, path_length=None),
+                name=subject((CN, "x"), (OU, "b")),
+                san=dns("*.x.com"),
+            )
         )
     )
 
@@ -315,10 +318,18 @@ def test_every_violation_is_told_on_a_line_of_its_own(cli: Cli, pki: Path, tmp_p
     assert result.code == 5
     assert result.err.splitlines()[:4] == [
         f"error: {asked} is refused:",
-        "  subject OU: missing, where 'acme' is due",
+        "  subject OU: 'b', where 'acme' is due",
         "  basic constraints: CA:TRUE, which is not due for an EST server",
         "  DNS name '*.x.com': a wildcard, which devices' TLS libraries judge differently",
     ]
+
+
+def test_a_server_needs_no_ou(cli: Cli, pki: Path, tmp_path: Path) -> None:
+    asked, out = tmp_path / "est.csr", tmp_path / "est.crt"
+    asked.write_bytes(pem(csr(name=subject((CN, NAME)))))
+    result = cli("keys", "est", "authorize", pki, "--csr", asked, "--out", out)
+    assert result.code == 0, result.err
+    assert x509.load_pem_x509_certificate(out.read_bytes()).subject == subject((CN, NAME))
 
 
 def test_a_sha1_signature_is_refused(cli: Cli, pki: Path, tmp_path: Path) -> None:
