@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from commandline import Cli
 from reference import Leaf, leaves
 
 import fioctl_rotate
@@ -159,6 +160,17 @@ def test_every_command_has_a_help_with_an_example(leaf: Leaf) -> None:
         assert option.help, option.name
     for argument in leaf.arguments:
         assert argument.help, argument.name
+
+
+@each_command
+def test_the_example_stands_on_one_line_so_that_a_pasted_one_keeps_its_dryrun(leaf: Leaf, cli: Cli) -> None:
+    assert f"\n  {leaf.command.epilog}\n" in cli(*leaf.path, "--help").out
+
+
+@pytest.mark.parametrize("group", sorted({leaf.path[:-1] for leaf in ALL if leaf.path[1:]}), ids=" ".join)
+def test_a_groups_help_cuts_no_sentence_short(group: tuple[str, ...], cli: Cli) -> None:
+    _, commands = cli(*group, "--help").out.split("Commands:")
+    assert "..." not in commands
 
 
 @each_command

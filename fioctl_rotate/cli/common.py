@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from fioctl_rotate.errors import printable
 from fioctl_rotate.settings import Flags, Settings, resolve
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 # All control characters but the line feed and the tab.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -149,10 +150,32 @@ class Group(TyperGroup):
             ctx.exit(2)
         return super().parse_args(ctx, args)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands, each with its whole first sentence."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
+            )
+
+
+class Leaf(TyperCommand):
+    """A command whose example stands on one line: pasted in two, it would lose what ends it, such as --dryrun."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the example, for the terminal to break."""
+        formatter.write(f"\n  {self.epilog}\n")
+
+
+class _App(typer.Typer):
+    def command(
+        self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any
+    ) -> Callable[[F], F]:
+        return super().command(name, cls=cls or Leaf, **options)
+
 
 def group(help: str) -> typer.Typer:  # noqa: A002  typer's own word
     """A Typer app for a command group."""
-    return typer.Typer(
+    return _App(
         cls=Group,
         help=help,
         rich_markup_mode=None,
@@ -163,7 +186,7 @@ def group(help: str) -> typer.Typer:  # noqa: A002  typer's own word
 
 def single(command: Command, example: str) -> typer.Typer:
     """A Typer app that is one command, without a group above it."""
-    app = typer.Typer(
+    app = _App(
         rich_markup_mode=None, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
     )
     app.command(epilog=f"Example: {example}")(command)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from fioctl_rotate.cli.common import Options, asking, confirm, interactive, note, spread, warn
+from fioctl_rotate.cli.common import Leaf, Options, asking, confirm, interactive, note, spread, warn
 from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.pki import variables
 
@@ -168,7 +167,7 @@ def person(*, yes: bool, replaces: bool = False) -> "Person":
     return Person(note=note, confirm=ask)
 
 
-class GoBooleans(TyperCommand):
+class GoBooleans(Leaf):
     """A command whose `--flag/--no-flag` options are also taken as fioctl's `--flag=true` and `--flag=false`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
