@@ -18,26 +18,8 @@ from fioctl_rotate.rotation.words import advice, where, why
 # Times that devices give are drawn from this long before the push to this long after the look.
 _AROUND = timedelta(minutes=10)
 _TICKS = [
-    1,
-    2,
-    5,
-    10,
-    30,
-    60,
-    120,
-    300,
-    600,
-    900,
-    1800,
-    3600,
-    7200,
-    21600,
-    43200,
-    86400,
-    172800,
-    604800,
-    2592000,
-]
+    1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 604800, 2592000,
+]  # fmt: skip
 _MOST_TICKS = 5
 
 
@@ -187,8 +169,9 @@ def _failures(states: Sequence[DeviceState]) -> str:
         return ""
     rows = []
     for (step, words), devices in sorted(said.items(), key=lambda item: (-len(item[1]), item[0])):
-        still = [d for d in devices if d.state == State.FAILING]
-        over = [d for d in devices if d.state != State.FAILING]
+        # A device that tries the step again has not got over it.
+        still = [d for d in devices if d.state in (State.FAILING, State.RUNNING) and d.step <= step]
+        over = [d for d in devices if d not in still]
         names = ", ".join(device.name for device in still)
         if over:
             names += f"{'; ' if still else ''}got over it: {', '.join(device.name for device in over)}"

@@ -6,6 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from fioctl_rotate.rotation.progress import STARTED, STEPS
+
 EVIL = "</td><script>alert(1)</script>\x1b[31m"
 
 
@@ -82,6 +84,18 @@ def test_report_tells_what_happened(recent, report):
     assert "shows no sign of it yet" in page.text
     assert "The times are the devices' own" in page.text
     assert "2 of the times cannot be right" in page.text
+
+
+def test_report_of_a_device_that_tries_a_failed_step_again_does_not_say_that_it_got_over_it(recent, report):
+    recent.add("trying", "over")
+    asyncio.run(recent.push())
+    recent.rotate("trying", "over", fail=2)
+    recent.tell("trying", STARTED)
+    recent.tell("over", STARTED)
+    recent.tell("over", STEPS[1])
+    page = report()
+    assert "got over it: over" in page.text
+    assert "trying; got over it" in page.text
 
 
 def test_report_loads_nothing_and_runs_nothing(recent, report):
