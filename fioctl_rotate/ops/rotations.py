@@ -38,7 +38,7 @@ async def of_device(
     group_log = await api.group_config(device.group_name) if device.group_name else []
     for rotation in in_log(group_log, target):
         if rotation.id not in known:
-            own.append(replace(rotation, current=rotation.current and not shadowed))
+            own.append(replace(rotation, current=rotation.current and not shadowed, own=False))
             known.add(rotation.id)
     for update in await api.device_updates(device.uuid):
         if update.correlation_id.startswith("certs-") and update.correlation_id not in known:

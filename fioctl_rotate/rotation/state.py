@@ -66,7 +66,7 @@ class Rotation:
     """A rotation as its target's config log has it; exactly one of `group` and `device` (a name) is the target.
 
     `pushed_at` is the server's clock, None where the log no longer holds the push. `current` says whether this is
-    still what the target's devices are told.
+    still what the target's devices are told, `own` whether the entry is the target's, not that of a device's group.
     """
 
     id: str
@@ -77,6 +77,7 @@ class Rotation:
     pushed_by: str | None = None
     reason: str = ""
     current: bool = True
+    own: bool = True
 
     @property
     def target(self) -> str:

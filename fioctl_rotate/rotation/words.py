@@ -1,5 +1,6 @@
 """What to say of a device in a rotation, and what a person can do about it."""
 
+import shlex
 from collections.abc import Sequence
 
 from fioctl_rotate.rotation.progress import LAST, STEPS
@@ -40,10 +41,17 @@ def _again(state: DeviceState) -> str:
 
 
 def advice(rotation: Rotation, states: Sequence[DeviceState]) -> list[str]:
-    """What can be done about the devices that need attention, each a sentence. Never to push again: a device that
-    has a failed step resumes that step at every start, and fetches nothing before it succeeds.
+    """What can be done next, each a sentence: about the devices that need attention, or once every device is done.
+
+    Never to push again: a device that has a failed step resumes that step at every start, and fetches nothing
+    before it succeeds.
     """
     lines = []
+    if rotation.current and rotation.own and states and all(state.state == State.DONE for state in states):
+        lines.append(
+            "every device is done; now settle it, lest a reboot brings an earlier rotation back: "
+            f"`fioctl-rotate rotations settle {shlex.quote(rotation.id)} {rotation.option}`"
+        )
     failing = [state for state in states if state.state == State.FAILING]
     if any(state.step == 1 for state in failing):
         lines.append(

@@ -222,6 +222,24 @@ def test_watch_of_a_fleet_all_well_exits_with_0(well, rotations):
     assert lines[2].endswith(": 2 of 2 done")
 
 
+def test_rotation_whose_every_device_is_done_is_to_be_settled(well, rotations):
+    settle = "`fioctl-rotate rotations settle certs-1 -g field`"
+    for command in (["show", "certs-1", "-g", "field"], WATCH):
+        assert settle in rotations(*command).err
+    # What a device has from its group is not the device's to settle; what it has for itself is.
+    assert "settle" not in rotations("show", "certs-1", "--device", "a").err
+    asyncio.run(well.push("certs-2", device="a"))
+    well.rotate("a", rotation="certs-2")
+    well.wait(minutes=20)
+    well.see("a")
+    assert "settle certs-2 --device a`" in rotations("show", "certs-2", "--device", "a").err
+    assert "settle" not in rotations("show", "certs-1", "--device", "a").err
+
+
+def test_rotation_that_is_not_done_everywhere_is_not_to_be_settled_yet(mixed, rotations):
+    assert "settle" not in rotations("show", "certs-1", "-g", "field").err
+
+
 def test_watch_with_failures_exits_with_3_only_where_asked(mixed, rotations, tmp_path):
     file = tmp_path / "junit.xml"
     for name in ("pending", "running"):
