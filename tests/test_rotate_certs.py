@@ -178,6 +178,9 @@ def test_an_offline_dry_run_asks_nobody_and_says_what_it_does_not_know(cli: Cli)
         (("--out", "p", "--dryrun", "--offline", "--server-name", "e"), "--out does not go with --offline"),
         (("--wait", "--dryrun"), "--wait does not go with --dryrun"),
         (("--timeout", "1"), "--timeout goes with --wait"),
+        (("--junit", "j.xml"), "--junit goes with --wait"),
+        (("--junit", "j.xml", "--dryrun"), "--junit does not go with --dryrun"),
+        (("--wait", "--junit", "nowhere/j.xml"), "there is no folder nowhere"),
         (("--format", "toml"), "--format toml goes with --dryrun"),
         (("-r", " "), "the reason is empty"),
         (("--server-name", "https://x"), "has a scheme"),
@@ -375,9 +378,12 @@ def test_json_of_a_push_is_one_object_on_stdout(cli: Cli, acme: Path) -> None:
 
 
 @BOTH
-def test_with_wait_a_push_ends_as_a_watch_does(cli: Cli, acme: Path, command: tuple[str, ...]) -> None:
+def test_with_wait_a_push_ends_as_a_watch_does(
+    cli: Cli, acme: Path, command: tuple[str, ...], tmp_path: Path
+) -> None:
     waiting = ("--rotation-id", "certs-1", "--wait", "--interval", "0.1", "--timeout", "0.4")
-    result = cli(*command, *waiting)
+    result = cli(*command, *waiting, "--junit", tmp_path / "junit.xml")
+    assert 'tests="' in (tmp_path / "junit.xml").read_text()
     # Nobody runs the devices here, so time runs out.
     assert result.code == 4
     assert result.out.startswith("pushed rotation certs-1 to ")

@@ -28,6 +28,20 @@ class PlanFormat(StrEnum):
     TOML = "toml"
 
 
+def _in_a_folder(path: Path | None) -> Path | None:
+    """A file that is written at the end of a watch: hours later is too late to say that it cannot be."""
+    if path is not None and not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent}")
+    return path
+
+
+JunitOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--junit", metavar="FILE", callback=_in_a_folder, help="Write JUnit XML too, one case a device."
+    ),
+]
+
 SENDING_OPTIONS: Options = {
     "format": (
         Annotated[PlanFormat, typer.Option("--format", help="How to show the plan, or the result.")],
@@ -63,6 +77,7 @@ SENDING_OPTIONS: Options = {
         ],
         15.0,
     ),
+    "junit": (JunitOption, None),
 }
 
 WISH_OPTIONS: Options = {
@@ -160,7 +175,10 @@ MODE_OPTIONS: Options = {
 
 @dataclass(frozen=True)
 class Sending:
-    """How a push shall go about it. `timeout` and `interval` (between two looks, with `wait`) are in seconds."""
+    """How a push shall go about it. `timeout` and `interval` (between two looks, with `wait`) are in seconds.
+
+    `junit` is the file to write at the end of the wait.
+    """
 
     format: PlanFormat = PlanFormat.TEXT
     yes: bool = False
@@ -168,13 +186,18 @@ class Sending:
     wait: bool = False
     timeout: float | None = None
     interval: float = 15.0
+    junit: Path | None = None
 
     def check(self) -> None:
         """Refuse options that make no sense together (UsageError)."""
-        if self.timeout is not None and not self.wait:
-            raise UsageError("--timeout goes with --wait")
+        for option, given in self._of_a_wait():
+            if given and not self.wait:
+                raise UsageError(f"{option} goes with --wait")
         if self.format is PlanFormat.TOML:
             raise UsageError("--format toml goes with --dryrun")
+
+    def _of_a_wait(self) -> tuple[tuple[str, bool], ...]:
+        return ("--timeout", self.timeout is not None), ("--junit", self.junit is not None)
 
 
 @dataclass(frozen=True)
@@ -192,8 +215,9 @@ class Modes(Sending):
                 if given:
                     raise UsageError(f"{option} goes with --dryrun")
             super().check()
-        elif self.wait or self.timeout is not None:
-            raise UsageError("--wait does not go with --dryrun")
+        for option, given in (("--wait", self.wait), *self._of_a_wait()):
+            if given and self.dryrun:
+                raise UsageError(f"{option} does not go with --dryrun")
         if self.out is not None and self.offline:
             raise UsageError(
                 "--out does not go with --offline: a plan holds what the target has now, and nobody was asked"

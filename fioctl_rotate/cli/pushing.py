@@ -105,6 +105,7 @@ async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:
     from fioctl_rotate.cli.watching import Watch, follow
     from fioctl_rotate.ops.rotations import find_rotation
 
-    rotation, only = await find_rotation(api, plan.rotation_id, **{plan.target.kind: plan.target.name})
+    rotation, only = await find_rotation(api, plan.rotation_id, plan.target)
     shown = Format.JSON if sending.format is PlanFormat.JSON else Format.TEXT
-    await follow(api, rotation, Watch(sending.interval, sending.timeout, True, shown), only=only)
+    watch = Watch(sending.interval, sending.timeout, True, shown, sending.junit)
+    await follow(api, rotation, watch, only=only)

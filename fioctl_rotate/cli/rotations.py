@@ -9,6 +9,7 @@ import typer
 from fioctl_rotate.cli.common import (
     Format,
     FormatOption,
+    Options,
     YesOption,
     confirm,
     connected,
@@ -24,9 +25,9 @@ from fioctl_rotate.cli.common import (
     with_api,
     wrapped,
 )
-from fioctl_rotate.cli.planning import WISH_OPTIONS
+from fioctl_rotate.cli.planning import WISH_OPTIONS, JunitOption
 from fioctl_rotate.errors import Refused, UsageError, printable
-from fioctl_rotate.rotation.plan import Wish
+from fioctl_rotate.rotation.plan import Target, Wish
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
@@ -45,38 +46,51 @@ def _wish(**options: Any) -> Wish:
 
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ROTATIONID; `rotations list` shows them.")]
-GroupOption = Annotated[
-    str | None, typer.Option("-g", "--group", metavar="GROUP", help="The device group that rotates.")
-]
-DeviceOption = Annotated[
-    str | None, typer.Option("--device", metavar="DEVICE", help="One device, in place of a group.")
-]
-JunitOption = Annotated[
-    Path | None,
-    typer.Option("--junit", metavar="FILE", help="Write JUnit XML too, one case a device."),
-]
+TARGET_OPTIONS: Options = {
+    "group": (
+        Annotated[
+            str | None, typer.Option("-g", "--group", metavar="GROUP", help="The device group that rotates.")
+        ],
+        None,
+    ),
+    "device": (
+        Annotated[
+            str | None, typer.Option("--device", metavar="DEVICE", help="One device, in place of a group.")
+        ],
+        None,
+    ),
+}
+
+
+def _target(group: str | None, device: str | None) -> Target:
+    if group is not None and device is None:
+        return Target("group", group)
+    if device is not None and group is None:
+        return Target("device", device)
+    raise UsageError("name either a group (-g GROUP) or a device (--device DEVICE)")
+
+
+with_target = spread("target", _target, TARGET_OPTIONS)
+"""Gives a command the options -g and --device, of which one is due; it receives it as `target`."""
 
 
 @app.command("list", epilog="Example: fioctl-rotate rotations list -g field")
 @connected
+@with_target
 def list_rotations(
     flags: Flags,
-    group: GroupOption = None,
-    device: DeviceOption = None,
+    target: Target,
     format: FormatOption = Format.TEXT,  # noqa: A002
 ) -> None:
     """List the rotations of a group or a device, newest first, as far back as the configuration log goes.
 
     A device's updates are looked at too: they name rotations that no log has any more.
     """
-    _one_target(group, device)
 
     async def fetch(api: "FactoryApi") -> "list[Rotation]":
-        from fioctl_rotate.ops import rotations
+        from fioctl_rotate.ops.rotations import of_target
 
-        if group is not None:
-            return await rotations.of_group(api, group)
-        return (await rotations.of_device(api, str(device)))[1]
+        return (await of_target(api, target))[1]
 
     found = with_api(settings_of(flags), fetch)
     from fioctl_rotate.rotation import document
@@ -96,16 +110,16 @@ def list_rotations(
     ]
     console().print(table(("ID", "PUSHED AT", "", "REASON", "EST SERVER"), rows))
     if not found:
-        note(f"no rotation is known of {f'group {group}' if group else f'device {device}'}")
+        note(f"no rotation is known of {target}")
 
 
 @app.command("show", epilog="Example: fioctl-rotate rotations show certs-1763989200 -g field --failed")
 @connected
+@with_target
 def show(
     flags: Flags,
     rotation_id: IdArgument,
-    group: GroupOption = None,
-    device: DeviceOption = None,
+    target: Target,
     failed: Annotated[
         bool, typer.Option("--failed", help="Only devices that are failing, or finalized and not done.")
     ] = False,
@@ -119,12 +133,11 @@ def show(
     the device has its new certificate. done: and the gateway has taken it; nothing less is success. Times in SINCE
     are the devices' own.
     """
-    _one_target(group, device)
     wanted = {"failing", "finalized"} if failed else set()
     wanted |= {"pending"} if pending else set()
 
     async def work(api: "FactoryApi") -> None:
-        snapshot = await snapshot_of(api, rotation_id, group=group, device=device)
+        snapshot = await snapshot_of(api, rotation_id, target)
         states = [state for state in snapshot.states if not wanted or state.state in wanted]
         if junit is not None:
             from fioctl_rotate.ops.junit import write
@@ -163,11 +176,11 @@ def show(
     epilog="Example: fioctl-rotate rotations watch certs-1763989200 -g field --exit-status --timeout 3600",
 )
 @connected
+@with_target
 def watch(
     flags: Flags,
     rotation_id: IdArgument,
-    group: GroupOption = None,
-    device: DeviceOption = None,
+    target: Target,
     interval: Annotated[
         float, typer.Option("--interval", min=0.05, metavar="SECONDS", help="Time between two looks.")
     ] = 15.0,
@@ -189,13 +202,12 @@ def watch(
     device is done, or will not follow (offline, shadowed, unsupported), or has failed or not come back for 40
     looks. Ctrl-C leaves the rotation alone.
     """
-    _one_target(group, device)
 
     async def work(api: "FactoryApi") -> None:
         from fioctl_rotate.cli.watching import Watch, follow
         from fioctl_rotate.ops.rotations import find_rotation
 
-        rotation, only = await find_rotation(api, rotation_id, group=group, device=device)
+        rotation, only = await find_rotation(api, rotation_id, target)
         tell_unknown(rotation)
         await follow(api, rotation, Watch(interval, timeout, exit_status, format, junit), only=only)
 
@@ -253,11 +265,11 @@ def check_lines(findings: "Findings") -> list[str]:
 
 @app.command("settle", epilog="Example: fioctl-rotate rotations settle certs-1763989200 -g field")
 @connected
+@with_target
 def settle(
     flags: Flags,
     rotation_id: IdArgument,
-    group: GroupOption = None,
-    device: DeviceOption = None,
+    target: Target,
     yes: YesOption = False,
 ) -> None:
     """Have the devices store a rotation's entry, once they are done; to do after each rotation.
@@ -267,49 +279,44 @@ def settle(
     server of that time. This sends the present entry again, unchanged: devices that are done store it and do no
     more.
     """
-    _one_target(group, device)
     settings = settings_of(flags)
-    target = f"group {group}" if group is not None else f"device {device}"
-    confirm(f"Send the entry of {rotation_id} to {target} of factory {settings.factory} again?", yes=yes)
+    factory = settings.require_factory()
+    confirm(f"Send the entry of {rotation_id} to {target} of factory {factory} again?", yes=yes)
 
     async def work(api: "FactoryApi") -> None:
         from fioctl_rotate.ops.push import find_device, settle
-        from fioctl_rotate.rotation.plan import Target
 
-        if group is not None:
-            await settle(api, Target("group", group), rotation_id)
+        if target.kind == "group":
+            await settle(api, target, rotation_id)
             return
-        found = await find_device(api, str(device))
+        found = await find_device(api, target.name)
         await settle(api, Target("device", found.name, found.uuid), rotation_id)
 
     with_api(settings, work)
-    emit(
-        f"settled rotation {rotation_id} of {target} in factory {settings.factory} at {settings.destination}"
-    )
+    emit(f"settled rotation {rotation_id} of {target} in factory {factory} at {settings.destination}")
 
 
 @app.command(
     "report", epilog="Example: fioctl-rotate rotations report certs-1763989200 -g field --html rotation.html"
 )
 @connected
+@with_target
 def report(
     flags: Flags,
     rotation_id: IdArgument,
     html: Annotated[Path, typer.Option("--html", metavar="FILE", help="File to write.")],
-    group: GroupOption = None,
-    device: DeviceOption = None,
+    target: Target,
 ) -> None:
     """Write a page that a person keeps: how the rotation went, what failed and why, who did not follow.
 
     One self-contained HTML file that prints well and reads well on a phone.
     """
-    _one_target(group, device)
 
     async def work(api: "FactoryApi") -> None:
         from fioctl_rotate.files import write_atomic
         from fioctl_rotate.ops.report import render
 
-        snapshot = await snapshot_of(api, rotation_id, group=group, device=device)
+        snapshot = await snapshot_of(api, rotation_id, target)
         page = render(snapshot, factory=api.factory, server=api.server)
         write_atomic(html, page.encode(), 0o644)
         emit(f"wrote {html}: {snapshot.summary.words}")
@@ -317,9 +324,7 @@ def report(
     with_api(settings_of(flags), work)
 
 
-async def snapshot_of(
-    api: "FactoryApi", rotation_id: str, *, group: str | None, device: str | None
-) -> "Snapshot":
+async def snapshot_of(api: "FactoryApi", rotation_id: str, target: Target) -> "Snapshot":
     """One look at a rotation, compared with what earlier looks left on this machine."""
     from fioctl_rotate.cli.watching import tell_asking
     from fioctl_rotate.ops import baselines
@@ -327,7 +332,7 @@ async def snapshot_of(
     from fioctl_rotate.ops.watch import look
     from fioctl_rotate.rotation.tracker import Tracker
 
-    rotation, only = await find_rotation(api, rotation_id, group=group, device=device)
+    rotation, only = await find_rotation(api, rotation_id, target)
     tell_unknown(rotation)
     tracker = Tracker(rotation, baselines.load(api, rotation.id))
     snapshot = await look(api, tracker, only=only, asking=tell_asking)
@@ -351,8 +356,3 @@ def _pushed(rotation: "Rotation") -> str:
     )
     reason = f", {rotation.reason}" if rotation.reason else ""
     return f"{pushed}{reason}, EST server {rotation.est_server or 'not known'}"
-
-
-def _one_target(group: Any, device: Any) -> None:
-    if (group is None) == (device is None):
-        raise UsageError("name either a group (-g GROUP) or a device (--device DEVICE)")

@@ -155,7 +155,7 @@ async def _push(api: FactoryApi, stage: Stage, est_port: int) -> Plan:
 async def _rotate(
     api: FactoryApi, directory: Path, factory: Factory, plan: Plan, stage: Stage, fail: str | None
 ) -> list[Proof]:
-    rotation, _ = await find_rotation(api, plan.rotation_id, group=GROUP)
+    rotation, _ = await find_rotation(api, plan.rotation_id, plan.target)
     tracker = Tracker(rotation, baselines.load(api, rotation.id))
     stage.step("Before any device has moved", f"fioctl-rotate rotations show {plan.rotation_id} -g {GROUP}")
     stage.say((await look(api, tracker)).summary.words)

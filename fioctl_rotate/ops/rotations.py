@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.errors import Error
 from fioctl_rotate.ops.push import find_device, find_group
 from fioctl_rotate.rotation.entry import FILE_NAME, parse_value
+from fioctl_rotate.rotation.plan import Target
 from fioctl_rotate.rotation.progress import parse_time
 from fioctl_rotate.rotation.state import Rotation
 
@@ -48,23 +48,24 @@ async def of_device(
     return device, dated + [rotation for rotation in own if rotation.pushed_at is None]
 
 
-async def find_rotation(
-    api: FactoryApi, rotation_id: str, *, group: str | None = None, device: str | None = None
-) -> tuple[Rotation, str | None]:
+async def of_target(api: FactoryApi, target: Target) -> tuple[str | None, list[Rotation]]:
+    """The uuid of the device where one is meant, and the target's rotations, newest first."""
+    if target.kind == "group":
+        return None, await of_group(api, target.name)
+    device, rotations = await of_device(api, target.name)
+    return device.uuid, rotations
+
+
+async def find_rotation(api: FactoryApi, rotation_id: str, target: Target) -> tuple[Rotation, str | None]:
     """The rotation of that id, and the uuid of the device where only one is meant.
 
     An id that no log has any more is taken at its word: its events may still be there. Raises Error for an unknown
     group or device.
     """
-    uuid = None
-    if device is not None:
-        found, rotations = await of_device(api, device)
-        uuid, unknown = found.uuid, Rotation(rotation_id, device=found.name or found.uuid, current=False)
-    elif group is not None:
-        rotations, unknown = await of_group(api, group), Rotation(rotation_id, group=group, current=False)
-    else:
-        raise Error("neither a group nor a device is named")
-    return next((rotation for rotation in rotations if rotation.id == rotation_id), unknown), uuid
+    uuid, rotations = await of_target(api, target)
+    known = next((rotation for rotation in rotations if rotation.id == rotation_id), None)
+    group, device = (target.name, None) if target.kind == "group" else (None, target.name)
+    return known or Rotation(rotation_id, group=group, device=device, current=False), uuid
 
 
 def in_log(log: Sequence[wire.Config], target: Rotation) -> list[Rotation]:

@@ -2,9 +2,9 @@
 
     pytest -n 0 -s tests/benchmarks/bench_watch.py
 
-The floor is one page of the list a poll, and one request for the events of each device that has changed and is
+The floor is one page of the list a poll, and one request for the events of each device that has changed and was
 not known to be done. Above it are the first list, and the newest devices of a poll, asked once more because
-last-seen has whole seconds.
+last-seen has whole seconds; below it are devices that the list alone shows to be done.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from world import World
 
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import look
+from fioctl_rotate.rotation.plan import Target
 from fioctl_rotate.rotation.state import State
 from fioctl_rotate.rotation.tracker import Tracker
 
@@ -40,7 +41,7 @@ def test_requests_of_a_watch(tmp_path):
     async def run():
         nonlocal floor
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", group="field")
+            rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
             world.requests.clear()
             tracker = Tracker(rotation)
             snapshot = None

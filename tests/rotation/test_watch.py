@@ -7,6 +7,7 @@ import pytest
 
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import look, wait_for
+from fioctl_rotate.rotation.plan import Target
 from fioctl_rotate.rotation.progress import STARTED, STEPS
 from fioctl_rotate.rotation.state import Proof, Reason, State
 from fioctl_rotate.rotation.tracker import PATIENCE, SMALL_FLEET, Tracker
@@ -28,8 +29,8 @@ class Watcher:
     async def _look(self):
         async with self.world.api() as api:
             if self.tracker is None:
-                group = None if self._device else "field"
-                found, self._only = await find_rotation(api, self._rotation, group=group, device=self._device)
+                target = Target("device", self._device) if self._device else Target("group", "field")
+                found, self._only = await find_rotation(api, self._rotation, target)
                 self.tracker = Tracker(found, self._baselines)
             self.world.requests.clear()
             return await look(api, self.tracker, only=self._only, now=lambda: self.world.now)
@@ -292,7 +293,7 @@ def test_watch_ends_when_each_device_is_done_or_will_not_follow(world):
 
     async def run():
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", group="field")
+            rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
             return await wait_for(
                 api,
                 Tracker(rotation),
@@ -325,7 +326,7 @@ def test_watch_gives_a_failed_device_time_to_get_further_and_then_ends(world):
 
     async def run():
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", group="field")
+            rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
             return await wait_for(
                 api, Tracker(rotation), interval=15, tell=polls.append, sleep=sleep, now=lambda: world.now
             )

@@ -9,6 +9,7 @@ import stamina
 from fioctl_rotate.api.client import ApiError
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import BAD_POLLS, look, wait_for
+from fioctl_rotate.rotation.plan import Target
 from fioctl_rotate.rotation.state import State
 from fioctl_rotate.rotation.tracker import Tracker
 
@@ -40,7 +41,7 @@ def follow(world, between):
 
     async def run():
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", group="field")
+            rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
             await wait_for(
                 api,
                 Tracker(rotation),
@@ -89,7 +90,7 @@ def test_device_that_could_not_be_asked_is_asked_again(pushed, status):
 
     async def run():
         async with pushed.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", group="field")
+            rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
             tracker = Tracker(rotation)
             pushed.add("b")
             pushed.rotate("a")
