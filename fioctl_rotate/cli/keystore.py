@@ -1,5 +1,6 @@
 """Options of the commands that need a private key: where it is, and who tells its PIN or passphrase."""
 
+import functools
 import os
 import sys
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class KeyOptions:
         """
         from fioctl_rotate.pki.directory import PkiDirectory
 
-        directory = PkiDirectory(path, ask_passphrase=self.ask_passphrase(), token=self.token())
+        directory = PkiDirectory(path, ask_passphrase=self.ask_passphrase(), token=self.token)
         for line in directory.loose_modes():
             warn(line)
         return directory
@@ -85,7 +86,7 @@ class KeyOptions:
         """The key with a label in the token. Raises UsageError where no token was named."""
         from fioctl_rotate.pki.hsm import TokenKeyStore
 
-        token = self.token()
+        token = self.token
         if token is None:
             raise UsageError(
                 f"a key called {label} in an HSM, and no HSM",
@@ -93,8 +94,12 @@ class KeyOptions:
             )
         return TokenKeyStore(token, label)
 
+    @functools.cached_property
     def token(self) -> "Token | None":
-        """The token that was named, or None. Raises UsageError where half of it was."""
+        """The token that was named, or None; one for all its keys, so that its PIN is asked for once.
+
+        Raises UsageError where half of it was named.
+        """
         if self.hsm_module is None and self.hsm_token_label is None:
             if self.hsm_pin is not None or self.hsm_pin_file is not None:
                 raise UsageError("a PIN without an HSM", hint="--hsm-module and --hsm-token-label name it")

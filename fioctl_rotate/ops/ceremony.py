@@ -95,7 +95,7 @@ async def create_pki(
         owner = (await api.user("self")).polis_id if local_ca else None
 
         root = directory.make_root(api.factory, now=now())
-        person.note(f"root: {root.certificate.subject.rfc4514_string()}, key in {directory.root_key.name}")
+        person.note(f"root: {root.certificate.subject.rfc4514_string()}, its key: {directory.root_key.name}")
         tls = _kept_or_signed(directory, GATEWAY_TLS, tls_csr, root, Purpose.GATEWAY_TLS, person, now())
         bundle = []
         if online_csr is not None:

@@ -198,6 +198,19 @@ def test_the_pin_is_taken_from(
     assert PIN not in result.out + result.err
 
 
+def test_two_keys_in_one_token_are_one_login(
+    token: Token, cli: Cli, factory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = ["--mock", factory, "-f", FACTORY]
+    assert cli("keys", "ca", "create", tmp_path / "pki", *token.flags, *at).code == 0
+    monkeypatch.delenv("FIOCTL_ROTATE_HSM_PIN")
+    second = ("--local-ca", "--local-ca-filename", "two.pem", "--local-ca-hsm-label", "two")
+    flags = (*token.flags, "--hsm-pin", PIN)
+    added = cli("keys", "ca", "add-device-ca", tmp_path / "pki", *second, *flags, *at)
+    assert added.code == 0, added.err
+    assert added.err.count("--hsm-pin shows the PIN") == 1
+
+
 def test_without_a_pin_in_a_pipe(token: Token, cli: Cli, pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FIOCTL_ROTATE_HSM_PIN")
     result = cli("keys", "est", "keypair", "a.example.com", pki, *token.flags)
