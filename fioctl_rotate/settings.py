@@ -13,6 +13,7 @@ default profile, `[profiles.NAME]` others:
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -153,6 +154,7 @@ def merge(
         # It is not quoted either: what stands before the @ may be a password.
         raise UsageError("the server's URL must not carry a user or a password")
     token = pick("token", flags.token, "FIOCTL_TOKEN")
+    token_header = environ.get("TOKEN_HEADER") or "OSF-TOKEN"
     notes: tuple[str, ...] = ()
     oauth = values.get("oauth")
     if mock is not None:
@@ -166,6 +168,7 @@ def merge(
         if token is None and oauth is None:
             raise UsageError("no token and no mock: nothing to talk to", hint=LOGIN_HINT)
         _check_server(server)
+        _check_header(token, sources.get("token"), token_header)
         if oauth is not None:
             sources["oauth"] = source
     return Settings(
@@ -174,7 +177,7 @@ def merge(
         server=server,
         mock=mock,
         cacert=pick("cacert", None, "CACERT"),
-        token_header=environ.get("TOKEN_HEADER") or "OSF-TOKEN",
+        token_header=token_header,
         timeout=_timeout(pick("timeout", None, "FIOCTL_ROTATE_TIMEOUT")),
         verbose=flags.verbose,
         oauth=oauth,
@@ -233,7 +236,9 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
         elif key == "timeout":
             _timeout(value)
         elif key == "oauth":
-            unknown = set(value) - set(_OAUTH) if isinstance(value, dict) else {"not a table"}
+            if not isinstance(value, dict):
+                raise UsageError(f"settings file {where}: `oauth` is not a table")
+            unknown = set(value) - set(_OAUTH)
             if unknown:
                 raise UsageError(f"settings file {where}: `oauth` has an unknown key: {sorted(unknown)[0]}")
         else:
@@ -287,6 +292,17 @@ def _check_server(server: str) -> None:
         raise Refused(
             f"the token would travel unencrypted to {host}",
             hint="use https://; http:// is taken for this machine alone",
+        )
+
+
+def _check_header(token: str | None, source: str | None, name: str) -> None:
+    """Refuse (UsageError) what cannot go over HTTP, whose own words for it would quote the token."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise UsageError(f"TOKEN_HEADER `{name}` is not the name of a header")
+    if token is not None and not re.fullmatch(r"[!-~]+", token):
+        raise UsageError(
+            f"the token ({source}) has a character that no token has",
+            hint="look for white space and line breaks in it",
         )
 
 

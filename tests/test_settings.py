@@ -132,7 +132,7 @@ def test_the_default_file_and_its_profiles(cli: Cli, acme: Path, monkeypatch: py
         ("timeout = 0", "timeout `0` is not a number of seconds above 0"),
         ('timeout = "soon"', "timeout `soon`"),
         ("timeout = nan", "timeout `nan`"),
-        ("oauth = 1", "`oauth` has an unknown key"),
+        ("oauth = 1", "`oauth` is not a table"),
         ("[oauth]\nclient = 1", "`oauth` has an unknown key: client"),
         ("profiles = 1", "`profiles` is not a table"),
         ("[profiles]\nwork = 1", "`profiles.work` is not a table"),
@@ -168,6 +168,37 @@ def test_an_empty_token_variable_is_named(cli: Cli, tmp_path: Path, monkeypatch:
     config = write(tmp_path / "c.toml", 'token = "t"\n')
     result = cli("devices", "list", "-f", "acme", "-c", config)
     assert (result.code, result.err.splitlines()[0]) == (2, "error: FIOCTL_TOKEN is set but empty")
+
+
+@pytest.mark.parametrize("token", ["canary\n", "can ary", " canary", "canáry", "canary\x1b"])
+def test_a_token_that_cannot_go_over_http_is_refused_and_not_shown(
+    cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    server = serve(lambda _: Reply(200, {"groups": []}))
+    monkeypatch.setenv("FIOCTL_TOKEN", token)
+    result = cli("config", "device-group", "list", "-v")
+    assert result.code == 2
+    assert result.err.startswith("error: the token (FIOCTL_TOKEN) has a character that no token has\n")
+    assert "ary" not in result.err
+    assert server.asked == []
+
+
+def test_a_header_for_the_token_that_is_none_is_refused(
+    cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(lambda _: Reply(200, {"groups": []}))
+    monkeypatch.setenv("TOKEN_HEADER", "my token:")
+    result = cli("config", "device-group", "list")
+    assert (result.code, result.err) == (2, "error: TOKEN_HEADER `my token:` is not the name of a header\n")
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("proxy", ["socks5://localhost:1", "nonsense://localhost:1"])
+def test_a_proxy_that_cannot_be_used_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    result = cli("devices", "list", "-f", "acme", "-t", "t", "--server", "https://api.example")
+    assert result.code == 2
+    assert "hint: look at its URL, and at HTTPS_PROXY and ALL_PROXY" in result.err
 
 
 @pytest.mark.parametrize("option", ["--factory", "--token", "--server", "--mock", "--config", "--profile"])
@@ -234,6 +265,8 @@ def test_this_machine_is_reached_over_plain_http(server: str) -> None:
         ("https://a?b=c", "not of the form"),
         ("https://a:port", "not valid"),
         ("https://[::1", "not valid"),
+        ("https://a/\nb", "cannot talk to https://a/\\nb"),
+        ("https://xn--a.com", "cannot talk to https://xn--a.com"),
         ("https://me:canary@a", "must not carry a user or a password"),
         ("https://me:canary@a:port?b", "must not carry a user or a password"),
     ],

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -77,15 +76,21 @@ async def _http_client(
 
 def _client(settings: Settings, url: str) -> httpx.AsyncClient:
     """An HTTP client for the server at `url`, which follows no redirect."""
-    return httpx.AsyncClient(
-        base_url=url,
-        headers={"User-Agent": f"fioctl-rotate/{__version__}"},
-        verify=_trust(settings.cacert),
-        timeout=httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout)),
-        follow_redirects=False,
-        # A proxy set for the world must not get what is meant for this machine.
-        trust_env=not is_loopback(urlsplit(url).hostname or ""),
-    )
+    try:
+        return httpx.AsyncClient(
+            base_url=url,
+            headers={"User-Agent": f"fioctl-rotate/{__version__}"},
+            verify=_trust(settings.cacert),
+            timeout=httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout)),
+            follow_redirects=False,
+            # A proxy set for the world must not get what is meant for this machine.
+            trust_env=not is_loopback(httpx.URL(url).host),
+        )
+    except (httpx.InvalidURL, ValueError, ImportError) as error:
+        # A SOCKS proxy needs a package that httpx imports when it is asked for one.
+        raise UsageError(
+            f"cannot talk to {url}: {error}", hint="look at its URL, and at HTTPS_PROXY and ALL_PROXY"
+        ) from error
 
 
 class _Bearer(httpx.Auth):
