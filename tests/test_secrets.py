@@ -1,8 +1,8 @@
 """No secret comes out: every command of the tree is run with secrets that can be recognized, all of it is searched.
 
 The list of commands is the command tree's: a new command fails here until its arguments have a value below. Each
-runs against a Factory that is honest, one that redirects, one whose pages go on elsewhere, and one whose answers
-are cut short.
+runs against a Factory that is honest, one that redirects, one whose pages go on elsewhere, one whose answers are
+cut short, and one that says back what it was sent.
 """
 
 import base64
@@ -140,7 +140,7 @@ def command(leaf: Leaf, place: Path) -> list[str]:
         ("config", "device-group", "update"): ["--name", "third"],
         ("keys", "ca", "add-device-ca"): ["--local-ca", "--local-ca-filename", "second.pem"],
         ("config", "rotate-certs"): ["--server-name", "localhost", "--no-checks"],
-        ("devices", "config", "rotate-certs"): ["--server-name", "localhost"],
+        ("devices", "config", "rotate-certs"): ["--server-name", "localhost", "-p", "1"],
         ("rotations", "watch"): ["--timeout", "0.3", "--interval", "0.1"],
         ("est", "serve"): [
             "--ca-key",
@@ -224,11 +224,28 @@ def garbling(_elsewhere: str) -> Callable[[Answer], Answer]:
     return lambda _honest: lambda _asked: Reply(200, b'{"half": [')
 
 
+def echoing(_elsewhere: str) -> Callable[[Answer], Answer]:
+    """Says the request back in its errors, as some gateways do; a plain body is cut in the middle of a token."""
+
+    def answer(asked: Asked) -> Reply:
+        if len(asked.path) % 2:
+            return Reply(400, {"message": "bad request", "errors": dict(asked.headers)})
+        return Reply(400, ("x" * 140 + " ".join(asked.headers.values())).encode())
+
+    return lambda _honest: answer
+
+
 def honest(_elsewhere: str) -> Callable[[Answer], Answer]:
     return lambda answer: answer
 
 
-FACTORIES = {"honest": honest, "redirecting": redirecting, "paging": paging, "garbling": garbling}
+FACTORIES = {
+    "honest": honest,
+    "redirecting": redirecting,
+    "paging": paging,
+    "garbling": garbling,
+    "echoing": echoing,
+}
 
 LEAVES = {" ".join(leaf.path): leaf for leaf in leaves()}
 
@@ -252,13 +269,13 @@ def test_a_command_that_talks_to_a_factory_keeps_its_secrets(
         with Server(lambda asked: answers[-1](asked)) as factory:
             monkeypatch.setenv("FIOCTL_ROTATE_SERVER", factory.url)
             if name == "apply":
-                plan = ("-g", "field", "-r", "why", "--server-name", "localhost", "--rotation-id", "r-2")
+                plan = "-g field -r why --server-name localhost -p 1 --rotation-id r-2".split()
                 made = cli("config", "rotate-certs", *plan, "--dryrun", "--out", place / "out" / "plan.toml")
                 assert made.code == 0, made.err
             answers.append(hostile)
             before, keys = listing(place), key_lines(place)
             results = [cli(*words)]
-            if kind in ("honest", "redirecting"):
+            if kind in ("honest", "redirecting", "echoing"):
                 results.append(cli(*words, "--config", place / "settings.toml"))
             sent = [asked.headers for asked in factory.asked]
 

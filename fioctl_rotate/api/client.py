@@ -4,6 +4,7 @@ Reading is retried on transport errors, 5xx and 429 (whose Retry-After is obeyed
 the caller knows whether it is safe to repeat.
 """
 
+import base64
 import contextlib
 import datetime
 import email.utils
@@ -18,7 +19,7 @@ import msgspec
 import stamina
 
 from fioctl_rotate import wire
-from fioctl_rotate.errors import Error, printable
+from fioctl_rotate.errors import Error, UsageError, printable
 
 T = TypeVar("T")
 # A configuration request, as the model or as the body that was shown before it is sent.
@@ -30,6 +31,9 @@ logging.getLogger("stamina").addHandler(logging.NullHandler())
 PAGE = 1000  # the largest page that `GET /ota/devices/` gives
 ATTEMPTS = 4
 _EXTRACT = 160
+_PLAIN_HEADERS = {
+    *("host", "accept", "accept-encoding", "connection", "user-agent", "content-type", "content-length"),
+}
 
 
 class ApiError(Error):
@@ -70,6 +74,7 @@ class FactoryApi:
         self.server = server
         self._http = http
         self._trace = trace
+        self._credentials: set[str] = set()
 
     # --- Certificates ---
 
@@ -246,7 +251,7 @@ class FactoryApi:
                 return
             self._check_same_origin(following)
             if following in seen:
-                raise Error(f"the answer of {self.server} names a page twice: {following}")
+                raise Error(f"the answer of {self.server} names a page twice: {self._hidden(following)}")
             seen.add(following)
             # An absolute URL carries its own query.
             url, query = following, {}
@@ -254,7 +259,7 @@ class FactoryApi:
     def _check_same_origin(self, url: str) -> None:
         # The token goes along with every request: a page elsewhere would get it.
         if _origin(url) != _origin(str(self._http.base_url)):
-            host = urlsplit(url).netloc
+            host = self._hidden(urlsplit(url).netloc)
             raise Error(f"the answer of {self.server} sends us to another server, {host}; not followed")
 
     async def _get(
@@ -307,12 +312,19 @@ class FactoryApi:
             )
             self._tell(f"{method} {request.url}: {type(error).__name__}")
             raise Unreachable(f"{self.server} {_why(error)}", sent=sent) from error
+        self._credentials |= _credentials(request.headers)
         self._tell(f"{method} {request.url}: {response.status_code}")
         return response
 
     def _tell(self, line: str) -> None:
         if self._trace:
-            self._trace(printable(line))
+            self._trace(printable(self._hidden(line)))
+
+    def _hidden(self, text: str) -> str:
+        """`text`, which may be a server's, without the credentials that it was sent: some say a request back."""
+        for secret in sorted(self._credentials, key=len, reverse=True):
+            text = text.replace(secret, "…")
+        return text
 
     def _raise_for(self, response: httpx.Response) -> None:
         status = response.status_code
@@ -320,7 +332,7 @@ class FactoryApi:
             return
         what = f"{response.request.method} {response.request.url.path}"
         if response.is_redirect:
-            target = response.headers.get("location", "elsewhere")
+            target = self._hidden(response.headers.get("location", "elsewhere"))
             raise ApiError(
                 f"{self.server} redirects {what} to {target}; not followed, because the token would go along",
                 status=status,
@@ -331,7 +343,7 @@ class FactoryApi:
             429: "the server is busy; try again later",
         }
         raise _Answered(
-            f"{self.server} answered {status} to {what}{_words(response)}",
+            f"{self.server} answered {status} to {what}{self._words(response)}",
             status=status,
             hint=hints.get(status),
             retry_after=_seconds(response.headers.get("retry-after")),
@@ -346,15 +358,39 @@ class FactoryApi:
                 # A null where a value should be is as good as nothing: fioctl (Go) reads it so.
                 return msgspec.convert(_without_nulls(msgspec.json.decode(response.content)), kind)
             raise ApiError(
-                f"the answer of {self.server} to {what} is not understood: {error}",
+                f"the answer of {self.server} to {what} is not understood: {self._hidden(str(error))}",
                 status=response.status_code,
             ) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ApiError(
-                f"the answer of {self.server} to {what} is not JSON: {_extract(response)}",
+                f"the answer of {self.server} to {what} is not JSON: {self._extract(response)}",
                 status=response.status_code,
                 hint="is this the address of the operator API?",
             ) from error
+
+    def _words(self, response: httpx.Response) -> str:
+        """What the body says went wrong: its message and errors where it is JSON, else a short extract."""
+        try:
+            body: Any = json.loads(response.content)
+        except ValueError:
+            text = self._extract(response)
+            return f": {text}" if text else ""
+        if not isinstance(body, dict):
+            return f": {self._extract(response)}"
+        message = body.get("msg") or body.get("message")
+        errors = body.get("errors")
+        parts = [str(message)] if message else []
+        if isinstance(errors, dict):
+            parts += [f"{field}: {text}" for field, text in errors.items()]
+        elif isinstance(errors, list):
+            parts += [str(text) for text in errors]
+        return f": {self._hidden('; '.join(parts)) if parts else self._extract(response)}"
+
+    def _extract(self, response: httpx.Response) -> str:
+        text = self._hidden(" ".join(response.text.split()))
+        if not text:
+            return "an empty body"
+        return printable(text if len(text) <= _EXTRACT else text[:_EXTRACT] + "…")
 
 
 class _Answered(ApiError):
@@ -393,7 +429,22 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
+def _credentials(headers: httpx.Headers) -> set[str]:
+    """What went along in headers that are not httpx's own: a token, and an access token in both its forms."""
+    found = set()
+    for name, value in headers.items():
+        if name not in _PLAIN_HEADERS:
+            word = value.removeprefix("Bearer ")
+            found |= {value, word}
+            with contextlib.suppress(ValueError):
+                found.add(base64.b64decode(word, validate=True).decode())
+    return found - {""}
+
+
 def _segment(name: str) -> str:
+    """`name` as a part of a path. Raises UsageError for one that would make another path of it."""
+    if name in ("", ".", ".."):
+        raise UsageError(f"`{name}` is not a name")
     return quote(name, safe="")
 
 
@@ -404,32 +455,6 @@ def _of_device(name: str, path: str) -> str:
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def _words(response: httpx.Response) -> str:
-    """What the body says went wrong: its message and errors where it is JSON, else a short extract."""
-    try:
-        body: Any = json.loads(response.content)
-    except ValueError:
-        text = _extract(response)
-        return f": {text}" if text else ""
-    if not isinstance(body, dict):
-        return f": {_extract(response)}"
-    message = body.get("msg") or body.get("message")
-    errors = body.get("errors")
-    parts = [str(message)] if message else []
-    if isinstance(errors, dict):
-        parts += [f"{field}: {text}" for field, text in errors.items()]
-    elif isinstance(errors, list):
-        parts += [str(text) for text in errors]
-    return f": {'; '.join(parts)}" if parts else f": {_extract(response)}"
-
-
-def _extract(response: httpx.Response) -> str:
-    text = " ".join(response.text.split())
-    if not text:
-        return "an empty body"
-    return printable(text if len(text) <= _EXTRACT else text[:_EXTRACT] + "…")
 
 
 def _why(error: httpx.TransportError) -> str:
