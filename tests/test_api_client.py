@@ -218,6 +218,20 @@ def test_names_are_escaped_in_paths(cli: Cli, serve: Serve) -> None:
     assert server.asked[0].path == "/ota/devices/..%2Ffactories%2Fx%3Fy%23z/?factory=acme"
 
 
+@pytest.mark.parametrize("name", ["", ".", ".."])
+@pytest.mark.parametrize(
+    "command", [("config", "device-group", "delete"), ("devices", "show"), ("devices", "config", "log")]
+)
+def test_a_name_that_would_make_another_path_is_refused(
+    cli: Cli, serve: Serve, command: tuple[str, ...], name: str
+) -> None:
+    # `DELETE …/device-groups/../` is `DELETE` of the factory.
+    server = serve(lambda _: Reply(200, {}))
+    result = cli(*command, name)
+    assert (result.code, result.err) == (2, f"error: `{name}` is not a name\n")
+    assert server.asked == []
+
+
 # --- What is not there ---
 
 

@@ -189,6 +189,8 @@ def test_an_offline_dry_run_asks_nobody_and_says_what_it_does_not_know(cli: Cli)
         (("--hsm-pkey-ids", "01,01"), "twice"),
         (("--hsm-cert-ids", "00,01"), "crashes"),
         (("--rotation-id", "a b"), "letters"),
+        (("--rotation-id", ""), "rotation id ``"),
+        (("--server-name", ""), "the EST server's name is empty"),
     ],
 )
 @BOTH
@@ -200,6 +202,14 @@ def test_what_makes_no_sense_is_refused_before_anybody_is_asked(
     assert (result.code, result.out) == (2, "")
     assert words in result.err
     assert server.asked == []
+
+
+@pytest.mark.parametrize("command", [("config", "rotate-certs", "-g"), ("device", "config", "rotate-certs")])
+def test_a_target_without_a_name_is_refused(cli: Cli, command: tuple[str, ...]) -> None:
+    offline = ("-r", "why", "-f", "acme", "--server-name", "est.example.com", "--dryrun", "--offline")
+    result = cli(*command, "", *offline)
+    assert (result.code, result.out) == (2, "")
+    assert "name is empty" in result.err
 
 
 @pytest.mark.parametrize("missing", ["-g", "-r"])

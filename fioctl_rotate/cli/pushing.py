@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 def rotate(flags: Flags, target: Target, wish: Wish, modes: Modes, *, by_uuid: bool = False) -> None:
     """Run `config rotate-certs` or `device config rotate-certs`."""
+    if not target.name:
+        raise UsageError(f"the {target.kind}'s name is empty")
     wish.check()
     modes.check()
     if modes.offline and not wish.server_name:

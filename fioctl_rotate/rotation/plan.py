@@ -61,7 +61,11 @@ class Wish:
 
     def check(self) -> None:
         """Refuse (UsageError) what is wrong in itself, before anybody is asked anything."""
-        self.entry(self.server_name or "localhost", self.rotation_id or "certs-0")
+        # What is there and empty, as of an unset variable, must not become what is taken where nothing is said.
+        self.entry(
+            "localhost" if self.server_name is None else self.server_name,
+            "certs-0" if self.rotation_id is None else self.rotation_id,
+        )
         if not self.reason.strip():
             raise UsageError("the reason is empty", hint="say with --reason why the certificates are rotated")
 
