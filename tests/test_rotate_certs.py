@@ -624,10 +624,23 @@ def test_ctrl_c_ends_with_130_and_what_is_known(serve: Serve, acme_answers: Answ
     assert (under_way in err) == (method == "PATCH")
 
 
-def test_closed_streams_are_no_terminal(acme: Path) -> None:
-    command = f"exec {sys.executable} -m fioctl_rotate {' '.join(GROUP)} <&-"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
-    assert (done.returncode, "pushed rotation" in done.stdout) == (0, True), done.stderr
+@pytest.mark.parametrize("command", [" ".join(GROUP), "devices list"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_terminal(acme: Path, command: str, closed: str) -> None:
+    line = f"exec {sys.executable} -m fioctl_rotate {command} {closed}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, "device" in done.stdout) == (0, " >" not in f" {closed}"), done.stderr
+    assert "error" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("command", [(*GROUP, "--dryrun"), ("devices", "list"), ("--version",)])
+def test_a_full_disk_is_told_in_one_line(acme: Path, command: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fioctl_rotate", *command], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
 
 
 def test_a_closed_pipe_ends_quietly(acme: Path) -> None:

@@ -1,5 +1,6 @@
 """The command `fioctl-rotate`: its groups, each imported only when it is typed, and how it ends."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -96,7 +97,7 @@ def run(argv: list[str] | None = None) -> int:
     """Run `argv` (default: the process's); every way it ends becomes an exit code and a line or two on stderr."""
     try:
         code = get_command(root).main(argv, prog_name="fioctl-rotate", standalone_mode=False)
-        sys.stdout.flush()
+        _flush()
         if code == 130:  # what typer makes of Ctrl-C, in silence
             note("interrupted")
     except Error as error:
@@ -110,13 +111,12 @@ def run(argv: list[str] | None = None) -> int:
     except (Abort, KeyboardInterrupt):
         note("interrupted")
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has left; what is still buffered must not fail a second time at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
-        subject = f"{error.filename}: " if error.filename else ""
-        note(f"error: {printable(subject + (error.strerror or str(error)))}")
+        if not isinstance(error, BrokenPipeError):  # whoever read our output has left
+            subject = f"{error.filename}: " if error.filename else ""
+            note(f"error: {printable(subject + (error.strerror or str(error)))}")
+        with contextlib.suppress(OSError):
+            _flush()
         return 1
     except Exception as error:
         # The one place that catches everything: a defect of ours still ends in a line, not a traceback.
@@ -126,6 +126,17 @@ def run(argv: list[str] | None = None) -> int:
         note("hint: this is a defect in fioctl-rotate; the same command with -v shows where")
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _flush() -> None:
+    """Have what was printed go out. Raises OSError where it cannot, and keeps it from failing once more at exit."""
+    if sys.stdout is None:  # started with stdout closed
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _usage(error: TyperException) -> str:

@@ -259,9 +259,14 @@ def warn(text: str) -> None:
     typer.echo(f"warning: {printable(text)}", err=True)
 
 
-def wrapped(text: str, *, indent: int = 0, stream: TextIO) -> str:
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person may see what `stream` says; None is what a process has that was started with it closed."""
+    return stream is not None and stream.isatty()
+
+
+def wrapped(text: str, *, indent: int = 0, stream: TextIO | None) -> str:
     """`text` as it is in a pipe; on a terminal broken between words, the lines after the first indented."""
-    if not stream.isatty():
+    if not is_terminal(stream):
         return text
     width = shutil.get_terminal_size().columns
     return textwrap.fill(
@@ -271,8 +276,7 @@ def wrapped(text: str, *, indent: int = 0, stream: TextIO) -> str:
 
 def interactive() -> bool:
     """Whether a person sits at both ends: only then is anything asked, coloured or redrawn."""
-    # A process that was started with a stream closed has None there.
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    return is_terminal(sys.stdin) and is_terminal(sys.stdout)
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -304,7 +308,7 @@ def console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    if stream.isatty():
+    if is_terminal(stream):
         return Console(file=stream, highlight=False)
     return Console(file=stream, highlight=False, width=100_000, no_color=True, force_terminal=False)
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fioctl_rotate.cli.common import Leaf, Options, asking, confirm, interactive, note, spread, warn
+from fioctl_rotate.cli.common import (
+    Leaf,
+    Options,
+    asking,
+    confirm,
+    interactive,
+    is_terminal,
+    note,
+    spread,
+    warn,
+)
 from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.pki import variables
 
@@ -150,7 +160,7 @@ def _secret(variable: str, file: Path | None, question: str) -> str | None:
         raise UsageError(f"{variable} is set, and empty")
     if value is not None:
         return value
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         return None
     with asking():
         return str(typer.prompt(question, hide_input=True, err=True))

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fioctl_rotate.cli.common import Format, console, emit, note, warn, wrapped
+from fioctl_rotate.cli.common import Format, console, emit, is_terminal, note, warn, wrapped
 from fioctl_rotate.errors import DeviceFailed, TimedOut, printable
 from fioctl_rotate.rotation.plan import place
 
@@ -99,7 +99,7 @@ def _look(api: "FactoryApi", rotation: "Rotation") -> str:
 
 
 def _view(api: "FactoryApi", rotation: "Rotation", watch: Watch) -> "_Lines | _Live":
-    live = watch.format is Format.TEXT and sys.stdout.isatty()
+    live = watch.format is Format.TEXT and is_terminal(sys.stdout)
     return _Live(api, rotation, watch) if live else _Lines(api, rotation, watch)
 
 
