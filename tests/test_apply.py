@@ -1,6 +1,7 @@
 """The plan cycle: a dry run is written, reviewed, and applied unchanged, or not at all."""
 
 import json
+import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -198,6 +199,16 @@ def test_a_group_that_is_gone_is_told(cli: Cli, acme: Path, tmp_path: Path) -> N
     push(cli, "config", "device-group", "delete", "lab")
     code, _, err = apply(cli, plan)
     assert (code, "no device group `lab`" in err) == (1, True)
+
+
+def test_the_command_that_applies_a_plan_can_be_typed_whatever_the_files_name(
+    cli: Cli, acme: Path, tmp_path: Path
+) -> None:
+    plan = tmp_path / "Ann's plan\n.toml"
+    shown = push(cli, *GROUP, "--dryrun", "--out", plan)
+    typed = shown.err.split("push it with: ")[1].rstrip("\n")
+    assert shlex.split(typed.replace("\\u000a", "\n")) == ["fioctl-rotate", "apply", str(plan)]
+    assert tomllib.loads(plan.read_text())["target"]["group"] == "field"
 
 
 def test_a_plan_that_cannot_be_written_is_told(cli: Cli, acme: Path, tmp_path: Path) -> None:

@@ -295,8 +295,13 @@ def save_plan(plan: Plan, path: Path) -> None:
     """Write the plan's file, for `apply`."""
     from fioctl_rotate.files import write_atomic
 
-    head = f"# {summary(plan)}\n# Review it, then: fioctl-rotate apply {path}\n"
+    head = f"# {printable(summary(plan))}\n# Review it, then: {printable(apply_command(path))}\n"
     write_atomic(path, (head + to_toml(to_file(plan))).encode(), 0o644)
+
+
+def apply_command(path: Path) -> str:
+    """The command line that pushes the plan in that file."""
+    return shlex.join(["fioctl-rotate", "apply", str(path)])
 
 
 def to_toml(document: "Mapping[str, Any]") -> str:

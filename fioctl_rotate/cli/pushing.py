@@ -46,7 +46,7 @@ def rotate(flags: Flags, target: Target, wish: Wish, modes: Modes, *, by_uuid: b
             planning.tell_about(plan, wish.server_name)
             if modes.out is not None:
                 planning.save_plan(plan, modes.out)
-                note(f"plan written to {modes.out}; push it with: fioctl-rotate apply {modes.out}")
+                note(f"plan written to {modes.out}; push it with: {planning.apply_command(modes.out)}")
             return
         await send(api, plan, modes, server_name=wish.server_name)
 
