@@ -142,7 +142,7 @@ def decode(body: bytes, kind: Any) -> Any:
         message, _, place = str(error).partition(" - at `$")
         where = place.rstrip("`").lstrip(".") or "body"
         raise Problem(400, "the body is not right", {where: message}) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(400, "the body is not JSON", [str(error)]) from None
     unknown = _unknown_key(raw, inspect.type_info(kind))
     if unknown is not None:

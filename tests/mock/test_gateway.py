@@ -515,7 +515,7 @@ def test_a_good_time_is_kept_as_it_is(mock: Mock) -> None:
     assert [kept["deviceTime"] for kept in stored(mock)] == ["2026-03-01T13:00:00+01:00"]
 
 
-@pytest.mark.parametrize("body", [b"", b"[", b"{}", b'"x"', b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"[", b"{}", b'"x"', b"\xff", b"[" * 100_000])
 def test_what_is_no_list_is_400(mock: Mock, body: bytes) -> None:
     assert mock.gateway(mock.register())("POST", "/events", content=body).status_code == 400
 

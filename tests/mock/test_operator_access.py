@@ -129,8 +129,9 @@ def test_a_body_that_is_not_right_is_told_field_by_field(mock: Mock, body: Any, 
     assert list(answer.json()["errors"]) == [field]
 
 
-def test_a_body_that_is_not_json_is_told_as_a_list(mock: Mock) -> None:
-    answer = mock.admin("PATCH", f"{FACTORY}/config/", content=b'{"reason": ')
+@pytest.mark.parametrize("body", [b'{"reason": ', b"[" * 100_000], ids=["cut off", "nested without end"])
+def test_a_body_that_is_not_json_is_told_as_a_list(mock: Mock, body: bytes) -> None:
+    answer = mock.admin("PATCH", f"{FACTORY}/config/", content=body)
     assert answer.status_code == 400
     assert answer.json()["msg"] == "the body is not JSON"
     assert isinstance(answer.json()["errors"], list)
