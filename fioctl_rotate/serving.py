@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import ssl
@@ -47,6 +48,17 @@ class _Server(uvicorn.Server):
         self.listening.set()
 
 
+_HINTS = {
+    errno.EADDRINUSE: "another port may be free",
+    errno.EACCES: "ports below 1024 are for root, or for a program with the capability CAP_NET_BIND_SERVICE",
+}
+
+
+def address(host: str, port: int) -> str:
+    """`host` and `port` as a URL has them: an IPv6 address in brackets. RFC 3986 §3.2.2."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """A socket bound to `host` and `port` (0: any free one); `reuse_port` lets several processes share it.
 
@@ -65,7 +77,8 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     except OSError as error:
         sock.close()
         raise Error(
-            f"cannot listen on {host}:{port}: {error.strerror or error}", hint="another port may be free"
+            f"cannot listen on {address(host, port)}: {error.strerror or error}",
+            hint=_HINTS.get(error.errno or 0),
         ) from error
     return sock
 

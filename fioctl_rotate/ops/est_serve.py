@@ -22,7 +22,7 @@ from fioctl_rotate.est.service import Authority
 from fioctl_rotate.pki import variables
 from fioctl_rotate.pki.pem import load_bundle, load_certificate
 from fioctl_rotate.pki.stores import KeyStore, read
-from fioctl_rotate.serving import listen, running, until_interrupted
+from fioctl_rotate.serving import address, listen, running, until_interrupted
 from fioctl_rotate.tls import reloading_context, server_context
 
 
@@ -63,7 +63,7 @@ def serve_est(
     load(service)  # so that what is wrong is told once, here
     first = listen(host, port)
     port = first.getsockname()[1]
-    url = f"https://{host}:{port}{PATH}"
+    url = f"https://{address(host, port)}{PATH}"
     if workers == 1:
         asyncio.run(_serve(service, first, lambda: started(url)))
         return
@@ -179,10 +179,24 @@ async def _supervise(
 
 def _work(service: EstService, sock: socket.socket) -> None:
     try:
-        asyncio.run(_serve(service, sock, lambda: None))
+        asyncio.run(_serve(service, sock, _end_with_supervisor))
     except Error as error:
         _tell(error.diagnostics())
         sys.exit(error.exit_code)
+
+
+def _end_with_supervisor() -> None:
+    """Have this worker end when its supervisor has, however: no one else would, and it would keep the port."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is None:
+        return
+    loop, ended = asyncio.get_running_loop(), supervisor.sentinel
+
+    def end() -> None:
+        loop.remove_reader(ended)
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(ended, end)
 
 
 def _tell(text: str) -> None:

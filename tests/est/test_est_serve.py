@@ -5,16 +5,19 @@ import datetime
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from cryptography import x509
 
+from fioctl_rotate.errors import Error
 from fioctl_rotate.est.client import build_csr, decode_certificates
 from fioctl_rotate.est.duration import parse_duration
 from fioctl_rotate.pki import certificates
@@ -84,7 +87,7 @@ class Process:
         )
         self.log = []
         started = self.read()
-        assert started.startswith("EST server at https://127.0.0.1:"), started
+        assert started.startswith("EST server at https://"), started
         self.url = started.split()[3].rstrip(";").replace("127.0.0.1", "localhost")
 
     def read(self):
@@ -221,16 +224,64 @@ def test_several_processes_share_the_port(started, enroll, live_pki, tmp_path):
     assert process.stop() == 0
 
 
+def wait_for(condition):
+    """What `condition` gives once that is true, or the last that it gave in 20 seconds."""
+    deadline, pause = time.monotonic() + 20, threading.Event()
+    while not (found := condition()) and time.monotonic() < deadline:
+        pause.wait(0.02)
+    return found
+
+
+def both_workers_of(process):
+    """The server's two workers, once both have started."""
+    return wait_for(lambda: workers if len(workers := workers_of(process.process.pid)) == 2 else None)
+
+
 @needs_proc
 def test_a_worker_that_dies_ends_the_server(started):
     process = started("--workers", "2")
-    deadline, pause = time.monotonic() + 20, threading.Event()
-    while len(workers := workers_of(process.process.pid)) < 2 and time.monotonic() < deadline:
-        pause.wait(0.02)
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(both_workers_of(process)[0], signal.SIGKILL)
     with process.process:
         assert process.process.wait(20) == 1
         assert "worker process of the EST server has ended" in process.process.stderr.read()
+
+
+@needs_proc
+def test_a_supervisor_that_is_killed_leaves_no_worker(started):
+    process = started("--workers", "2")
+    workers = both_workers_of(process)
+
+    def port_is_free():
+        try:
+            listen("127.0.0.1", urlsplit(process.url).port).close()
+        except Error:
+            return False
+        return True
+
+    with process.process:
+        process.process.kill()
+        try:
+            assert wait_for(port_is_free)
+        finally:
+            for worker in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+
+
+def has_ipv6():
+    with contextlib.suppress(Error):
+        listen("::1", 0).close()
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+def test_an_ipv6_address_is_in_brackets(started):
+    process = started("--host", "::1")
+    assert process.url.startswith("https://[::1]:")
+    with socket.create_connection(("::1", urlsplit(process.url).port)):
+        pass
+    assert process.stop() == 0
 
 
 @pytest.mark.parametrize("name", ["root-cert", "tls-cert", "tls-key", "ca-cert", "ca-key", "client-cas"])
@@ -270,6 +321,15 @@ def test_a_taken_port_is_told_in_a_line(cli, files):
             )
             assert result.code == 1
             assert result.err.startswith(f"error: cannot listen on 127.0.0.1:{port}")
+            assert "hint: another port may be free" in result.err
+
+
+def test_another_port_is_no_help_for_an_address_that_is_not_here(cli, files):
+    # RFC 5737: an address for documentation is nobody's.
+    result = cli("est", "serve", *options(files), "--host", "192.0.2.1", "--port", 0)
+    assert result.code == 1
+    assert result.err.startswith("error: cannot listen on 192.0.2.1:0")
+    assert "hint" not in result.err
 
 
 @pytest.mark.parametrize(
