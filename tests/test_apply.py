@@ -217,6 +217,13 @@ def test_a_plan_that_cannot_be_written_is_told(cli: Cli, acme: Path, tmp_path: P
     assert f"{tmp_path}/none" in result.err
 
 
+def test_toml_is_a_plans_form_and_not_a_results(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *DEVICE, "--dryrun", "--out", plan)
+    result = cli("apply", plan, "--format", "toml")
+    assert (result.code, "'toml' is not one of 'text', 'json'" in result.err) == (2, True)
+
+
 def test_json_says_whether_it_was_pushed(cli: Cli, acme: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     push(cli, *DEVICE, "--rotation-id", "certs-1", "--dryrun", "--out", plan)

@@ -1,6 +1,7 @@
 """What both rotate-certs commands share: their options, and how a plan is shown."""
 
 import shlex
+import sys
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fioctl_rotate.cli.common import Options, YesOption, emit, emit_json, note, spread, warn
+from fioctl_rotate.cli.common import (
+    Format,
+    FormatOption,
+    Options,
+    YesOption,
+    emit,
+    emit_json,
+    note,
+    spread,
+    warn,
+    wrapped,
+)
 from fioctl_rotate.errors import UsageError, printable
 from fioctl_rotate.rotation import entry as entries
 from fioctl_rotate.rotation.plan import Plan, Target, Wish, make_plan, to_file, without_nulls
@@ -43,10 +55,7 @@ JunitOption = Annotated[
 ]
 
 SENDING_OPTIONS: Options = {
-    "format": (
-        Annotated[PlanFormat, typer.Option("--format", help="How to show the plan, or the result.")],
-        PlanFormat.TEXT,
-    ),
+    "format": (FormatOption, Format.TEXT),
     "yes": (YesOption, False),
     "no_checks": (
         Annotated[bool, typer.Option("--no-checks", help="Push without the checks before it.")],
@@ -170,6 +179,10 @@ MODE_OPTIONS: Options = {
         None,
     ),
     **SENDING_OPTIONS,
+    "format": (
+        Annotated[PlanFormat, typer.Option("--format", help="How to show the plan, or the result.")],
+        PlanFormat.TEXT,
+    ),
 }
 
 
@@ -180,7 +193,7 @@ class Sending:
     `junit` is the file to write at the end of the wait.
     """
 
-    format: PlanFormat = PlanFormat.TEXT
+    format: Format | PlanFormat = Format.TEXT
     yes: bool = False
     no_checks: bool = False
     wait: bool = False
@@ -193,8 +206,6 @@ class Sending:
         for option, given in self._of_a_wait():
             if given and not self.wait:
                 raise UsageError(f"{option} goes with --wait")
-        if self.format is PlanFormat.TOML:
-            raise UsageError("--format toml goes with --dryrun")
 
     def _of_a_wait(self) -> tuple[tuple[str, bool], ...]:
         return ("--timeout", self.timeout is not None), ("--junit", self.junit is not None)
@@ -204,6 +215,7 @@ class Sending:
 class Modes(Sending):
     """How a rotate-certs command shall go about it: a push, or a dry run."""
 
+    format: PlanFormat = PlanFormat.TEXT
     dryrun: bool = False
     offline: bool = False
     out: Path | None = None
@@ -211,7 +223,11 @@ class Modes(Sending):
     def check(self) -> None:
         """Refuse options that make no sense together (UsageError)."""
         if not self.dryrun:
-            for option, given in (("--offline", self.offline), ("--out", self.out is not None)):
+            for option, given in (
+                ("--offline", self.offline),
+                ("--out", self.out is not None),
+                ("--format toml", self.format is PlanFormat.TOML),
+            ):
                 if given:
                     raise UsageError(f"{option} goes with --dryrun")
             super().check()
@@ -316,7 +332,7 @@ def to_toml(document: "Mapping[str, Any]") -> str:
 
 
 def _show_text(plan: Plan) -> None:
-    emit(f"Would send {printable(summary(plan))}")
+    emit(wrapped(f"Would send {printable(summary(plan))}", stream=sys.stdout))
     emit(f"Reason: {printable(plan.reason)}")
     emit(f"\t{entries.FILE_NAME} - [{entries.HANDLER}]")
     for line in plan.value.splitlines():

@@ -1,11 +1,12 @@
 """The way of a push: plan, show, check, ask, send, read back, wait. For groups and devices alike."""
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
 from fioctl_rotate.cli import planning
-from fioctl_rotate.cli.common import Format, confirm, emit, emit_json, note, settings_of, with_api
-from fioctl_rotate.cli.planning import Modes, PlanFormat, Sending
+from fioctl_rotate.cli.common import Format, confirm, emit, emit_json, note, settings_of, with_api, wrapped
+from fioctl_rotate.cli.planning import Modes, Sending
 from fioctl_rotate.errors import Refused, UsageError, printable
 from fioctl_rotate.rotation.plan import Plan, Target, Wish
 from fioctl_rotate.settings import Flags
@@ -59,7 +60,7 @@ async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: 
     from fioctl_rotate.ops.checks import keep_baselines
 
     if not plan.already_there:
-        note(f"about to push {printable(planning.summary(plan))}")
+        note(wrapped(f"about to push {printable(planning.summary(plan))}", stream=sys.stderr))
         planning.tell_about(plan, server_name)
         findings = None if sending.no_checks else await _check(api, plan)
         confirm("Push it?", yes=sending.yes)
@@ -94,11 +95,12 @@ async def _check(api: "FactoryApi", plan: Plan) -> "Findings":
 
 def _tell_result(plan: Plan, sending: Sending, *, pushed: bool) -> None:
     """What came of a push, to stdout; what to do next, to stderr. With `wait`, JSON is one object a line."""
-    if sending.format is PlanFormat.JSON:
+    if sending.format == Format.JSON:
         result = {"kind": "push", "pushed": pushed, "rotation-id": plan.rotation_id, **plan.document()}
         emit_json(result, lines=sending.wait)
     else:
-        emit(f"{'pushed' if pushed else 'already there, nothing sent:'} {printable(planning.summary(plan))}")
+        outcome = "pushed" if pushed else "already there, nothing sent:"
+        emit(wrapped(f"{outcome} {printable(planning.summary(plan))}", stream=sys.stdout))
     if not sending.wait:
         note(f"see it through with: {plan.watch_command()}")
 
@@ -108,6 +110,5 @@ async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:
     from fioctl_rotate.ops.rotations import find_rotation
 
     rotation, only = await find_rotation(api, plan.rotation_id, plan.target)
-    shown = Format.JSON if sending.format is PlanFormat.JSON else Format.TEXT
-    watch = Watch(sending.interval, sending.timeout, True, shown, sending.junit)
+    watch = Watch(sending.interval, sending.timeout, True, Format(sending.format), sending.junit)
     await follow(api, rotation, watch, only=only)
