@@ -460,7 +460,9 @@ def test_on_a_terminal_a_push_is_asked_about(
     terminal = Terminal(*GROUP)
     terminal.wait_for("Push it? [y/N]")
     # On a terminal words stay whole.
-    assert f"to group field (2 devices) of factory acme at mock {acme}" in terminal.screen.replace("\r\n", " ")
+    assert f"to group field (2 devices) of factory acme at mock {acme}" in terminal.screen.replace(
+        "\r\n", " "
+    )
     assert log(cli) == []
     terminal.type(typed)
     assert terminal.end() == code
