@@ -269,17 +269,9 @@ def test_a_command_that_talks_to_a_factory_keeps_its_secrets(
         with Server(lambda asked: answers[-1](asked)) as factory:
             monkeypatch.setenv("FIOCTL_ROTATE_SERVER", factory.url)
             if name == "apply":
-                plan = ("-g", "field", "-r", "why", "--server-name", "localhost", "-p", "1")
-                made = cli(
-                    "config",
-                    "rotate-certs",
-                    *plan,
-                    "--rotation-id",
-                    "r-2",
-                    "--dryrun",
-                    "--out",
-                    place / "out" / "plan.toml",
-                )
+                plan = place / "out" / "plan.toml"
+                wish = ("-r", "why", "--server-name", "localhost", "-p", "1", "--rotation-id", "r-2")
+                made = cli("config", "rotate-certs", "-g", "field", *wish, "--dryrun", "--out", plan)
                 assert made.code == 0, made.err
             answers.append(hostile)
             before, keys = listing(place), key_lines(place)
