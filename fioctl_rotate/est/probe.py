@@ -119,7 +119,8 @@ async def _cacerts(url: str, roots: Sequence[x509.Certificate], timeout: float) 
         async with httpx.AsyncClient(verify=_trusting_anything(), timeout=timeout, trust_env=False) as client:
             response = await client.get(f"{url.rstrip('/')}/cacerts")
         if response.status_code != 200:
-            return Check(CACERTS, Status.FAIL, f"the server answers {response.status_code}, not 200")
+            words = f"the server answers {response.status_code}, not 200: {response.text.strip()[:200]}"
+            return Check(CACERTS, Status.FAIL, printable(words.rstrip(": ")))
         handed_out = decode_certificates(response.content)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Check(CACERTS, Status.FAIL, _words(error))

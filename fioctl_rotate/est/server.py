@@ -54,9 +54,9 @@ def est_app(
     """The ASGI app: cacerts, csrattrs, simpleenroll, simplereenroll below `PATH`.
 
     `provider` gives the authority that answers the holder of a client certificate (None: it sent none), or None
-    while EST is not set up. `clock` gives aware UTC time. An enrollment is answered as estserver does, with 201 and
-    the bare type `application/pkcs7-mime`, because fioconfig before 2026-02 takes nothing else; `rfc7030` answers
-    with the 200 and the type of RFC 7030 §4.2.3. `log` is called once a request.
+    while there is none to sign with. `clock` gives aware UTC time. An enrollment is answered as estserver does, with
+    201 and the bare type `application/pkcs7-mime`, because fioconfig before 2026-02 takes nothing else; `rfc7030`
+    answers with the 200 and the type of RFC 7030 §4.2.3. `log` is called once a request.
     """
     return _EstApp(provider, clock, rfc7030, log)
 
@@ -130,7 +130,7 @@ class _EstApp:
     def _authority(self, client: x509.Certificate | None) -> Authority:
         authority = self._provider(client)
         if authority is None:
-            raise EstError("EST is not set up for this Factory", 500)
+            raise EstError("this server has no device CA to sign with", 500)
         return authority
 
     def _response(self, body: bytes, media_type: str, *, created: bool) -> Response:

@@ -146,6 +146,9 @@ def test_cacerts_with_more_than_the_root(est_server, pki):
     ("reply", "word"),
     [
         (Reply(404, b"no"), "404"),
+        (Reply(500, b"no device CA\n"), "500, not 200: no device CA"),
+        (Reply(500, b"\x1b[31m" * 10_000), r"500, not 200: \x1b[31m"),
+        (Reply(500, b""), "500, not 200"),
         (Reply(200, b"<html>\x1b[31m"), "base64"),
         (Reply(200, b""), "PKCS#7"),
         (Reply(302, b"", {"Location": "/elsewhere"}), "302"),

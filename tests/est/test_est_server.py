@@ -276,12 +276,12 @@ def test_unknown_operations_and_methods(est):
     assert est.request("POST", "cacerts").status_code == 405
 
 
-def test_est_that_is_not_set_up_says_so(pki, est_with):
+def test_a_server_without_a_ca_says_so(pki, est_with):
     client, _ = pki.device()
     est = est_with(None)
     for response in (est.request("GET", "cacerts"), est.post("simplereenroll", b64(csr()), client)):
         assert response.status_code == 500
-        assert "not set up" in response.text
+        assert "no device CA" in response.text
 
 
 def test_each_request_is_logged_once(est, pki):
