@@ -157,7 +157,8 @@ def serve(
 ) -> None:
     """Serve a mocked Factory until Ctrl-C: operator API, device gateway and EST server.
 
-    Ports are those of `mock init` unless given. Writes DIR/fioctl.yaml, with which the real fioctl reaches it.
+    Ports are those of `mock init` unless given. Writes DIR/fioctl.yaml, with which the real fioctl reaches it
+    (DIR/fioctl-NAME.yaml for a Factory that was not the first).
     Certificates that are made while it runs are used without a restart.
     """
     from fioctl_rotate.mock.server import Ports
@@ -205,7 +206,7 @@ def _announce(directory: Path, factory: "Factory", format: Format) -> None:  # n
     from fioctl_rotate.ops.mock import fioctl_config
 
     est = f"https://{factory.est_name}:{factory.est_port}/.well-known/est"
-    token, config = token_file(directory, factory.name), fioctl_config(directory)
+    token, config = token_file(directory, factory.name), fioctl_config(directory, factory.name)
     if format is Format.JSON:
         emit_json(
             {

@@ -123,7 +123,7 @@ async def serve(
     clock: Clock = utc_now,
     log: Callable[[LogRecord], None] = lambda _record: None,
 ) -> AsyncIterator[Factory]:
-    """Serve a mocked Factory while the block runs; writes `fioctl.yaml`, with which the real fioctl reaches it.
+    """Serve a mocked Factory while the block runs; writes `fioctl_config`, with which the real fioctl reaches it.
 
     Simulated devices follow the gateway to its port. Raises Error as `mock.server.running` does.
     """
@@ -132,7 +132,7 @@ async def serve(
         token = token_file(directory, factory.name).read_text()
         # fioctl reads a file as YAML by its name's ending. JSON's strings are YAML's too.
         text = f'factory: "{factory.name}"\ntoken: "{token}"\nserver:\n  url: "{factory.api_url}"\n'
-        files.write_atomic(fioctl_config(directory), text.encode())
+        files.write_atomic(fioctl_config(directory, factory.name), text.encode())
         yield factory
 
 
@@ -144,14 +144,18 @@ def queue(directory: Path, factory_name: str | None = None) -> list[tuple[str, d
 
 def pki_path(directory: Path, factory: str) -> Path:
     """The operator's PKI directory of a mocked factory: `pki`, or `pki-NAME` for one that came later."""
+    return directory / f"pki{_suffix(directory, factory)}"
+
+
+def fioctl_config(directory: Path, factory: str) -> Path:
+    """The settings file for the real fioctl: `fioctl.yaml`, or `fioctl-NAME.yaml` for a factory that came later."""
+    return directory / f"fioctl{_suffix(directory, factory)}.yaml"
+
+
+def _suffix(directory: Path, factory: str) -> str:
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
         first = accounts.choose_factory(db, None).name == factory
-    return directory / ("pki" if first else f"pki-{factory}")
-
-
-def fioctl_config(directory: Path) -> Path:
-    """The settings file for the real fioctl."""
-    return directory / "fioctl.yaml"
+    return "" if first else f"-{factory}"
 
 
 async def _make_devices(

@@ -279,6 +279,8 @@ def test_a_second_factory_has_places_of_its_own(directory: Path) -> None:
             ops.serve(directory, "other", ports=ANY) as second,
         ):
             assert (first.name, second.name) == ("acme", "other")
+            assert first.api_url in (directory / "fioctl.yaml").read_text()
+            assert second.api_url in (directory / "fioctl-other.yaml").read_text()
             (uuid,) = made.devices
             path = directory / "devices" / uuid
             device = Holder((path / "root.crt").read_text(), path)
