@@ -54,9 +54,9 @@ def est_app(
     """The ASGI app: cacerts, csrattrs, simpleenroll, simplereenroll below `PATH`.
 
     `provider` gives the authority that answers the holder of a client certificate (None: it sent none), or None
-    while there is none to sign with. `clock` gives aware UTC time. An enrollment is answered as estserver does, with
-    201 and the bare type `application/pkcs7-mime`, because fioconfig before 2026-02 takes nothing else; `rfc7030`
-    answers with the 200 and the type of RFC 7030 §4.2.3. `log` is called once a request.
+    while there is none to sign with. `clock` gives aware UTC time. An enrollment is answered as estserver does,
+    with 201 and the bare type `application/pkcs7-mime`, because fioconfig before 2026-02 takes nothing else;
+    `rfc7030` answers with the 200 and the type of RFC 7030 §4.2.3. `log` is called once a request.
     """
     return _EstApp(provider, clock, rfc7030, log)
 
