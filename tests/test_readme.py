@@ -1,11 +1,13 @@
 """The README says what the program does: its commands and options, and every command line in it."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import Cli
 from reference import BEGIN, END, leaves, reference
 from typer import Context
 from typer.main import get_command
@@ -49,6 +51,46 @@ def test_every_command_line_is_one_the_program_takes(line: str) -> None:
     }
     given = [word.split("=")[0] for word in words if word.startswith("-") and word != "-"]
     assert [option for option in given if option not in known] == []
+
+
+def shown_shape(command: str) -> Any:
+    """The first shape that the README's table shows for `command`: dicts and lists, None where it says no more."""
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{command}`") and "{" in line)
+    text = re.search(r"`([\[{][^`]*)`", row)
+    assert text
+    keys = re.sub(r"[a-z-]+", r'"\g<0>"', text[1])
+    return json.loads(re.sub(r'"(?=[,}])', '": null', keys))
+
+
+def assert_shape(value: Any, shape: Any) -> None:
+    if isinstance(shape, dict):
+        assert list(value) == list(shape)
+        for key, inner in shape.items():
+            assert_shape(value[key], inner)
+    elif isinstance(shape, list):
+        assert value, "something to compare"
+        assert_shape(value[0], shape[0])
+
+
+def test_json_has_the_shapes_that_it_shows(cli: Cli, acme: Path) -> None:
+    push = ("config", "rotate-certs", "-g", "field", "-r", "why", "--rotation-id", "r-1", "--format", "json")
+    view = ("-g", "field", "--format", "json")
+    assert_shape(cli(*push, "--dryrun").json, shown_shape("config rotate-certs --dryrun"))
+    pushed = cli(*push, "--no-checks").json
+    assert_shape(pushed, shown_shape("config rotate-certs"))
+    assert pushed["kind"] == "push"
+    assert_shape(cli("rotations", "check", *view).json, shown_shape("rotations check"))
+    assert_shape(cli("rotations", "list", *view).json, shown_shape("rotations list"))
+    state = cli("rotations", "show", "r-1", *view).json
+    assert_shape(state, shown_shape("rotations show"))
+    watched = cli(
+        "rotations", "watch", "r-1", *view, "--timeout", "0.01", "--interval", "0.05"
+    ).out.splitlines()
+    first, *_, last = [json.loads(line) for line in watched]
+    assert list(first) == ["at", "kind", *state["devices"][0]]
+    assert list(last) == ["at", "kind", "factory", "server", "rotation", "summary"]
+    assert "`{at, kind, factory, server, rotation, summary}`" in README
+    assert (first["kind"], last["kind"]) == ("device", "summary")
 
 
 def test_every_exit_code_is_explained() -> None:
