@@ -25,7 +25,6 @@ _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
 _RESOURCE = re.compile(r"[A-Za-z0-9/._~%+@:,-]+\Z")
 _SLOT = re.compile(r"[0-9]{2}\Z")
 _ROTATION_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
-_GENERATED_ID = re.compile(r"certs-([0-9]+)\Z")
 
 
 @dataclass(frozen=True)
