@@ -160,13 +160,16 @@ class Certs(Struct, rename="kebab", kw_only=True):
 
 
 class CertsPatch(Struct, rename="kebab", kw_only=True, omit_defaults=True):
-    """New certificates for a factory, PEM. fioctl also sends an empty `change-meta`, which means nothing."""
+    """New certificates for a factory, PEM. `change_meta` is sent as fioctl sends it, and ignored."""
 
     root_crt: str | UnsetType = UNSET
     ca_crt: str | UnsetType = UNSET
     est_tls_crt: str | UnsetType = UNSET
     tls_crt: str | UnsetType = UNSET
     ca_revoke_crl: str | UnsetType = UNSET
+    change_meta: ChangeMeta = field(
+        default_factory=lambda: ChangeMeta(created_by="", created_at="", updated_by="", updated_at="")
+    )
 
 
 class CsrRequest(Struct, rename="kebab", kw_only=True):

@@ -335,6 +335,18 @@ def test_an_est_certificate_without_exactly_one_name_is_no_address(
     assert server.sent("PATCH") == []
 
 
+def test_certificates_go_up_as_fioctl_sends_them(
+    cli: Cli, serve: Serve, acme: Path, acme_answers: Answer
+) -> None:
+    server = serve(acme_answers)
+    assert cli("est", "authorize", acme / "pki", "-y").code == 0
+    (sent,) = server.sent("PATCH")
+    nothing = {"created-by": "", "created-at": "", "updated-by": "", "updated-at": ""}
+    body = sent.json
+    assert body.pop("est-tls-crt").startswith("-----BEGIN CERTIFICATE-----")
+    assert body == {"change-meta": nothing}
+
+
 # --- TLS ---
 
 

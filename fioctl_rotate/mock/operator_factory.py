@@ -15,12 +15,6 @@ _FACTORY = "/ota/factories/{factory}"
 _GROUP = _FACTORY + "/device-groups/{group}"
 
 
-class CertsUpload(wire.CertsPatch, rename="kebab", kw_only=True, omit_defaults=True):
-    """New certificates as fioctl sends them: with a `change-meta`, which is ignored."""
-
-    change_meta: wire.ChangeMeta | UnsetType = UNSET
-
-
 class NewGroup(Struct, rename="kebab", kw_only=True):
     """A device group to be made."""
 
@@ -214,7 +208,7 @@ OPERATIONS = [
     Operation(
         "POST", f"{_FACTORY}/certs/", create_csrs, takes=wire.CsrRequest, gives=wire.Csrs, errors=(409,)
     ),
-    Operation("PATCH", f"{_FACTORY}/certs/", upload_certs, takes=CertsUpload, status=204, errors=(409,)),
+    Operation("PATCH", f"{_FACTORY}/certs/", upload_certs, takes=wire.CertsPatch, status=204, errors=(409,)),
     Operation("GET", f"{_FACTORY}/users/", list_users, gives=list[wire.User]),
     Operation("GET", _FACTORY + "/users/{user}/", show_user, gives=wire.User),
     *_configuration(_FACTORY),

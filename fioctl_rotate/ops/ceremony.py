@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography import x509
+from msgspec import UNSET
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
@@ -110,7 +111,7 @@ async def create_pki(
                 root_crt=certificates.pem(root.certificate),
                 tls_crt=certificates.pem(tls),
                 # The API does not take an empty bundle for none.
-                **({"ca_crt": joined(*map(certificates.pem, bundle))} if bundle else {}),
+                ca_crt=joined(*map(certificates.pem, bundle)) if bundle else UNSET,
             )
         )
         person.note("certificates uploaded")
