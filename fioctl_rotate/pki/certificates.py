@@ -13,17 +13,22 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 ROOT_YEARS = 20
 SIGNED_YEARS = 10
 
-DIGITAL_SIGNATURE = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
+
+def _key_usage(*granted: str) -> x509.KeyUsage:
+    bits = (
+        *(
+            "digital_signature",
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+        ),
+        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+    )
+    return x509.KeyUsage(**{bit: bit in granted for bit in bits})
+
+
+DIGITAL_SIGNATURE = _key_usage("digital_signature")
 
 
 def name(common_name: str, factory: str) -> x509.Name:
@@ -50,7 +55,7 @@ def make_root(key: ec.EllipticCurvePrivateKey, factory: str, *, now: datetime.da
     return (
         _builder(subject, subject, key.public_key(), now, years_later(now, ROOT_YEARS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(_cert_sign(crl_sign=True), critical=True)
+        .add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
         .add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
             critical=False,
@@ -72,7 +77,7 @@ def sign_device_ca(
     return (
         _issued(subject, public_key, issuer, now, _signed_until(issuer, now))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_cert_sign(crl_sign=False), critical=True)
+        .add_extension(_key_usage("key_cert_sign"), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .sign(issuer_key, hashes.SHA256())
     )
@@ -147,20 +152,6 @@ def usages(usage: x509.KeyUsage) -> set[str]:
         "cRLSign": usage.crl_sign,
     }
     return {name for name, there in bits.items() if there}
-
-
-def _cert_sign(*, crl_sign: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=crl_sign,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _signed_until(issuer: x509.Certificate, now: datetime.datetime) -> datetime.datetime:
