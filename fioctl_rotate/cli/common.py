@@ -10,7 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fioctl_rotate.api.client import FactoryApi
+    from fioctl_rotate.est.probe import Check
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -274,6 +275,18 @@ def wrapped(text: str, *, indent: int = 0, stream: TextIO | None) -> str:
     )
 
 
+def check_lines(checks: "Sequence[Check]") -> list[str]:
+    """A line a check: how it ended, its name, what was seen."""
+    width = max((len(check.name) for check in checks), default=0)
+    return [printable(f"{check.status:<4}  {check.name:<{width}}  {check.words}") for check in checks]
+
+
+def emit_checks(checks: "Sequence[Check]") -> None:
+    """What was looked at, to stdout; on a terminal each check's words stay in their column."""
+    for check, line in zip(checks, check_lines(checks), strict=True):
+        emit(wrapped(line, indent=len(line) - len(printable(check.words)), stream=sys.stdout))
+
+
 def interactive() -> bool:
     """Whether a person sits at both ends: only then is anything asked, coloured or redrawn."""
     return is_terminal(sys.stdin) and is_terminal(sys.stdout)
@@ -324,8 +337,3 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str | None]]) -> "Tabl
     for row in rows:
         result.add_row(*(Text(printable(cell or "")) for cell in row))
     return result
-
-
-def leave(code: int) -> NoReturn:
-    """End the command with this exit code."""
-    raise typer.Exit(code)

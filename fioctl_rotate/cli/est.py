@@ -11,7 +11,7 @@ from fioctl_rotate.cli.common import (
     Format,
     FormatOption,
     connected,
-    emit,
+    emit_checks,
     emit_json,
     group,
     note,
@@ -98,8 +98,7 @@ def check(
         emit_json({"url": result.url, "ok": not result.failed, "checks": list(result.checks)})
     else:
         note(printable(f"looking at {result.url}"))
-        for line in result.checks:
-            emit(printable(f"{line.status:<4}  {line.name:<9}  {line.words}"))
+        emit_checks(result.checks)
     if result.failed:
         raise Refused(
             f"devices would not rotate against {result.url}",

@@ -12,15 +12,13 @@ from fioctl_rotate.cli.common import (
     FormatOption,
     YesOption,
     connected,
-    console,
     emit,
+    emit_checks,
     emit_json,
     group,
-    leave,
     note,
     run,
     settings_of,
-    table,
     warn,
     with_api,
 )
@@ -33,8 +31,8 @@ if TYPE_CHECKING:
 
     from fioctl_rotate import wire
     from fioctl_rotate.api.client import FactoryApi
+    from fioctl_rotate.est.probe import Check
     from fioctl_rotate.ops.ceremony import CreatedPki
-    from fioctl_rotate.ops.keys_check import Finding
 
 app = group("The Factory's root key and certificates.")
 ca_app = group("The Factory's root and the CAs below it.")
@@ -263,14 +261,14 @@ def check(
     """
     pki, settings = keys.directory(directory), settings_of(flags, offline=offline)
 
-    async def work(api: "FactoryApi | None") -> "list[Finding]":
+    async def work(api: "FactoryApi | None") -> "list[Check]":
         from fioctl_rotate.ops.ceremony import utc_now
         from fioctl_rotate.ops.keys_check import check_keys
 
         return await check_keys(pki, api, now=utc_now())
 
-    findings = run(work(None)) if offline else with_api(settings, work)
-    failed = sum(finding.outcome == "fail" for finding in findings)
+    checks = run(work(None)) if offline else with_api(settings, work)
+    failed = sum(check.status == "fail" for check in checks)
     if format is Format.JSON:
         emit_json(
             {
@@ -278,13 +276,10 @@ def check(
                 "factory": None if offline else settings.factory,
                 "server": None if offline else settings.destination,
                 "ok": not failed,
-                "findings": findings,
+                "checks": checks,
             }
         )
-        if failed:
-            leave(Refused.exit_code)
-        return
-    rows = [(finding.outcome, finding.subject, finding.detail) for finding in findings]
-    console().print(table(("", "WHAT", "SEEN"), rows))
+    else:
+        emit_checks(checks)
     if failed:
-        raise Refused(f"{failed} of {len(findings)} checks failed")
+        raise Refused(f"{failed} of {len(checks)} checks failed")

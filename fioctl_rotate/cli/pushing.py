@@ -5,7 +5,17 @@ import time
 from typing import TYPE_CHECKING
 
 from fioctl_rotate.cli import planning
-from fioctl_rotate.cli.common import Format, confirm, emit, emit_json, note, settings_of, with_api, wrapped
+from fioctl_rotate.cli.common import (
+    Format,
+    check_lines,
+    confirm,
+    emit,
+    emit_json,
+    note,
+    settings_of,
+    with_api,
+    wrapped,
+)
 from fioctl_rotate.cli.planning import Modes, Sending
 from fioctl_rotate.errors import Refused, UsageError, printable
 from fioctl_rotate.rotation.plan import Plan, Target, Wish
@@ -76,13 +86,12 @@ async def _check(api: "FactoryApi", plan: Plan) -> "Findings":
     """Look for what would go wrong. Raises Refused where something would for certain."""
     from datetime import UTC, datetime
 
-    from fioctl_rotate.cli.rotations import check_lines
     from fioctl_rotate.est.probe import Status
-    from fioctl_rotate.ops.checks import Findings, check_push
+    from fioctl_rotate.ops.checks import check_push
 
     findings = await check_push(api, plan, now=datetime.now(UTC))
     told = [check for check in findings.checks if check.status is not Status.PASS]
-    for line in check_lines(Findings(told, {})) if told else ():
+    for line in check_lines(told):
         note(line)
     note(f"{len(findings.checks) - len(told)} of {len(findings.checks)} checks passed")
     if findings.failed:

@@ -15,6 +15,7 @@ from fioctl_rotate.cli.common import (
     connected,
     console,
     emit,
+    emit_checks,
     emit_json,
     group,
     note,
@@ -249,18 +250,9 @@ def check(
     if format is Format.JSON:
         emit_json({"ok": not findings.failed, "checks": list(findings.checks)})
     else:
-        for line in check_lines(findings):
-            emit(wrapped(line, indent=line.rindex("  ", 0, 20) + 2, stream=sys.stdout))
+        emit_checks(findings.checks)
     if findings.failed:
         raise Refused(f"a check failed: group {group} is not ready to rotate")
-
-
-def check_lines(findings: "Findings") -> list[str]:
-    """A line a check: how it ended, its name, what was seen."""
-    width = max(len(check.name) for check in findings.checks)
-    return [
-        printable(f"{check.status:<4}  {check.name:<{width}}  {check.words}") for check in findings.checks
-    ]
 
 
 @app.command("settle", epilog="Example: fioctl-rotate rotations settle certs-1763989200 -g field")

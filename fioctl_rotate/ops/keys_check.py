@@ -2,14 +2,13 @@
 
 import datetime
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 
 from cryptography import x509
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.errors import Error
+from fioctl_rotate.est.probe import Check, Status
 from fioctl_rotate.ops.ceremony import key_name, present_est, require_own_root
 from fioctl_rotate.pki import checks, describe
 from fioctl_rotate.pki.directory import GATEWAY_TLS, ONLINE_CA, ROOT_CERTIFICATE, PkiDirectory
@@ -17,63 +16,44 @@ from fioctl_rotate.pki.pem import load_bundle
 from fioctl_rotate.pki.policy import organizational_units
 
 
-class Outcome(StrEnum):
-    """How one thing stands."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at, how it stands, and what was seen."""
-
-    subject: str
-    outcome: Outcome
-    detail: str
-
-
 async def check_keys(
     directory: PkiDirectory, api: FactoryApi | None, *, now: datetime.datetime
-) -> list[Finding]:
+) -> list[Check]:
     """Look at everything; `api` None leaves the Factory out. Nothing is changed, nothing ends the look early."""
-    findings: list[Finding] = []
-    root, found = _root(directory, api.factory if api else None, now)
-    findings += found
+    root, seen = _root(directory, api.factory if api else None, now)
     if root is not None:
-        findings += _files(directory, root, now)
-    findings += _modes(directory)
+        seen += _files(directory, root, now)
+    seen += _modes(directory)
     if api is not None:
         certs = await api.certs()
-        findings += _factory(directory, certs, root, api, now)
-    return findings
+        seen += _factory(directory, certs, root, api, now)
+    return seen
 
 
 def _root(
     directory: PkiDirectory, factory: str | None, now: datetime.datetime
-) -> tuple[x509.Certificate | None, list[Finding]]:
+) -> tuple[x509.Certificate | None, list[Check]]:
     try:
         certificate = directory.root_certificate(factory, now=now)
     except Error as error:
-        return None, [Finding(ROOT_CERTIFICATE, Outcome.FAIL, error.message)]
-    findings = [_standing(ROOT_CERTIFICATE, certificate, [], now)]
+        return None, [Check(ROOT_CERTIFICATE, Status.FAIL, error.message)]
+    looked = [_standing(ROOT_CERTIFICATE, certificate, [], now)]
     try:
         directory.root(factory, now=now)
-        pair = Finding("root key", Outcome.OK, f"{directory.root_key.name} is the certificate's key")
+        pair = Check("root key", Status.PASS, f"{directory.root_key.name} is the certificate's key")
     except Error as error:
-        pair = Finding("root key", Outcome.FAIL, error.message)
-    return certificate, [*findings, pair]
+        pair = Check("root key", Status.FAIL, error.message)
+    return certificate, [*looked, pair]
 
 
-def _files(directory: PkiDirectory, root: x509.Certificate, now: datetime.datetime) -> Iterator[Finding]:
+def _files(directory: PkiDirectory, root: x509.Certificate, now: datetime.datetime) -> Iterator[Check]:
     """Every certificate beside the root's: chain, form, dates, and its key where that should be here."""
     names = {path.name for path in directory.path.glob("*.pem")} - {ROOT_CERTIFICATE}
     for name in (GATEWAY_TLS, ONLINE_CA):
         if (directory.path / name).exists():
             names.add(name)
         else:
-            yield Finding(name, Outcome.WARN, "missing here")
+            yield Check(name, Status.WARN, "missing here")
     (factory,) = organizational_units(root.subject)
     for name in sorted(names):
         try:
@@ -89,24 +69,24 @@ def _files(directory: PkiDirectory, root: x509.Certificate, now: datetime.dateti
             if name.endswith(".pem"):
                 yield from _own_key(directory, name, certificate)
         except Error as error:
-            yield Finding(name, Outcome.FAIL, error.message)
+            yield Check(name, Status.FAIL, error.message)
 
 
-def _own_key(directory: PkiDirectory, name: str, certificate: x509.Certificate) -> Iterator[Finding]:
+def _own_key(directory: PkiDirectory, name: str, certificate: x509.Certificate) -> Iterator[Check]:
     key = directory.key_file(key_name(name)).load()
     if key is None:
-        yield Finding(key_name(name), Outcome.WARN, "not here: is it kept elsewhere?")
+        yield Check(key_name(name), Status.WARN, "not here: is it kept elsewhere?")
     elif key.public_key() == certificate.public_key():
-        yield Finding(key_name(name), Outcome.OK, f"is the key of {name}")
+        yield Check(key_name(name), Status.PASS, f"is the key of {name}")
     else:
-        yield Finding(key_name(name), Outcome.FAIL, f"is not the key of {name}")
+        yield Check(key_name(name), Status.FAIL, f"is not the key of {name}")
 
 
-def _modes(directory: PkiDirectory) -> list[Finding]:
+def _modes(directory: PkiDirectory) -> list[Check]:
     loose = directory.loose_modes()
     if not loose:
-        return [Finding("modes", Outcome.OK, "nobody else can read the directory or a key")]
-    return [Finding("modes", Outcome.WARN, line) for line in loose]
+        return [Check("modes", Status.PASS, "nobody else can read the directory or a key")]
+    return [Check("modes", Status.WARN, line) for line in loose]
 
 
 def _factory(
@@ -115,28 +95,28 @@ def _factory(
     root: x509.Certificate | None,
     api: FactoryApi,
     now: datetime.datetime,
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     where = f"{api.factory} on {api.server}"
     if not certs.root_crt:
-        yield Finding(
-            "Factory root", Outcome.FAIL, f"{where} has no PKI of its own; `keys ca create` sets it up"
+        yield Check(
+            "Factory root", Status.FAIL, f"{where} has no PKI of its own; `keys ca create` sets it up"
         )
         return
     if root is None:
         return
     try:
         require_own_root(api, certs, root)
-        yield Finding("Factory root", Outcome.OK, f"{where} has this root")
+        yield Check("Factory root", Status.PASS, f"{where} has this root")
         tls = load_bundle(certs.tls_crt, "the Factory's gateway TLS certificate")
         est = present_est(certs)
         device_cas = load_bundle(certs.ca_crt, "the Factory's device CAs")
     except Error as error:
-        yield Finding("Factory root", Outcome.FAIL, error.message)
+        yield Check("Factory root", Status.FAIL, error.message)
         return
     yield from _servers("gateway TLS", tls, root, now, "devices cannot connect")
     yield from _servers("EST TLS", [est] if est else [], root, now, "`est authorize` makes it")
     if not device_cas:
-        yield Finding("device CAs", Outcome.WARN, "the Factory trusts none; `keys ca add-device-ca` adds one")
+        yield Check("device CAs", Status.WARN, "the Factory trusts none; `keys ca add-device-ca` adds one")
     for number, certificate in enumerate(device_cas, 1):
         violations = checks.device_ca_violations(certificate, api.factory, root, now=now)
         yield _standing(f"device CA {number}", certificate, violations, now)
@@ -146,7 +126,7 @@ def _factory(
         except Error:
             continue  # told where the files were looked at
         if local is not None and _is_ca(local) and local != root and local not in device_cas:
-            yield Finding(path.name, Outcome.WARN, "is not among the device CAs that the Factory trusts")
+            yield Check(path.name, Status.WARN, "is not among the device CAs that the Factory trusts")
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:
@@ -155,9 +135,9 @@ def _is_ca(certificate: x509.Certificate) -> bool:
 
 def _servers(
     what: str, found: Sequence[x509.Certificate], root: x509.Certificate, now: datetime.datetime, missing: str
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     if not found:
-        yield Finding(what, Outcome.WARN, f"the Factory has none; {missing}")
+        yield Check(what, Status.WARN, f"the Factory has none; {missing}")
     for certificate in found:
         violations = checks.server_certificate_violations(certificate, root, now=now)
         yield _standing(what, certificate, violations, now)
@@ -165,11 +145,11 @@ def _servers(
 
 def _standing(
     subject: str, certificate: x509.Certificate, violations: Sequence[str], now: datetime.datetime
-) -> Finding:
+) -> Check:
     if violations:
-        return Finding(subject, Outcome.FAIL, "; ".join(violations))
+        return Check(subject, Status.FAIL, "; ".join(violations))
     expiry = describe.expiry(certificate, now=now)
     if expiry:
-        return Finding(subject, Outcome.WARN, expiry)
+        return Check(subject, Status.WARN, expiry)
     until = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
-    return Finding(subject, Outcome.OK, f"{certificate.subject.rfc4514_string()}, until {until}")
+    return Check(subject, Status.PASS, f"{certificate.subject.rfc4514_string()}, until {until}")

@@ -343,9 +343,9 @@ def test_check_is_content_with_what_create_made(here: Here, cli: Cli, created: P
     assert here("est", "authorize", created).code == 0
     result = here("keys", "check", created, "--format", "json")
     assert result.code == 0
-    assert list(result.json) == ["directory", "factory", "server", "ok", "findings"]
-    assert {finding["outcome"] for finding in result.json["findings"]} == {"ok"}
-    assert {finding["subject"] for finding in result.json["findings"]} >= {
+    assert list(result.json) == ["directory", "factory", "server", "ok", "checks"]
+    assert {check["status"] for check in result.json["checks"]} == {"pass"}
+    assert {check["name"] for check in result.json["checks"]} >= {
         *("factory_ca.pem", "root key", "local-ca.pem", "local-ca.key", "online-crt", "tls-crt", "modes"),
         *("Factory root", "gateway TLS", "EST TLS", "device CA 1", "device CA 2"),
     }
@@ -417,6 +417,6 @@ def test_check_goes_on_where_one_thing_cannot_be_read(here: Here, created: Path)
     (created / "odd.pem").write_text("not a certificate")
     result = here("keys", "check", created, "--format", "json")
     assert result.code == 5
-    outcomes = {finding["subject"]: finding["outcome"] for finding in result.json["findings"]}
+    outcomes = {check["name"]: check["status"] for check in result.json["checks"]}
     assert outcomes["root key"] == outcomes["odd.pem"] == "fail"
-    assert outcomes["local-ca.pem"] == outcomes["Factory root"] == "ok"
+    assert outcomes["local-ca.pem"] == outcomes["Factory root"] == "pass"
