@@ -6,7 +6,7 @@ import errno
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -117,13 +117,14 @@ async def running(app: Any, sock: socket.socket, context: ssl.SSLContext | None 
         await task
 
 
-async def until_interrupted() -> None:
-    """Return at SIGINT or SIGTERM."""
+async def until_interrupted(heard: Callable[[], None] = lambda: None) -> None:
+    """Return at SIGINT or SIGTERM; `heard` is called once these are heard, so that Ctrl-C can be told of."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
+        heard()
         await stop.wait()
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

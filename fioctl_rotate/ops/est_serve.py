@@ -134,8 +134,7 @@ async def _serve(service: EstService, sock: socket.socket, started: Callable[[],
         log=_log_json if service.json_log else _log_text,
     )
     async with running(app, sock, reloading_context(lambda: current, required=False)):
-        started()
-        await until_interrupted()
+        await until_interrupted(started)
 
 
 async def _supervise(
@@ -162,9 +161,7 @@ async def _supervise(
     loop.add_signal_handler(signal.SIGHUP, reload)
     for worker in workers:
         loop.add_reader(worker.sentinel, died.set)
-    waits = [asyncio.create_task(until_interrupted()), asyncio.create_task(died.wait())]
-    await asyncio.sleep(0)  # from here on Ctrl-C is heard, so it may be told of
-    started()
+    waits = [asyncio.create_task(until_interrupted(started)), asyncio.create_task(died.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
