@@ -97,7 +97,7 @@ def list_rotations(
     from fioctl_rotate.rotation import document
 
     if format is Format.JSON:
-        emit_json([document.of_rotation(rotation) for rotation in found])
+        emit_json({"rotations": [document.of_rotation(rotation) for rotation in found]})
         return
     rows = [
         (

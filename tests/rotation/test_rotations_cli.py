@@ -157,7 +157,7 @@ def test_unknown_group_and_device_are_told(recent, rotations):
 def test_list_of_a_group_is_newest_first(mixed, rotations):
     mixed.wait(minutes=1)
     asyncio.run(mixed.push("certs-2"))
-    listed = rotations("list", "-g", "field", "--format", "json").json
+    listed = rotations("list", "-g", "field", "--format", "json").json["rotations"]
     assert [(r["id"], r["current"]) for r in listed] == [("certs-2", True), ("certs-1", False)]
     text = rotations("list", "-g", "field").out
     assert text.index("certs-2") < text.index("certs-1")
@@ -165,7 +165,7 @@ def test_list_of_a_group_is_newest_first(mixed, rotations):
 
 def test_list_of_a_device_knows_its_own_its_groups_and_its_updates(mixed, rotations):
     mixed.tell("own", "CertRotationStarted", rotation="certs-before")
-    listed = rotations("list", "--device", "own", "--format", "json").json
+    listed = rotations("list", "--device", "own", "--format", "json").json["rotations"]
     assert {r["id"]: r["current"] for r in listed} == {
         "certs-0": True,
         "certs-1": False,
