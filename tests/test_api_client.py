@@ -95,7 +95,7 @@ def test_reading_goes_on_after_failures_that_pass(cli: Cli, serve: Serve) -> Non
     serve(lambda _: next(replies))
     result = cli("config", "device-group", "list", "--format", "json")
     assert (result.code, result.err) == (0, "")
-    assert result.json[0]["name"] == "field"
+    assert result.json["groups"][0]["name"] == "field"
 
 
 def test_retrying_says_nothing_unless_asked(serve: Serve) -> None:
@@ -180,7 +180,7 @@ def test_pages_are_followed_to_the_last(cli: Cli, serve: Serve) -> None:
 
     server = serve(answer)
     result = cli("devices", "list", "--format", "json")
-    assert [device["name"] for device in result.json] == ["d1", "d2", "d3"]
+    assert [device["name"] for device in result.json["devices"]] == ["d1", "d2", "d3"]
     assert [asked.path.partition("?")[2] for asked in server.asked][1:] == [
         "factory=acme&limit=1&page=2",
         "factory=acme&limit=1&page=3",
@@ -406,8 +406,8 @@ def test_nulls_are_as_good_as_nothing(cli: Cli, serve: Serve) -> None:
         )
     )
     listed = cli("devices", "list", "--format", "json")
-    assert (listed.code, listed.json[0]["group"]["name"]) == (0, "field")
-    assert cli("config", "device-group", "list", "--format", "json").json == []
+    assert (listed.code, listed.json["devices"][0]["group"]["name"]) == (0, "field")
+    assert cli("config", "device-group", "list", "--format", "json").json["groups"] == []
 
 
 def test_an_answer_of_any_kind_ends_in_words(cli: Cli, serve: Serve) -> None:

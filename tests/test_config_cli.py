@@ -57,7 +57,7 @@ def test_a_log_shows_who_changed_what_and_why_newest_first(
 def test_a_log_is_cut_to_the_newest(cli: Cli, acme: Path) -> None:
     for number in (1, 2, 3):
         assert cli(*PUSH, "--rotation-id", f"certs-{number}").code == 0
-    entries = cli("config", "log", "-g", "field", "-n", 2, "--format", "json").json
+    entries = cli("config", "log", "-g", "field", "-n", 2, "--format", "json").json["config"]
     assert ["ROTATIONID=certs-3" in entries[0]["files"][0]["value"], len(entries)] == [True, 2]
     assert cli("config", "log", "-g", "field", "-n", 0).code == 2
 
@@ -90,7 +90,7 @@ def test_what_others_wrote_into_a_log_does_not_reach_the_terminal(
         assert "\x1b" not in result.out + result.err
         assert "\x07" not in result.out + result.err
         assert "\x9b" not in result.out + result.err
-    assert cli(*commands[1]).json[-1]["reason"] == escape
+    assert cli(*commands[1]).json["config"][-1]["reason"] == escape
 
 
 def test_a_log_is_shown_without_names_to_a_token_that_may_not_see_users(
@@ -107,9 +107,9 @@ def test_deleting_a_file_keeps_the_others(cli: Cli, acme: Path, acme_answers: An
     patch(acme_answers, path, {"files": [{"name": "a/b", "value": "1"}, {"name": "c", "value": "2"}]})
     result = cli("config", "delete", "-g", "field", "a/b")
     assert result.out == f"deleted a/b of group field in factory acme at mock {acme}\n"
-    assert [f["name"] for f in cli("config", "log", "-g", "field", "--format", "json").json[0]["files"]] == [
-        "c"
-    ]
+    assert [
+        f["name"] for f in cli("config", "log", "-g", "field", "--format", "json").json["config"][0]["files"]
+    ] == ["c"]
     assert "files there: c" in cli("config", "delete", "-g", "field", "a/b").err
 
 
@@ -126,7 +126,7 @@ def test_a_group_is_made_described_renamed_and_deleted(cli: Cli, acme: Path) -> 
     assert (
         cli("config", "device-group", "update", "lab", "-n", "bench").out == f"updated group bench in {at}\n"
     )
-    groups = cli("config", "device-group", "list", "--format", "json").json
+    groups = cli("config", "device-group", "list", "--format", "json").json["groups"]
     assert [(group["name"], group["description"]) for group in groups] == [
         ("bench", "In the lab"),
         ("field", None),
@@ -135,7 +135,9 @@ def test_a_group_is_made_described_renamed_and_deleted(cli: Cli, acme: Path) -> 
     assert text[0].split() == ["NAME", "DESCRIPTION", "CREATED", "AT", "UPDATED", "AT"]
     assert text[1].startswith("bench  In the lab")
     assert cli("config", "device-group", "delete", "bench").out == f"deleted group bench of {at}\n"
-    assert [g["name"] for g in cli("config", "device-group", "list", "--format", "json").json] == ["field"]
+    assert [g["name"] for g in cli("config", "device-group", "list", "--format", "json").json["groups"]] == [
+        "field"
+    ]
     created = cli("config", "device-group", "create", "lab", "--format", "json").json
     assert created["name"] == "lab"
 

@@ -54,17 +54,17 @@ def test_devices_are_listed_by_name(cli: Cli, acme: Path, spelling: str) -> None
     header, *rows = text.out.splitlines()
     assert header.split() == ["NAME", "GROUP", "LAST", "SEEN", "LMP", "TARGET", "UUID"]
     assert [row.split()[:2] for row in rows] == [["device-1", "field"], ["device-2", "field"]]
-    listed = cli(spelling, "list", "-g", "field", "--format", "json").json
+    listed = cli(spelling, "list", "-g", "field", "--format", "json").json["devices"]
     assert [(d["name"], d["device-group"], d["factory"]) for d in listed] == [
         ("device-1", "field", "acme"),
         ("device-2", "field", "acme"),
     ]
-    assert cli(spelling, "list", "-f", "other", "--format", "json").json == []
+    assert cli(spelling, "list", "-f", "other", "--format", "json").json["devices"] == []
 
 
 def test_a_group_s_list_holds_its_devices_alone(cli: Cli, acme: Path) -> None:
     assert cli("config", "device-group", "create", "empty").code == 0
-    assert cli("devices", "list", "-g", "empty", "--format", "json").json == []
+    assert cli("devices", "list", "-g", "empty", "--format", "json").json["devices"] == []
 
 
 def test_a_device_is_shown_with_its_key_and_its_configuration(cli: Cli, acme: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_device_whose_own_entry_is_deleted_follows_its_group_again(cli: Cli, a
     assert cli(*PUSH).code == 0
     result = cli("device", "config", "delete", "device-1", "fio-rotate-certs")
     assert result.out == f"deleted fio-rotate-certs of device device-1 in factory acme at mock {acme}\n"
-    newest = cli("device", "config", "log", "device-1", "-n", 1, "--format", "json").json[0]
+    newest = cli("device", "config", "log", "device-1", "-n", 1, "--format", "json").json["config"][0]
     assert newest["files"] == []
     assert cli("device", "config", "delete", "device-1", "fio-rotate-certs").code == 1
 
@@ -141,18 +141,18 @@ def test_updates_and_the_events_of_one(cli: Cli, acme: Path) -> None:
         {"step": "Generate new certificate", "success": False, "details": "HTTP_500 - no"},
         {"step": "Odd"},
     )
-    listed = cli("devices", "updates", "device-1", "--format", "json").json
+    listed = cli("devices", "updates", "device-1", "--format", "json").json["updates"]
     assert [update["correlation-id"] for update in listed] == ["certs-1", "certs-0"]
     header, first, *_ = cli("devices", "updates", "device-1").out.splitlines()
     assert header.split() == ["ID", "TARGET", "VERSION", "TIME"]
     assert first.split()[:3] == ["certs-1", "lmp-1", "1"]
-    assert len(cli("devices", "updates", "device-1", "-n", 1, "--format", "json").json) == 1
+    assert len(cli("devices", "updates", "device-1", "-n", 1, "--format", "json").json["updates"]) == 1
     rows = cli("devices", "updates", "device-1", "certs-1").out.splitlines()[1:]
     assert rows[1].startswith("2026-01-02T00:00:00Z")
     assert "Generate new certificate" in rows[1]
     assert rows[1].endswith("HTTP_500 - no")
     assert " ok" in rows[0]
-    told = cli("devices", "updates", uuid, "certs-1", "-u", "--format", "json").json
+    told = cli("devices", "updates", uuid, "certs-1", "-u", "--format", "json").json["events"]
     assert [event["eventType"]["id"] for event in told][:2] == [
         "CertRotationStarted",
         "Generate new certificate",
@@ -161,7 +161,7 @@ def test_updates_and_the_events_of_one(cli: Cli, acme: Path) -> None:
 
 
 def test_of_an_update_nobody_reported_there_is_nothing(cli: Cli, acme: Path) -> None:
-    assert cli("devices", "updates", "device-1", "--format", "json").json == []
+    assert cli("devices", "updates", "device-1", "--format", "json").json["updates"] == []
     result = cli("devices", "updates", "device-1", "certs-9", "--format", "json")
     assert (result.code, result.out) == (1, "")
     assert "no update certs-9" in result.err

@@ -39,9 +39,9 @@ def test_init_makes_a_factory_ready_to_rotate(cli: Cli, mock_dir: Path) -> None:
         device["uuid"] for device in result.json["devices"]
     }
     listed = cli("devices", "list", "-g", "field", "--mock", mock_dir, "-f", "acme", "--format", "json")
-    assert [device["name"] for device in listed.json] == ["device-1", "device-2"]
-    assert all(device["last-seen"] for device in listed.json)
-    for device in listed.json:
+    assert [device["name"] for device in listed.json["devices"]] == ["device-1", "device-2"]
+    assert all(device["last-seen"] for device in listed.json["devices"])
+    for device in listed.json["devices"]:
         # What it says that it runs is what its events will name.
         current = (mock_dir / "devices" / device["uuid"] / "current-target").read_text()
         assert f'TARGET_NAME = "{device["target-name"]}"' in current
@@ -122,7 +122,7 @@ def test_names_for_est_server_and_gateway(cli: Cli, mock_dir: Path) -> None:
 
 def test_events_of_a_quiet_factory(cli: Cli, factory: Path) -> None:
     assert cli("mock", "events", factory).out == ""
-    assert cli("mock", "events", factory, "--format", "json").json == []
+    assert cli("mock", "events", factory, "--format", "json").json["events"] == []
 
 
 def test_events(cli: Cli, factory: Path) -> None:
@@ -137,7 +137,7 @@ def test_events(cli: Cli, factory: Path) -> None:
     store.close()
     line = "2026-03-01T12:00:00+00:00  DEVICE_CONFIG_APPLIED  uuid-1\n"
     assert cli("mock", "events", factory).out == line
-    assert cli("mock", "events", factory, "-f", "acme", "--format", "json").json == [
+    assert cli("mock", "events", factory, "-f", "acme", "--format", "json").json["events"] == [
         {"event-type": "DEVICE_CONFIG_APPLIED", "data": {"Uuid": "uuid-1", "Time": 1772366400}}
     ]
 

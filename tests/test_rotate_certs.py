@@ -40,7 +40,7 @@ def log(cli: Cli, *target: str) -> list[dict[str, Any]]:
     of_target = ("config", "log", "-g", "field") if not target else ("devices", "config", "log", *target)
     result = cli(*of_target, "--format", "json")
     assert result.code == 0, result.err
-    entries: list[dict[str, Any]] = result.json
+    entries: list[dict[str, Any]] = result.json["config"]
     return entries
 
 

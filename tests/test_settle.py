@@ -43,17 +43,17 @@ def push(cli: Cli, place: Path, rotation_id: str, *options: object, port: int = 
 
 def test_the_entry_is_sent_again_as_it_is_and_stays_one_rotation(cli: Cli, place: Path) -> None:
     push(cli, place, "certs-1")
-    before = cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json
+    before = cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json["config"]
     done = cli("rotations", "settle", "certs-1", "-g", "field", *PLACE, place)
     assert (done.code, done.out) == (
         0,
         f"settled rotation certs-1 of group field in factory acme at mock {place}\n",
     )
-    after = cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json
+    after = cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json["config"]
     assert len(after) == len(before) + 1
     assert after[0]["files"] == before[0]["files"]
     assert after[0]["reason"] == "settle rotation certs-1"
-    known = cli("rotations", "list", "-g", "field", "--format", "json", *PLACE, place).json
+    known = cli("rotations", "list", "-g", "field", "--format", "json", *PLACE, place).json["rotations"]
     assert [rotation["id"] for rotation in known] == ["certs-1"]
 
 
@@ -71,9 +71,9 @@ def test_a_device_with_an_entry_of_its_own_is_settled_alone(cli: Cli, place: Pat
     )
     assert cli(*argv, *PLACE, place).code == 0
     assert cli("rotations", "settle", "certs-9", "--device", "device-1", *PLACE, place).code == 0
-    log = cli("device", "config", "log", "device-1", "--format", "json", *PLACE, place).json
+    log = cli("device", "config", "log", "device-1", "--format", "json", *PLACE, place).json["config"]
     assert log[0]["files"] == log[1]["files"]
-    assert cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json == []
+    assert cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json["config"] == []
 
 
 @pytest.mark.parametrize("target", [("-g", "field"), ("--device", "device-1")])
@@ -84,7 +84,7 @@ def test_a_rotation_that_is_not_there_is_refused_and_nothing_sent(
     push(cli, place, "certs-2")
     done = cli("rotations", "settle", "certs-1", *target, *PLACE, place)
     assert done.code == 5
-    log = cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json
+    log = cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json["config"]
     assert [config["reason"] for config in log] == ["x", "x"]
 
 

@@ -119,7 +119,7 @@ def list_groups(flags: Flags, format: FormatOption = Format.TEXT) -> None:  # no
 
     groups = with_api(settings_of(flags), fetch)
     if format is Format.JSON:
-        emit_json(groups)
+        emit_json({"groups": groups})
         return
     rows = [
         (

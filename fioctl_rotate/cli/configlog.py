@@ -24,7 +24,7 @@ def show_log(
 ) -> None:
     """Show a log, newest first; `users` gives names to ids; `applied` shows when a device fetched an entry."""
     if format is Format.JSON:
-        emit_json(log)
+        emit_json({"config": log})
         return
     for number, config in enumerate(log):
         if number:

@@ -126,7 +126,7 @@ def list_devices(
 
     devices = with_api(settings_of(flags), fetch)
     if format is Format.JSON:
-        emit_json(devices)
+        emit_json({"devices": devices})
         return
     rows = [(d.name, d.group_name, d.last_seen, d.lmp_ver, d.target_name, d.uuid) for d in devices]
     console().print(table(("NAME", "GROUP", "LAST SEEN", "LMP", "TARGET", "UUID"), rows))
@@ -198,7 +198,7 @@ def updates(
 
     found, events = with_api(settings_of(flags), fetch)
     if format is Format.JSON:
-        emit_json(found if update is None else events)
+        emit_json({"updates": found} if update is None else {"events": events})
     elif update is None:
         rows = [(u.correlation_id, u.target, u.version, u.time) for u in found]
         console().print(table(("ID", "TARGET", "VERSION", "TIME"), rows))

@@ -128,7 +128,7 @@ def add_devices(
         )
     )
     if format is Format.JSON:
-        emit_json([{"uuid": uuid, "name": name} for uuid, name in made.devices.items()])
+        emit_json({"devices": [{"uuid": uuid, "name": name} for uuid, name in made.devices.items()]})
     for uuid, name in made.devices.items() if format is Format.TEXT else ():
         emit(f"{name}  {uuid}")
 
@@ -192,7 +192,7 @@ def events(
 
     found = mock.queue(directory, factory)
     if format is Format.JSON:
-        emit_json([{"event-type": kind, "data": body} for kind, body in found])
+        emit_json({"events": [{"event-type": kind, "data": body} for kind, body in found]})
         return
     for kind, body in found:
         time = datetime.datetime.fromtimestamp(body["Time"], datetime.UTC)
