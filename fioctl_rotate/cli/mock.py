@@ -173,8 +173,7 @@ def serve(
         async with mock.serve(
             directory, factory, host=host, ports=ports, log=log if verbose else lambda _record: None
         ) as served:
-            _announce(directory.absolute(), served, format)
-            await until_interrupted()
+            await until_interrupted(lambda: _announce(directory.absolute(), served, format))
 
     run(work())
 
