@@ -239,8 +239,8 @@ def check(
 
     async def work(api: "FactoryApi") -> "Findings":
         from fioctl_rotate.ops.checks import check_push
+        from fioctl_rotate.ops.clock import utc_now
         from fioctl_rotate.ops.push import plan_group
-        from fioctl_rotate.ops.watch import utc_now
 
         now = utc_now()
         plan = await plan_group(api, group, wish, unix_seconds=int(now.timestamp()))

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.errors import Error, Refused, printable
+from fioctl_rotate.ops.clock import Clock, utc_now
 from fioctl_rotate.pki import certificates, checks, policy
 from fioctl_rotate.pki.describe import as_text
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory, Root
@@ -21,15 +22,8 @@ from fioctl_rotate.pki.pem import dns_names, load_bundle, load_certificate, load
 from fioctl_rotate.pki.policy import Purpose, require
 from fioctl_rotate.pki.stores import KeyStore
 
-Now = Callable[[], datetime.datetime]
-
 _MANAGED_GATEWAY = ".ota-lite.foundries.io"
 _MANAGED_EST = ".est.foundries.io"
-
-
-def utc_now() -> datetime.datetime:
-    """The time, aware, UTC."""
-    return datetime.datetime.now(datetime.UTC)
 
 
 def _quiet(_text: str) -> None:
@@ -64,7 +58,7 @@ async def create_pki(
     online_ca: bool = True,
     local_ca: bool = True,
     person: Person = NOBODY,
-    now: Now = utc_now,
+    now: Clock = utc_now,
 ) -> CreatedPki:
     """Give the Factory its root and what the root signs: gateway TLS, and the device CAs that are wanted.
 
@@ -139,7 +133,7 @@ async def authorize_est(
     dns_name: str | None = None,
     dry_run: bool = False,
     person: Person = NOBODY,
-    now: Now = utc_now,
+    now: Clock = utc_now,
 ) -> AuthorizedEst:
     """Sign the TLS certificate of the Factory's managed EST server, upload it and read it back.
 

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import datetime
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
@@ -15,16 +14,11 @@ from fioctl_rotate import __version__
 from fioctl_rotate.api import oauth
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.errors import UsageError
+from fioctl_rotate.ops.clock import Clock, utc_now
 from fioctl_rotate.ops.settings_file import changing
 from fioctl_rotate.settings import Settings, is_loopback
 
-Clock = Callable[[], datetime.datetime]
 Trace = Callable[[str], None]
-
-
-def utc_now() -> datetime.datetime:
-    """The clock of everyone who brings none of their own."""
-    return datetime.datetime.now(datetime.UTC)
 
 
 @contextlib.asynccontextmanager

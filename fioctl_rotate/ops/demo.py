@@ -24,8 +24,9 @@ from fioctl_rotate.est.probe import Status
 from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.setup import Place
 from fioctl_rotate.ops import baselines, mock
-from fioctl_rotate.ops.ceremony import authorize_est, create_pki, utc_now
+from fioctl_rotate.ops.ceremony import authorize_est, create_pki
 from fioctl_rotate.ops.checks import check_push, keep_baselines
+from fioctl_rotate.ops.clock import utc_now
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import plan_group, push
 from fioctl_rotate.ops.rotations import find_rotation

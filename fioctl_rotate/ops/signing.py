@@ -13,7 +13,6 @@ from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.ops.ceremony import (
     NOBODY,
-    Now,
     Person,
     expected_est_name,
     joined,
@@ -25,8 +24,8 @@ from fioctl_rotate.ops.ceremony import (
     require_own_root,
     signed,
     upload_est,
-    utc_now,
 )
+from fioctl_rotate.ops.clock import Clock, utc_now
 from fioctl_rotate.pki import certificates, checks, policy
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory
 from fioctl_rotate.pki.pem import load_bundle, load_certificate, load_csr
@@ -43,7 +42,7 @@ async def add_device_ca(
     local_ca_filename: str = LOCAL_CA,
     local_ca_key: KeyStore | None = None,
     person: Person = NOBODY,
-    now: Now = utc_now,
+    now: Clock = utc_now,
 ) -> list[x509.Certificate]:
     """Add device CAs to those the Factory trusts; returns the new ones.
 
@@ -91,7 +90,7 @@ async def add_device_ca(
         return added
 
 
-def sign_csr(directory: PkiDirectory, csr_file: Path, *, now: Now = utc_now) -> x509.Certificate:
+def sign_csr(directory: PkiDirectory, csr_file: Path, *, now: Clock = utc_now) -> x509.Certificate:
     """The root's certificate for a CSR in a file: a device CA where it asks for CA:TRUE, else a TLS server's.
 
     Raises Error or PolicyRefused. Source: fioctl `keys ca sign`.
@@ -104,7 +103,7 @@ def sign_csr(directory: PkiDirectory, csr_file: Path, *, now: Now = utc_now) -> 
 
 
 def make_est_keypair(
-    directory: PkiDirectory, dns_name: str, certificate_name: str, *, now: Now = utc_now
+    directory: PkiDirectory, dns_name: str, certificate_name: str, *, now: Clock = utc_now
 ) -> tuple[Path, Path]:
     """A TLS key and certificate, signed by the root, for an EST server that the operator runs as `dns_name`.
 
@@ -143,7 +142,7 @@ def make_est_keypair(
 
 
 async def fetch_est_csr(
-    api: FactoryApi, directory: PkiDirectory, out: Path, *, dns_name: str | None = None, now: Now = utc_now
+    api: FactoryApi, directory: PkiDirectory, out: Path, *, dns_name: str | None = None, now: Clock = utc_now
 ) -> x509.CertificateSigningRequest:
     """Have the backend make its EST TLS key, and write its CSR to `out`. Needs `factory_ca.pem`, not its key."""
     root = directory.root_certificate(api.factory, now=now())
@@ -157,7 +156,7 @@ async def fetch_est_csr(
 
 
 def sign_est_csr(
-    directory: PkiDirectory, csr_file: Path, out: Path, *, dns_name: str | None = None, now: Now = utc_now
+    directory: PkiDirectory, csr_file: Path, out: Path, *, dns_name: str | None = None, now: Clock = utc_now
 ) -> x509.Certificate:
     """Judge the EST TLS CSR in a file, sign it, and write the certificate to `out`. No network is used."""
     root = directory.root(now=now())
@@ -177,7 +176,7 @@ async def upload_est_certificate(
     certificate_file: Path,
     *,
     person: Person = NOBODY,
-    now: Now = utc_now,
+    now: Clock = utc_now,
 ) -> x509.Certificate:
     """Upload an EST TLS certificate that was signed elsewhere. Needs `factory_ca.pem`, not its key."""
     root = directory.root_certificate(api.factory, now=now())

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from fioctl_rotate import wire
-from fioctl_rotate.api.client import ApiError, FactoryApi, Unreachable
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.exchange import ApiError, Unreachable
+from fioctl_rotate.ops.clock import Clock, utc_now
 from fioctl_rotate.ops.rotations import own_entry
 from fioctl_rotate.rotation.state import DeviceState, Rotation
 from fioctl_rotate.rotation.tracker import Summary, Tracker, summarize
@@ -27,18 +29,13 @@ class Snapshot:
     problems: list[str]
 
 
-def utc_now() -> datetime:
-    """Now, aware."""
-    return datetime.now(UTC)
-
-
 async def look(
     api: FactoryApi,
     tracker: Tracker,
     *,
     only: str | None = None,
     asking: Callable[[int], None] = lambda _count: None,
-    now: Callable[[], datetime] = utc_now,
+    now: Clock = utc_now,
 ) -> Snapshot:
     """One poll: list the devices seen since the last one and ask those that are not done. `only` is a uuid.
 
@@ -86,7 +83,7 @@ async def wait_for(
     asking: Callable[[int], None] = lambda _count: None,
     tell: Callable[[Snapshot], None] = lambda _snapshot: None,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    now: Callable[[], datetime] = utc_now,
+    now: Clock = utc_now,
 ) -> Snapshot:
     """Poll every `interval` seconds until no device can be expected to move any more; returns the last snapshot.
 
