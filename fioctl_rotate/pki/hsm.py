@@ -90,8 +90,8 @@ class TokenKeyStore:
             Attribute.DECRYPT: False,
             Attribute.UNWRAP: False,
         }
-        parameters.generate_keypair(id=_FIRST_ID, label=self.label, store=True, private_template=fixed)
         try:
+            parameters.generate_keypair(id=_FIRST_ID, label=self.label, store=True, private_template=fixed)
             key = self._load(session)
             if key is None:
                 raise Error(f"{self.name} was made and cannot be found")
