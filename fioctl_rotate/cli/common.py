@@ -174,7 +174,7 @@ class _App(typer.Typer):
         return super().command(name, cls=cls or Leaf, **options)
 
 
-def group(help: str) -> typer.Typer:  # noqa: A002  typer's own word
+def group(help: str) -> typer.Typer:
     """A Typer app for a command group."""
     return _App(
         cls=Group,

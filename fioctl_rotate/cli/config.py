@@ -68,7 +68,7 @@ def log(
     flags: Flags,
     group: OptionalGroup = None,
     limit: LimitOption = None,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Show what was configured, newest first, for a group or for the whole fleet."""
 
@@ -111,7 +111,7 @@ def delete(
 
 @groups_app.command("list", epilog="Example: fioctl-rotate config device-group list --format json")
 @connected
-def list_groups(flags: Flags, format: FormatOption = Format.TEXT) -> None:  # noqa: A002
+def list_groups(flags: Flags, format: FormatOption = Format.TEXT) -> None:
     """List the factory's device groups."""
 
     async def fetch(api: "FactoryApi") -> "list[wire.DeviceGroup]":
@@ -141,7 +141,7 @@ def create_group(
     description: Annotated[
         str | None, typer.Argument(metavar="[DESCRIPTION]", help="What the group is.")
     ] = None,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Make a device group."""
 

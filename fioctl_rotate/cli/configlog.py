@@ -19,7 +19,7 @@ def show_log(
     log: "list[wire.Config]",
     users: dict[str, str],
     *,
-    format: Format,  # noqa: A002  the option's name
+    format: Format,
     applied: bool = False,
 ) -> None:
     """Show a log, newest first; `users` gives names to ids; `applied` shows when a device fetched an entry."""

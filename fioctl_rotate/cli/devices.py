@@ -66,7 +66,7 @@ def config_log(
     device: DeviceArgument,
     by_uuid: ByUuidOption = False,
     limit: LimitOption = None,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Show what was configured for one device alone, newest first, and when it fetched it."""
 
@@ -113,7 +113,7 @@ def list_devices(
     group: Annotated[
         str | None, typer.Option("-g", "--group", metavar="GROUP", help="Devices of this group only.")
     ] = None,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """List devices, by name."""
 
@@ -138,7 +138,7 @@ def show(
     flags: Flags,
     device: DeviceArgument,
     by_uuid: ByUuidOption = False,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Show one device: its group, when it was seen, its public key, and the configuration in force."""
 
@@ -184,7 +184,7 @@ def updates(
     ] = None,
     by_uuid: ByUuidOption = False,
     limit: LimitOption = None,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """List a device's updates, rotations among them, or the events of one."""
 

@@ -70,7 +70,7 @@ def check(
         Path | None,
         typer.Option("--pki", metavar="DIR", help="Take the root from factory_ca.pem in DIR."),
     ] = None,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Look at an EST server as a device would see it, before devices are told to use it.
 

@@ -59,7 +59,7 @@ def create(
         bool, typer.Option("--local-ca/--no-local-ca", help="A device CA of your own, in DIR.")
     ] = True,
     yes: YesOption = False,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Set up the Factory's PKI: its root, the gateway's TLS certificate, and device CAs. This can be done once.
 
@@ -106,7 +106,7 @@ def show(
     just_device_cas: Annotated[
         bool, typer.Option("--just-device-cas", help="Only the device CAs, disabled serials included.")
     ] = False,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Show the certificates that the Factory has, and say when one expires soon."""
     if just_root + just_tls + just_device_cas > 1:
@@ -187,7 +187,7 @@ def add_device_ca(
             help="Make its key in the HSM's token, under this label; `est serve` takes it from there.",
         ),
     ] = None,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Add a device CA to those that the Factory's gateway trusts; the earlier ones stay trusted.
 
@@ -253,7 +253,7 @@ def check(
     keys: KeyOptions,
     directory: DirectoryArgument,
     offline: Annotated[bool, typer.Option("--offline", help="Look at DIR alone; ask no Factory.")] = False,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Check a PKI directory: keys and certificates match, chain, expiry, modes, and what the Factory has on file.
 

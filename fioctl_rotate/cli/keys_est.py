@@ -71,7 +71,7 @@ def authorize(
         bool, typer.Option("--dryrun", "--dry-run", help="Check DIR and show what would be asked for.")
     ] = False,
     yes: YesOption = False,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Authorize the managed EST server: sign its TLS certificate with the Factory's root.
 
@@ -111,7 +111,7 @@ def authorize(
 def show(
     flags: Flags,
     pretty: Annotated[bool, typer.Option("--pretty", help="For people, instead of PEM.")] = False,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Show the TLS certificate of the Factory's EST server, and say when it expires soon."""
     settings = settings_of(flags)
@@ -143,7 +143,7 @@ def keypair(
     filename: Annotated[
         str, typer.Option("--filename", metavar="NAME.pem", help="Certificate's file; the key's is NAME.key.")
     ] = "est-tls.pem",
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Make a TLS key and certificate, signed by the Factory's root, for an EST server of your own.
 
@@ -205,7 +205,7 @@ def _upload(settings: Settings, pki: "PkiDirectory", upload: Path, *, yes: bool)
     return with_api(settings, work)
 
 
-def _show_authorized(settings: Settings, certificate: "x509.Certificate", format: Format) -> None:  # noqa: A002
+def _show_authorized(settings: Settings, certificate: "x509.Certificate", format: Format) -> None:
     if format is Format.JSON:
         emit_json(_in_factory(settings, certificate))
         return
@@ -215,7 +215,7 @@ def _show_authorized(settings: Settings, certificate: "x509.Certificate", format
     note(f"the EST server of {settings.factory or 'the Factory'} is {', '.join(dns_names(certificate))}")
 
 
-def _show_dry_run(settings: Settings, done: "AuthorizedEst", format: Format) -> None:  # noqa: A002
+def _show_dry_run(settings: Settings, done: "AuthorizedEst", format: Format) -> None:
     if format is Format.JSON:
         emit_json(_in_factory(settings, done.replaced) | {"expected-name": done.expected_name})
         return

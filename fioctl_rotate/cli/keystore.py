@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="PKI directory.", show_default=False)]
 
 
-def _option(annotation: Any, *names: str, metavar: str, help: str) -> tuple[Any, None]:  # noqa: A002
+def _option(annotation: Any, *names: str, metavar: str, help: str) -> tuple[Any, None]:
     option = typer.Option(*names, metavar=metavar, help=help)
     return (Annotated[annotation | None, option], None)
 

@@ -39,7 +39,7 @@ def login(
     from_fioctl: Annotated[
         bool, typer.Option("--from-fioctl", help="Take over what fioctl has: API token, OAuth credentials.")
     ] = False,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Try an API token, and keep it with Factory and server in the settings file (mode 0600).
 

@@ -56,7 +56,7 @@ def init(
     gateway_name: Annotated[
         str, typer.Option("--gateway-name", metavar="HOST", help="DNS name of the device gateway.")
     ] = "localhost",
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Make a mocked Factory in DIR, ready to rotate: its PKI in DIR/pki, EST authorized, devices registered.
 
@@ -111,7 +111,7 @@ def add_devices(
         str | None, typer.Option("-g", "--group", metavar="GROUP", help="Put them into this device group.")
     ] = None,
     factory: FactoryOption = None,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Make more devices in a mocked Factory, their certificates signed by the local CA in DIR/pki."""
     from fioctl_rotate.device.setup import Kind
@@ -153,7 +153,7 @@ def serve(
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Show each request to the EST server.")
     ] = False,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Serve a mocked Factory until Ctrl-C: operator API, device gateway and EST server.
 
@@ -182,7 +182,7 @@ def serve(
 def events(
     directory: DirectoryArgument,
     factory: FactoryOption = None,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Show the Factory's event queue, oldest first: keys that changed, configurations that were fetched."""
     import datetime
@@ -198,7 +198,7 @@ def events(
         emit(f"{time.isoformat()}  {kind}  {body['Uuid']}")
 
 
-def _announce(directory: Path, factory: "Factory", format: Format) -> None:  # noqa: A002
+def _announce(directory: Path, factory: "Factory", format: Format) -> None:
     import sys
 
     from fioctl_rotate.mock.setup import token_file

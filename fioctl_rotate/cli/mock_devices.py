@@ -31,7 +31,7 @@ def devices(
     interval: Annotated[
         float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two check-ins.")
     ] = 10.0,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Run the mock's devices against `mock serve`, until Ctrl-C.
 

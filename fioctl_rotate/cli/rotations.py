@@ -81,7 +81,7 @@ with_target = spread("target", _target, TARGET_OPTIONS)
 def list_rotations(
     flags: Flags,
     target: Target,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """List the rotations of a group or a device, newest first, as far back as the configuration log goes.
 
@@ -126,7 +126,7 @@ def show(
     ] = False,
     pending: Annotated[bool, typer.Option("--pending", help="Only devices that show no sign of it.")] = False,
     junit: JunitOption = None,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Show the state of a rotation: how many devices stand where, and a row for each.
 
@@ -195,7 +195,7 @@ def watch(
         bool, typer.Option("--exit-status", help="Exit with 3 unless every device is done.")
     ] = False,
     junit: JunitOption = None,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Watch a rotation until nothing more is to be expected.
 
@@ -228,7 +228,7 @@ def check(
         bool,
         typer.Option("--each-device", help="Ask each device, also where there are more than 200."),
     ] = False,
-    format: FormatOption = Format.TEXT,  # noqa: A002
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Look for what would go wrong if a group were told to rotate now, and send nothing.
 

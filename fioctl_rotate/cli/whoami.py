@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @connected
-def whoami(flags: Flags, format: FormatOption = Format.TEXT) -> None:  # noqa: A002
+def whoami(flags: Flags, format: FormatOption = Format.TEXT) -> None:
     """Show which Factory, user and server commands talk to, and where each setting came from.
 
     The server is asked who the token is, so it shows too that the token works.

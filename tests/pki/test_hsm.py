@@ -61,7 +61,7 @@ class Token:
         assert not check or done.returncode == 0, done.stderr.decode()
         return done.stdout
 
-    def generate(self, *, label: str = "root-ca", id: str = "31", kind: str = "EC:prime256v1") -> None:  # noqa: A002
+    def generate(self, *, label: str = "root-ca", id: str = "31", kind: str = "EC:prime256v1") -> None:
         self.tool("--keypairgen", "--key-type", kind, "--label", label, "--id", id)
 
     def public_key(self) -> bytes:
