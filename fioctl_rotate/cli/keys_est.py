@@ -91,7 +91,7 @@ def authorize(
     if upload is not None:
         certificate = _upload(settings, pki, upload, yes=yes)
     elif out is not None and csr is None:
-        _fetch(settings, pki, out, dns_name)
+        _fetch(settings, pki, out, dns_name, format)
         return
     elif out is not None and csr is not None:
         from fioctl_rotate.ops.signing import sign_est_csr
@@ -185,13 +185,16 @@ def _authorize(
     return with_api(settings, work)
 
 
-def _fetch(settings: Settings, pki: "PkiDirectory", out: Path, dns_name: str | None) -> None:
+def _fetch(settings: Settings, pki: "PkiDirectory", out: Path, dns_name: str | None, format: Format) -> None:
     async def work(api: "FactoryApi") -> None:
         from fioctl_rotate.ops.signing import fetch_est_csr
 
         await fetch_est_csr(api, pki, out, dns_name=dns_name)
 
     with_api(settings, work)
+    if format is Format.JSON:
+        emit_json({"factory": settings.factory, "server": settings.destination, "csr": str(out)})
+        return
     emit(str(out))
     note(f"the CSR is there; `est authorize DIR --csr {out} --out FILE` signs it, with no network")
 

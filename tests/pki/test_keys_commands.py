@@ -411,6 +411,12 @@ def test_authorize_with_a_csr_from_a_file_signs_and_uploads(
     assert here("est", "show").out == authorized.out
 
 
+def test_a_csr_that_is_fetched_is_told_as_json_where_asked(here: Here, created: Path, tmp_path: Path) -> None:
+    fetched = here("est", "authorize", created, "--out", tmp_path / "est.csr", "--format", "json").json
+    assert list(fetched) == ["factory", "server", "csr"]
+    assert fetched["csr"] == str(tmp_path / "est.csr")
+
+
 def test_check_goes_on_where_one_thing_cannot_be_read(here: Here, created: Path) -> None:
     (created / "factory_ca.key").chmod(0o600)
     (created / "factory_ca.key").write_text("not a key")
