@@ -1,55 +1,18 @@
-"""The operator API, as fioctl uses it: one async client with authentication, errors, retries and paging.
+"""The operator API of a factory, as fioctl uses it: its calls, each a method."""
 
-Reading is retried on transport errors, 5xx and 429 (whose Retry-After is obeyed); writing never is, because only
-the caller knows whether it is safe to repeat.
-"""
-
-import base64
-import contextlib
-import datetime
-import email.utils
-import json
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
-import msgspec
-import stamina
 
 from fioctl_rotate import wire
-from fioctl_rotate.errors import Error, UsageError, printable
+from fioctl_rotate.api.exchange import Exchange
+from fioctl_rotate.errors import UsageError
 
-T = TypeVar("T")
 # A configuration request, as the model or as the body that was shown before it is sent.
 ConfigBody = wire.ConfigRequest | Mapping[str, object]
 
-# stamina logs each retry, which without a handler ends up on stderr as a bare word.
-logging.getLogger("stamina").addHandler(logging.NullHandler())
-
 PAGE = 1000  # the largest page that `GET /ota/devices/` gives
-ATTEMPTS = 4
-_EXTRACT = 160
-_PLAIN_HEADERS = {
-    *("host", "accept", "accept-encoding", "connection", "user-agent", "content-type", "content-length"),
-}
-
-
-class ApiError(Error):
-    """The operator API answered with an error, or with something that is not an answer. `status` is HTTP's."""
-
-    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
-
-
-class Unreachable(Error):
-    """No answer came. `sent` is False where the request cannot have reached the server."""
-
-    def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
-        self.sent = sent
 
 
 class FactoryApi:
@@ -72,37 +35,35 @@ class FactoryApi:
     ) -> None:
         self.factory = factory
         self.server = server
-        self._http = http
-        self._trace = trace
-        self._credentials: set[str] = set()
+        self._exchange = Exchange(http, server, trace)
 
     # --- Certificates ---
 
     async def certs(self) -> wire.Certs:
         """The factory's certificates; all None where its PKI is not set up (206, or nulls)."""
-        return await self._get(self._in_factory("certs/"), wire.Certs, empty={206})
+        return await self._exchange.get(self._in_factory("certs/"), wire.Certs, empty={206})
 
     async def create_csrs(self, request: wire.CsrRequest) -> wire.Csrs:
         """Have the backend make keys, and get their CSRs."""
-        return await self._send("POST", self._in_factory("certs/"), request, answer=wire.Csrs)
+        return await self._exchange.send("POST", self._in_factory("certs/"), request, answer=wire.Csrs)
 
     async def patch_certs(self, certs: wire.CertsPatch) -> None:
         """Upload certificates."""
-        await self._send("PATCH", self._in_factory("certs/"), certs)
+        await self._exchange.send("PATCH", self._in_factory("certs/"), certs)
 
     # --- Users and factories ---
 
     async def factories(self) -> list[wire.Factory]:
         """The factories that the token sees."""
-        return await self._get("/ota/factories/", list[wire.Factory])
+        return await self._exchange.get("/ota/factories/", list[wire.Factory])
 
     async def users(self) -> list[wire.User]:
         """The factory's users."""
-        return await self._get(self._in_factory("users/"), list[wire.User])
+        return await self._exchange.get(self._in_factory("users/"), list[wire.User])
 
     async def user(self, user_id: str = "self") -> wire.User:
         """One user; `self` is the token's."""
-        return await self._get(self._in_factory(f"users/{_segment(user_id)}/"), wire.User)
+        return await self._exchange.get(self._in_factory(f"users/{_segment(user_id)}/"), wire.User)
 
     # --- Configuration: of the fleet, of a group, of a device ---
 
@@ -116,11 +77,11 @@ class FactoryApi:
 
     async def patch_group_config(self, group: str, request: ConfigBody) -> None:
         """Merge files into a group's configuration."""
-        await self._send("PATCH", self._in_group(group, "config/"), request)
+        await self._exchange.send("PATCH", self._in_group(group, "config/"), request)
 
     async def delete_group_config(self, group: str, file: str) -> None:
         """Delete a file of a group's configuration."""
-        await self._send("DELETE", self._in_group(group, f"config/{_segment(file)}/"))
+        await self._exchange.send("DELETE", self._in_group(group, f"config/{_segment(file)}/"))
 
     async def device_config(self, uuid: str, limit: int | None = None) -> list[wire.Config]:
         """A device's own configuration log, newest first, at most `limit` entries."""
@@ -128,29 +89,33 @@ class FactoryApi:
 
     async def patch_device_config(self, uuid: str, request: ConfigBody) -> None:
         """Merge files into a device's own configuration."""
-        await self._send("PATCH", _of_device(uuid, "config/"), request, params=self._by_uuid())
+        await self._exchange.send("PATCH", _of_device(uuid, "config/"), request, params=self._by_uuid())
 
     async def delete_device_config(self, uuid: str, file: str) -> None:
         """Delete a file of a device's own configuration."""
-        await self._send("DELETE", _of_device(uuid, f"config/{_segment(file)}/"), params=self._by_uuid())
+        await self._exchange.send(
+            "DELETE", _of_device(uuid, f"config/{_segment(file)}/"), params=self._by_uuid()
+        )
 
     # --- Groups ---
 
     async def groups(self) -> list[wire.DeviceGroup]:
         """The factory's device groups."""
-        return (await self._get(self._in_factory("device-groups/"), wire.DeviceGroupList)).groups
+        return (await self._exchange.get(self._in_factory("device-groups/"), wire.DeviceGroupList)).groups
 
     async def create_group(self, name: str, description: str | None = None) -> wire.DeviceGroup:
         """Make a device group."""
         body = {"name": name} | ({} if description is None else {"description": description})
-        return await self._send("POST", self._in_factory("device-groups/"), body, answer=wire.DeviceGroup)
+        return await self._exchange.send(
+            "POST", self._in_factory("device-groups/"), body, answer=wire.DeviceGroup
+        )
 
     async def update_group(
         self, name: str, *, new_name: str | None = None, description: str | None = None
     ) -> None:
         """Rename a device group, or describe it anew."""
         body = {"name": new_name, "description": description}
-        await self._send(
+        await self._exchange.send(
             "PATCH",
             self._in_group(name, ""),
             {key: value for key, value in body.items() if value is not None},
@@ -158,14 +123,14 @@ class FactoryApi:
 
     async def delete_group(self, name: str) -> None:
         """Delete a device group that has no devices."""
-        await self._send("DELETE", self._in_group(name, ""))
+        await self._exchange.send("DELETE", self._in_group(name, ""))
 
     # --- Devices ---
 
     async def device(self, name: str, *, by_uuid: bool = False) -> wire.Device:
         """One device, by name or by uuid, with its public key and active configuration."""
         params = self._by_uuid() if by_uuid else {"factory": self.factory}
-        return await self._get(_of_device(name, ""), wire.Device, params)
+        return await self._exchange.get(_of_device(name, ""), wire.Device, params)
 
     async def device_pages(
         self,
@@ -184,7 +149,7 @@ class FactoryApi:
             params["group"] = group
         if sortby is not None:
             params["sortby"] = sortby
-        async for page in self._pages("/ota/devices/", params, wire.DeviceList):
+        async for page in self._exchange.pages("/ota/devices/", params, wire.DeviceList):
             yield page
 
     async def devices(self, group: str | None = None) -> list[wire.Device]:
@@ -203,7 +168,7 @@ class FactoryApi:
     ) -> wire.Device:
         """Register the device that has the client certificate `client_pem`."""
         body = {"client.pem": client_pem, "name": name, "group": group}
-        return await self._send(
+        return await self._exchange.send(
             "PUT",
             "/ota/devices/",
             {key: value for key, value in body.items() if value is not None},
@@ -213,13 +178,13 @@ class FactoryApi:
 
     async def device_updates(self, uuid: str) -> list[wire.Update]:
         """The last updates of a device, rotations among them, newest first."""
-        pages = self._pages(_of_device(uuid, "updates/"), self._by_uuid(), wire.UpdateList)
+        pages = self._exchange.pages(_of_device(uuid, "updates/"), self._by_uuid(), wire.UpdateList)
         return [update async for page in pages for update in page.updates]
 
     async def device_events(self, uuid: str, correlation_id: str) -> list[wire.Event]:
         """The events of one update of a device, in the order the API gives them."""
         path = _of_device(uuid, f"updates/{_segment(correlation_id)}/")
-        return await self._get(path, list[wire.Event], self._by_uuid())
+        return await self._exchange.get(path, list[wire.Event], self._by_uuid())
 
     # --- Underneath ---
 
@@ -234,211 +199,11 @@ class FactoryApi:
 
     async def _config_log(self, path: str, params: dict[str, str], limit: int | None) -> list[wire.Config]:
         log: list[wire.Config] = []
-        async for page in self._pages(path, params, wire.ConfigList):
+        async for page in self._exchange.pages(path, params, wire.ConfigList):
             log.extend(page.config)
             if limit is not None and len(log) >= limit:
                 break
         return log[:limit]
-
-    async def _pages(self, path: str, params: Mapping[str, str], kind: type[T]) -> AsyncIterator[T]:
-        url, query = path, params
-        seen = set()
-        while True:
-            page = await self._get(url, kind, query)
-            yield page
-            following: str | None = page.next  # type: ignore[attr-defined]  # every page has it
-            if not following:
-                return
-            self._check_same_origin(following)
-            if following in seen:
-                raise Error(f"the answer of {self.server} names a page twice: {self._hidden(following)}")
-            seen.add(following)
-            # An absolute URL carries its own query.
-            url, query = following, {}
-
-    def _check_same_origin(self, url: str) -> None:
-        # The token goes along with every request: a page elsewhere would get it.
-        if _origin(url) != _origin(str(self._http.base_url)):
-            host = self._hidden(urlsplit(url).netloc)
-            raise Error(f"the answer of {self.server} sends us to another server, {host}; not followed")
-
-    async def _get(
-        self,
-        path: str,
-        kind: type[T],
-        params: Mapping[str, str] | None = None,
-        *,
-        empty: set[int] | None = None,
-    ) -> T:
-        async for attempt in stamina.retry_context(
-            on=_retry_after, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0
-        ):
-            with attempt:
-                response = await self._request("GET", path, params=params)
-                if response.status_code in (empty or ()):
-                    return kind()
-                self._raise_for(response)
-        return self._decode(response, kind)
-
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        *,
-        params: Mapping[str, str] | None = None,
-        answer: type[T] | None = None,
-    ) -> T:
-        content = None if body is None else msgspec.json.encode(body)
-        response = await self._request(method, path, params=params, content=content)
-        self._raise_for(response)
-        # A write's answer is read only where it says something: fioctl ignores it too.
-        return None if answer is None else self._decode(response, answer)  # type: ignore[return-value]
-
-    async def _request(
-        self, method: str, path: str, *, params: Mapping[str, str] | None, content: bytes | None = None
-    ) -> httpx.Response:
-        headers = {"Content-Type": "application/json"} if content is not None else {}
-        request = self._http.build_request(
-            method, path, params=params or None, content=content, headers=headers
-        )
-        try:
-            response = await self._http.send(request)
-        except httpx.InvalidURL as error:
-            raise Error(f"{path} is not a URL: {error}") from error
-        except httpx.TransportError as error:
-            sent = not isinstance(
-                error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
-            )
-            self._tell(f"{method} {request.url}: {type(error).__name__}")
-            raise Unreachable(f"{self.server} {_why(error)}", sent=sent) from error
-        self._credentials |= _credentials(request.headers)
-        self._tell(f"{method} {request.url}: {response.status_code}")
-        return response
-
-    def _tell(self, line: str) -> None:
-        if self._trace:
-            self._trace(printable(self._hidden(line)))
-
-    def _hidden(self, text: str) -> str:
-        """`text`, which may be a server's, without the credentials that it was sent: some say a request back."""
-        for secret in sorted(self._credentials, key=len, reverse=True):
-            text = text.replace(secret, "…")
-        return text
-
-    def _raise_for(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if status in (200, 201, 202, 204):
-            return
-        what = f"{response.request.method} {response.request.url.path}"
-        if response.is_redirect:
-            target = self._hidden(response.headers.get("location", "elsewhere"))
-            raise ApiError(
-                f"{self.server} redirects {what} to {target}; not followed, because the token would go along",
-                status=status,
-            )
-        hints = {
-            401: "the token is wrong or has expired; see FIOCTL_TOKEN, or `fioctl-rotate login`",
-            403: "the token may not do this; its user or its scopes lack the right",
-            429: "the server is busy; try again later",
-        }
-        raise _Answered(
-            f"{self.server} answered {status} to {what}{self._words(response)}",
-            status=status,
-            hint=hints.get(status),
-            retry_after=_seconds(response.headers.get("retry-after")),
-        )
-
-    def _decode(self, response: httpx.Response, kind: type[T]) -> T:
-        what = f"{response.request.method} {response.request.url.path}"
-        try:
-            return msgspec.json.decode(response.content, type=kind)
-        except msgspec.ValidationError as error:
-            with contextlib.suppress(msgspec.ValidationError):
-                # A null where a value should be is as good as nothing: fioctl (Go) reads it so.
-                return msgspec.convert(_without_nulls(msgspec.json.decode(response.content)), kind)
-            raise ApiError(
-                f"the answer of {self.server} to {what} is not understood: {self._hidden(str(error))}",
-                status=response.status_code,
-            ) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ApiError(
-                f"the answer of {self.server} to {what} is not JSON: {self._extract(response)}",
-                status=response.status_code,
-                hint="is this the address of the operator API?",
-            ) from error
-
-    def _words(self, response: httpx.Response) -> str:
-        """What the body says went wrong: its message and errors where it is JSON, else a short extract."""
-        try:
-            body: Any = json.loads(response.content)
-        except ValueError:
-            text = self._extract(response)
-            return f": {text}" if text else ""
-        if not isinstance(body, dict):
-            return f": {self._extract(response)}"
-        message = body.get("msg") or body.get("message")
-        errors = body.get("errors")
-        parts = [str(message)] if message else []
-        if isinstance(errors, dict):
-            parts += [f"{field}: {text}" for field, text in errors.items()]
-        elif isinstance(errors, list):
-            parts += [str(text) for text in errors]
-        return f": {self._hidden('; '.join(parts)) if parts else self._extract(response)}"
-
-    def _extract(self, response: httpx.Response) -> str:
-        text = self._hidden(" ".join(response.text.split()))
-        if not text:
-            return "an empty body"
-        return printable(text if len(text) <= _EXTRACT else text[:_EXTRACT] + "…")
-
-
-class _Answered(ApiError):
-    """An error status, with the server's wish of when to come back, in seconds."""
-
-    def __init__(self, message: str, *, status: int, hint: str | None, retry_after: float | None) -> None:
-        super().__init__(message, status=status, hint=hint)
-        self.retry_after = retry_after
-
-
-def _retry_after(error: Exception) -> bool | float:
-    """stamina's question: shall this be tried again, and if so after how many seconds?"""
-    if isinstance(error, _Answered):
-        if error.status == 429 or error.status >= 500:
-            return True if error.retry_after is None else min(error.retry_after, 120.0)
-        return False
-    return isinstance(error, Unreachable)
-
-
-def _seconds(value: str | None) -> float | None:
-    """Retry-After in seconds, from either of its forms (RFC 9110 §10.2.3)."""
-    if value is None:
-        return None
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        when = email.utils.parsedate_to_datetime(value)
-        return max(0.0, (when - datetime.datetime.now(datetime.UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def _credentials(headers: httpx.Headers) -> set[str]:
-    """What went along in headers that are not httpx's own: a token, and an access token in both its forms."""
-    found = set()
-    for name, value in headers.items():
-        if name not in _PLAIN_HEADERS:
-            word = value.removeprefix("Bearer ")
-            found |= {value, word}
-            with contextlib.suppress(ValueError):
-                found.add(base64.b64decode(word, validate=True).decode())
-    return found - {""}
 
 
 def _segment(name: str) -> str:
@@ -450,16 +215,3 @@ def _segment(name: str) -> str:
 
 def _of_device(name: str, path: str) -> str:
     return f"/ota/devices/{_segment(name)}/{path}"
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def _why(error: httpx.TransportError) -> str:
-    if isinstance(error, httpx.TimeoutException):
-        return "did not answer in time"
-    if isinstance(error, httpx.ConnectError):
-        return f"cannot be reached: {error}"
-    return f"broke off: {error or type(error).__name__}"

@@ -1,7 +1,8 @@
 """Configuration logs with the names of those who made them; deleting files, with words for what is not there."""
 
 from fioctl_rotate import wire
-from fioctl_rotate.api.client import ApiError, FactoryApi
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.exchange import ApiError
 from fioctl_rotate.errors import Error
 from fioctl_rotate.ops.push import find_device, find_group
 

@@ -9,7 +9,8 @@ import msgspec
 from cryptography import x509
 
 from fioctl_rotate import wire
-from fioctl_rotate.api.client import ApiError, FactoryApi, Unreachable
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.exchange import ApiError, Unreachable
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.rotation.entry import FILE_NAME, ascii_host, rotation_id_of
 from fioctl_rotate.rotation.plan import Plan, Standing, Target, Wish, digest_of, make_plan

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 import stamina
 
-from fioctl_rotate.api.client import ApiError
+from fioctl_rotate.api.exchange import ApiError
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import BAD_POLLS, look, wait_for
 from fioctl_rotate.rotation.plan import Target
