@@ -44,6 +44,8 @@ def ends_in_words(result: Result, code: int, *words: str) -> None:
         (Reply(200, b'{"groups": [{"name": "fie'), ["not JSON", '{"groups"']),
         (Reply(200, b""), ["not JSON", "empty body"]),
         (Reply(200, b'{"groups": [{"name": "\xff"}]}'), ["not JSON"]),
+        (Reply(200, b"[" * 100_000), ["not JSON"]),
+        (Reply(500, b"[" * 100_000), ["500", "[[[["]),
         (Reply(200, {"groups": [{"name": 7}]}), ["not understood", "$.groups[0].name"]),
         (Reply(200, {"groups": "none"}), ["not understood", "$.groups"]),
         (Reply(401, {"msg": "no such token"}), ["401", "no such token", "FIOCTL_TOKEN", "fioctl-rotate login"]),

@@ -189,7 +189,7 @@ class Exchange:
                 f"the answer of {self.server} to {what} is not understood: {self._hidden(str(error))}",
                 status=response.status_code,
             ) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ApiError(
                 f"the answer of {self.server} to {what} is not JSON: {self._extract(response)}",
                 status=response.status_code,
@@ -200,7 +200,7 @@ class Exchange:
         """What the body says went wrong: its message and errors where it is JSON, else a short extract."""
         try:
             body: Any = json.loads(response.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             text = self._extract(response)
             return f": {text}" if text else ""
         if not isinstance(body, dict):

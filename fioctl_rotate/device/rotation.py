@@ -72,7 +72,7 @@ def decode_config(data: bytes) -> GatewayConfig:
     """A configuration as the gateway sends it and the device stores it. Raises Error where it is something else."""
     try:
         return msgspec.json.decode(data, type=GatewayConfig | None) or {}
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise Error(f"the configuration is not what a gateway sends: {error}") from error
 
 

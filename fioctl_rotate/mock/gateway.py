@@ -74,6 +74,8 @@ def gateway_app(store: Store, factory: str, *, clock: Clock) -> Starlette:
         with store.transaction() as db:
             device = admit(db, factory, certificate, now)
             fleet.see_device(db, device, now)
+        # Who it is stands by itself: a request that is refused undoes neither a key change nor last-seen.
+        with store.transaction() as db:
             answer = function(_Call(db, device, request.headers, body, now))
         return _response(answer, now)
 

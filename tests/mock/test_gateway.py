@@ -306,6 +306,14 @@ def test_a_key_change(mock: Mock) -> None:
     ]
 
 
+def test_a_refused_request_does_not_undo_the_key_change(mock: Mock) -> None:
+    old, new = mock.register(), mock.device()
+    announce(mock, old, new.public_key)
+    assert mock.gateway(new)("POST", "/events", {"not": "a list"}).status_code == 400
+    assert mock.admin("GET", RECORD).json()["public-key"] == new.public_key
+    assert mock.gateway(old)("GET", "/device").status_code == 403
+
+
 def test_the_configuration_is_locked_while_a_key_is_announced(mock: Mock) -> None:
     old, new = mock.register(group="field"), mock.device()
     push(mock, OWN, file("1"))
