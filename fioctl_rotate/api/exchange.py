@@ -182,7 +182,7 @@ class Exchange:
         try:
             return msgspec.json.decode(response.content, type=kind)
         except msgspec.ValidationError as error:
-            with contextlib.suppress(msgspec.ValidationError):
+            with contextlib.suppress(msgspec.DecodeError, RecursionError):
                 # A null where a value should be is as good as nothing: fioctl (Go) reads it so.
                 return msgspec.convert(_without_nulls(msgspec.json.decode(response.content)), kind)
             raise ApiError(
