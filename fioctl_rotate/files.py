@@ -7,8 +7,7 @@ from pathlib import Path
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` with `data`: temporary file beside it, created with `mode`, fsync, rename."""
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    fd, temporary = _temporary(path)
     try:
         with os.fdopen(fd, "wb") as file:
             os.fchmod(file.fileno(), mode)
@@ -28,8 +27,7 @@ def create_exclusive(path: Path, data: bytes, mode: int = 0o400) -> None:
     Raises:
         FileExistsError: something is there already; it is left as it was.
     """
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    fd, temporary = _temporary(path)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
@@ -41,6 +39,15 @@ def create_exclusive(path: Path, data: bytes, mode: int = 0o400) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _fsync_directory(path.parent)
+
+
+def _temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, mode 0600, open. An OSError names `path`, which is what people know of."""
+    try:
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return fd, Path(name)
 
 
 def _fsync_directory(path: Path) -> None:

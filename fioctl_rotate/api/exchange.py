@@ -98,7 +98,7 @@ class Exchange:
         response = await self._request(method, path, params=params, content=content)
         self._raise_for(response)
         # A write's answer is read only where it says something: fioctl ignores it too.
-        return None if answer is None else self._decode(response, answer)  # type: ignore[return-value]
+        return None if answer is None else self._decode(response, answer)  # type: ignore[return-value]  # T is None's then
 
     async def pages(self, path: str, params: Mapping[str, str], kind: type[T]) -> AsyncIterator[T]:
         """Pages of `kind` (which has `next`), the first at `path` with `params`, the others where it says."""

@@ -64,7 +64,7 @@ def demo(
         raise Error(f"the proof does not hold for {', '.join(unproven)}")
     if failed:
         raise DeviceFailed(f"{failed[0].name} failed, as it was told to: {failed[0].failed}")
-    note(f"all {len(proofs)} devices have rotated")
+    note(f"all {len(proofs)} devices have rotated" if len(proofs) > 1 else "the device has rotated")
 
 
 def _step(text: str | None, steps: tuple[str, ...]) -> str | None:

@@ -158,16 +158,14 @@ def show(
                 )
             )
             return
-        from fioctl_rotate.cli.watching import device_table, headline
-        from fioctl_rotate.rotation.words import advice
+        from fioctl_rotate.cli.watching import device_table, headline, tell_advice
 
         emit(printable(headline(api, snapshot.rotation)))
         for line in (_pushed(snapshot.rotation), snapshot.summary.words):
             emit(wrapped(printable(line), stream=sys.stdout))
         emit("")
         console().print(device_table(snapshot.rotation, states))
-        for line in advice(snapshot.rotation, states):
-            note(wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr))
+        tell_advice(api, snapshot.rotation, states)
 
     with_api(settings_of(flags), work)
 

@@ -87,6 +87,14 @@ async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only:
         raise DeviceFailed(f"not every device is done: {summary}")
 
 
+def tell_advice(api: "FactoryApi", rotation: "Rotation", states: "Sequence[DeviceState]") -> None:
+    """What can be done next, on stderr."""
+    from fioctl_rotate.rotation.words import advice
+
+    for line in advice(rotation, states, shlex.join(place(api.factory, api.server))):
+        note(wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr))
+
+
 def tell_asking(count: int) -> None:
     """Say on stderr what a long silence is about."""
     if count > _MANY:
@@ -147,7 +155,6 @@ class _Lines:
     def end(self, snapshot: "Snapshot") -> None:
         """Write the summary."""
         from fioctl_rotate.rotation import document
-        from fioctl_rotate.rotation.words import advice
 
         if self._json:
             self._emit(
@@ -164,8 +171,7 @@ class _Lines:
         emit(
             f"{snapshot.at:%H:%M:%S}  {printable(headline(self._api, self._rotation))}: {snapshot.summary.words}"
         )
-        for line in advice(self._rotation, snapshot.states):
-            note(wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr))
+        tell_advice(self._api, self._rotation, snapshot.states)
 
     def _emit(self, value: dict[str, Any], at: datetime) -> None:
         from fioctl_rotate.rotation.document import time_text
@@ -197,10 +203,7 @@ class _Live:
 
     def end(self, snapshot: "Snapshot") -> None:
         """Leave the advice below the last view."""
-        from fioctl_rotate.rotation.words import advice
-
-        for line in advice(self._rotation, snapshot.states):
-            note(wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr))
+        tell_advice(self._api, self._rotation, snapshot.states)
 
     def _draw(self, snapshot: "Snapshot") -> "RenderableType":
         from rich.console import Group

@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from cryptography import x509
 
@@ -11,7 +12,7 @@ from fioctl_rotate.errors import Error
 from fioctl_rotate.est.probe import Check, Status
 from fioctl_rotate.ops.ceremony import key_name, present_est, require_own_root
 from fioctl_rotate.pki import checks, describe
-from fioctl_rotate.pki.directory import GATEWAY_TLS, ONLINE_CA, ROOT_CERTIFICATE, PkiDirectory
+from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, ROOT_CERTIFICATE, PkiDirectory
 from fioctl_rotate.pki.pem import load_bundle
 from fioctl_rotate.pki.policy import organizational_units
 
@@ -48,7 +49,8 @@ def _root(
 
 def _files(directory: PkiDirectory, root: x509.Certificate, now: datetime.datetime) -> Iterator[Check]:
     """Every certificate beside the root's: chain, form, dates, and its key where that should be here."""
-    names = {path.name for path in directory.path.glob("*.pem")} - {ROOT_CERTIFICATE}
+    # A bundle, such as the device CAs that an EST server takes, is no part of the PKI itself.
+    names = {path.name for path in directory.path.glob("*.pem") if not _is_bundle(path)} - {ROOT_CERTIFICATE}
     for name in (GATEWAY_TLS, ONLINE_CA):
         if (directory.path / name).exists():
             names.add(name)
@@ -70,6 +72,15 @@ def _files(directory: PkiDirectory, root: x509.Certificate, now: datetime.dateti
                 yield from _own_key(directory, name, certificate)
         except Error as error:
             yield Check(name, Status.FAIL, error.message)
+
+
+def _is_bundle(path: Path) -> bool:
+    if path.name == LOCAL_CA:
+        return False
+    try:
+        return len(load_bundle(path.read_text("ascii"), path.name)) > 1
+    except (OSError, UnicodeDecodeError, Error):
+        return False  # told where the file is looked at
 
 
 def _own_key(directory: PkiDirectory, name: str, certificate: x509.Certificate) -> Iterator[Check]:

@@ -190,7 +190,7 @@ class _Session:
         except ImportError as error:
             raise Error(
                 "keys in an HSM need python-pkcs11, which is not installed",
-                hint="pip install 'fioctl-rotate[hsm]'",
+                hint="install python-pkcs11, which is what the extra `hsm` of this package brings",
             ) from error
         dropped = (
             exceptions.SessionHandleInvalid,

@@ -40,17 +40,17 @@ def _again(state: DeviceState) -> str:
     return f" (attempt {state.attempts})" if state.attempts > 1 else ""
 
 
-def advice(rotation: Rotation, states: Sequence[DeviceState]) -> list[str]:
+def advice(rotation: Rotation, states: Sequence[DeviceState], where: str = "") -> list[str]:
     """What can be done next, each a sentence: about the devices that need attention, or once every device is done.
 
     Never to push again: a device that has a failed step resumes that step at every start, and fetches nothing
-    before it succeeds.
+    before it succeeds. `where` is what a command takes to name the Factory (`plan.place`).
     """
     lines = []
     if rotation.current and rotation.own and states and all(state.state == State.DONE for state in states):
         lines.append(
             "every device is done; now settle it, lest a reboot brings an earlier rotation back: "
-            f"`fioctl-rotate rotations settle {shlex.quote(rotation.id)} {rotation.option}`"
+            f"`{f'fioctl-rotate rotations settle {shlex.quote(rotation.id)} {rotation.option} {where}'.strip()}`"
         )
     failing = [state for state in states if state.state == State.FAILING]
     if any(state.step == 1 for state in failing):

@@ -314,7 +314,7 @@ def test_without_python_pkcs11_the_extra_is_named(
     assert result.code == 1
     assert result.err == (
         "error: keys in an HSM need python-pkcs11, which is not installed\n"
-        "hint: pip install 'fioctl-rotate[hsm]'\n"
+        "hint: install python-pkcs11, which is what the extra `hsm` of this package brings\n"
     )
 
 

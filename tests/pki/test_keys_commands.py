@@ -339,6 +339,15 @@ def test_add_device_ca_refuses(here: Here, created: Path, pki: Path) -> None:
 # --- check ---
 
 
+def test_keys_check_leaves_a_bundle_alone(here: Here, created: Path) -> None:
+    """The device CAs for an EST server, saved in the PKI directory as the README's example may have it."""
+    bundle = created / "client-cas.pem"
+    bundle.write_text(here("keys", "ca", "show", "--just-device-cas").out)
+    assert bundle.read_text().count("BEGIN CERTIFICATE") == 2
+    result = here("keys", "check", created)
+    assert (result.code, "client-cas" in result.out) == (0, False), result
+
+
 def test_check_is_content_with_what_create_made(here: Here, cli: Cli, created: Path) -> None:
     assert here("est", "authorize", created).code == 0
     result = here("keys", "check", created, "--format", "json")

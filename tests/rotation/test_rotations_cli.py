@@ -223,7 +223,7 @@ def test_watch_of_a_fleet_all_well_exits_with_0(well, rotations):
 
 
 def test_rotation_whose_every_device_is_done_is_to_be_settled(well, rotations):
-    settle = "`fioctl-rotate rotations settle certs-1 -g field`"
+    settle = "`fioctl-rotate rotations settle certs-1 -g field -f acme --mock "
     for command in (["show", "certs-1", "-g", "field"], WATCH):
         assert settle in rotations(*command).err
     # What a device has from its group is not the device's to settle; what it has for itself is.
@@ -232,7 +232,7 @@ def test_rotation_whose_every_device_is_done_is_to_be_settled(well, rotations):
     well.rotate("a", rotation="certs-2")
     well.wait(minutes=20)
     well.see("a")
-    assert "settle certs-2 --device a`" in rotations("show", "certs-2", "--device", "a").err
+    assert "settle certs-2 --device a -f acme --mock " in rotations("show", "certs-2", "--device", "a").err
     assert "settle" not in rotations("show", "certs-1", "--device", "a").err
 
 
