@@ -64,7 +64,6 @@ class Server:
     def __init__(self, answer: Answer, context: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
         self._answer = answer
-        self._came = threading.Condition()
         self._over = threading.Event()
         self._http = _HttpServer(self)
         if context is not None:
@@ -74,26 +73,12 @@ class Server:
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
 
     def answer(self, asked: Asked) -> Reply:
-        with self._came:
-            self.asked.append(asked)
-            self._came.notify_all()
+        self.asked.append(asked)
         try:
             return self._answer(asked)
         except Hang:
             self._over.wait()
             raise Drop from None
-
-    def wait_for(self, method: str, *, seconds: float = 20) -> Asked:
-        """The first request with `method`, as soon as it is there."""
-
-        def found() -> Asked | None:
-            return next((asked for asked in self.asked if asked.method == method), None)
-
-        with self._came:
-            self._came.wait_for(found, seconds)
-            asked = found()
-        assert asked, f"no {method} within {seconds} s"
-        return asked
 
     def sent(self, method: str) -> list[Asked]:
         """The requests with `method`."""

@@ -1,5 +1,6 @@
 """Both rotate-certs commands: what a dry run shows, what a push sends, what is told when it goes wrong."""
 
+import dataclasses
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Callable
@@ -600,10 +602,36 @@ def test_a_read_back_that_fails_says_what_is_known(cli: Cli, serve: Serve, acme_
     assert f"`fioctl-rotate config log -g field -n 1 -f acme --server {server.url}` shows" in result.err
 
 
-@pytest.mark.parametrize("method", ["GET", "PATCH"])
-def test_ctrl_c_ends_with_130_and_what_is_known(serve: Serve, acme_answers: Answer, method: str) -> None:
+def test_an_entry_that_landed_without_its_handler_has_not_landed(
+    cli: Cli, serve: Serve, acme_answers: Answer
+) -> None:
+    """No device would rotate by it."""
+
     def answer(asked: Asked) -> Reply:
-        if asked.method == method:
+        if asked.method == "PATCH":
+            body = asked.json
+            del body["files"][0]["on-changed"]
+            asked = dataclasses.replace(asked, body=json.dumps(body).encode())
+        return acme_answers(asked)
+
+    serve(answer)
+    result = cli(*GROUP, "--rotation-id", "certs-1")
+    assert result.code == 1
+    assert "certs-1 did not land: group field has rotation certs-1 with other content" in result.err
+
+
+@pytest.mark.parametrize("moment", ["before", "sending", "reading back"])
+def test_ctrl_c_ends_with_130_and_what_is_known(serve: Serve, acme_answers: Answer, moment: str) -> None:
+    waits_at = threading.Event()
+
+    def answer(asked: Asked) -> Reply:
+        sent = bool(server.sent("PATCH"))
+        if {
+            "before": not sent,
+            "sending": asked.method == "PATCH",
+            "reading back": sent and asked.method == "GET",
+        }[moment]:
+            waits_at.set()
             raise Hang
         return acme_answers(asked)
 
@@ -614,7 +642,7 @@ def test_ctrl_c_ends_with_130_and_what_is_known(serve: Serve, acme_answers: Answ
         stderr=subprocess.PIPE,
         text=True,
     )
-    server.wait_for(method)
+    assert waits_at.wait(20)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
@@ -624,7 +652,7 @@ def test_ctrl_c_ends_with_130_and_what_is_known(serve: Serve, acme_answers: Answ
         "interrupted while certs-1 was being sent to group field: it may have landed\n"
         f"hint: `fioctl-rotate config log -g field -n 1 -f acme --server {server.url}` shows whether it did\n"
     )
-    assert (under_way in err) == (method == "PATCH")
+    assert (under_way in err) == (moment != "before")
 
 
 @pytest.mark.parametrize("command", [" ".join(GROUP), "devices list"])

@@ -51,7 +51,7 @@ def rotate(flags: Flags, target: Target, wish: Wish, modes: Modes, *, by_uuid: b
         if target.kind == "group":
             plan = await ops.plan_group(api, target.name, wish, unix_seconds=now)
         else:
-            plan, api = await ops.plan_device(api, target.name, wish, by_uuid=by_uuid, unix_seconds=now)
+            plan = await ops.plan_device(api, target.name, wish, by_uuid=by_uuid, unix_seconds=now)
         if modes.dryrun:
             planning.show_plan(plan, modes.format)
             planning.tell_about(plan, wish.server_name)

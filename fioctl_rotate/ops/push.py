@@ -1,7 +1,7 @@
 """Pushing a rotation: make the plan from what the Factory has, send it, and read back what landed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,8 +33,8 @@ async def plan_group(api: FactoryApi, group: str, wish: Wish, *, unix_seconds: i
 
 async def plan_device(
     api: FactoryApi, name: str, wish: Wish, *, by_uuid: bool = False, unix_seconds: int
-) -> tuple[Plan, FactoryApi]:
-    """The plan that rotates one device, and the API of the factory the device says it is in.
+) -> Plan:
+    """The plan that rotates one device; `api` goes on with the factory that the device says it is in.
 
     Raises as `plan_group` does; Error for an unknown device.
     """
@@ -46,8 +46,7 @@ async def plan_device(
     target = Target("device", device.name or device.uuid, device.uuid, device.group_name, 1)
     # An id of its group's would be taken for that rotation by whoever reads the device's events.
     taken = standing_of(await api.group_config(target.group)).ids if target.group else frozenset()
-    plan = await _plan(api, target, wish, standing, unix_seconds=unix_seconds, taken=taken)
-    return plan, api
+    return await _plan(api, target, wish, standing, unix_seconds=unix_seconds, taken=taken)
 
 
 async def push(api: FactoryApi, plan: Plan, *, tell: Tell) -> bool:
@@ -61,27 +60,13 @@ async def push(api: FactoryApi, plan: Plan, *, tell: Tell) -> bool:
         plan = await refresh(api, plan, digest_of(plan.standing.file))
     if plan.already_there:
         return False
-    sending = (
-        api.patch_group_config(plan.target.name, plan.request)
-        if plan.target.kind == "group"
-        else api.patch_device_config(str(plan.target.uuid), plan.request)
-    )
     try:
-        await sending
+        await _send(api, plan.target, plan.request, tell)
+        await _read_back(api, plan)
     except asyncio.CancelledError:
         tell(f"interrupted while {plan.rotation_id} was being sent to {plan.target}: it may have landed")
         tell(f"hint: `{plan.log_command()}` shows whether it did")
         raise
-    except Unreachable as error:
-        if not error.sent:
-            raise
-        tell(f"{error.message}; looking whether the push landed")
-    except ApiError as error:
-        # Only a server's failure leaves open whether it took the push before it failed.
-        if error.status < 500:
-            raise
-        tell(f"{error.message}; looking whether the push landed")
-    await _read_back(api, plan)
     return True
 
 
@@ -102,11 +87,7 @@ async def settle(api: FactoryApi, target: Target, rotation_id: str) -> None:
             f"{target} has {f'rotation {present}' if present else f'no {FILE_NAME}'} now, not {rotation_id}",
             hint="settle the rotation that is there; a superseded one has nothing to settle",
         )
-    body = {"reason": f"settle rotation {rotation_id}", "files": [file]}
-    if target.kind == "group":
-        await api.patch_group_config(target.name, body)
-    else:
-        await api.patch_device_config(str(target.uuid), body)
+    await _patch(api, target, {"reason": f"settle rotation {rotation_id}", "files": [file]})
 
 
 async def refresh(api: FactoryApi, plan: Plan, against: str) -> Plan:
@@ -215,6 +196,24 @@ async def _standing(api: FactoryApi, target: Target) -> Standing:
     return standing_of(await api.device_config(str(target.uuid)))
 
 
+async def _patch(api: FactoryApi, target: Target, request: Mapping[str, object]) -> None:
+    if target.kind == "group":
+        await api.patch_group_config(target.name, request)
+    else:
+        await api.patch_device_config(str(target.uuid), request)
+
+
+async def _send(api: FactoryApi, target: Target, request: Mapping[str, object], tell: Tell) -> None:
+    """Send; a failure that leaves open whether it landed is told, any other raised."""
+    try:
+        await _patch(api, target, request)
+    except (Unreachable, ApiError) as error:
+        # Only a server's own failure may come after it took the push.
+        if not (error.sent if isinstance(error, Unreachable) else error.status >= 500):
+            raise
+        tell(f"{error.message}; looking whether the push landed")
+
+
 async def _read_back(api: FactoryApi, plan: Plan) -> None:
     try:
         landed = await _standing(api, plan.target)
@@ -223,8 +222,9 @@ async def _read_back(api: FactoryApi, plan: Plan) -> None:
             f"{plan.rotation_id} was sent to {plan.target}, but what landed cannot be read: {error.message}",
             hint=f"`{plan.log_command()}` shows whether it did",
         ) from error
-    if landed.value != plan.value:
+    if not replace(plan, standing=landed).already_there:
         found = "no entry" if landed.value is None else f"rotation {rotation_id_of(landed.value)}"
+        found += " with other content" if landed.value == plan.value else ""
         raise Error(
             f"{plan.rotation_id} did not land: {plan.target} has {found}",
             hint="somebody may have pushed at the same time; look at the log before you push again",

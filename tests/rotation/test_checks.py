@@ -36,7 +36,7 @@ def factory(tmp_path):
     async def look(later, serve, device, wish):
         async with open_api(settings) as api:
             if device:
-                plan, api = await plan_device(api, "device-1", Wish("test", **wish), unix_seconds=1)
+                plan = await plan_device(api, "device-1", Wish("test", **wish), unix_seconds=1)
             else:
                 plan = await plan_group(api, "field", Wish("test", **wish), unix_seconds=1)
             now = datetime.now(UTC) + later
