@@ -30,7 +30,7 @@ LOGIN_HINT = (
 )
 
 _STRINGS = ("factory", "token", "server", "mock", "cacert")
-_OAUTH = (
+OAUTH_KEYS = (
     "client_id",
     "client_secret",
     "access_token",
@@ -238,7 +238,7 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
         elif key == "oauth":
             if not isinstance(value, dict):
                 raise UsageError(f"settings file {where}: `oauth` is not a table")
-            unknown = set(value) - set(_OAUTH)
+            unknown = set(value) - set(OAUTH_KEYS)
             if unknown:
                 raise UsageError(f"settings file {where}: `oauth` has an unknown key: {sorted(unknown)[0]}")
         else:

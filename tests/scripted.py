@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from fioctl_rotate.mock.operator import operator_app_of
+from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store import Store, utc_now
 
 
@@ -142,7 +142,7 @@ def running_mock(directory: Path, *, authenticate: bool = False) -> contextlib.A
     @contextlib.contextmanager
     def opened() -> Iterator[Answer]:
         with contextlib.closing(Store(directory)) as store:
-            app = operator_app_of(store, authenticate=authenticate, clock=utc_now)
+            app = operator_app(store, authenticate=authenticate, clock=utc_now)
 
             def answer(asked: Asked) -> Reply:
                 async def request() -> httpx.Response:

@@ -52,6 +52,14 @@ def test_init_makes_a_factory_ready_to_rotate(cli: Cli, mock_dir: Path) -> None:
     assert "ESTSERVER=https://localhost:" in dry.out
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
+def test_a_command_on_a_mock_leaves_its_state_closed(cli: Cli, mock_dir: Path) -> None:
+    assert cli("mock", "init", mock_dir, "--factory", "acme", "--group", "field", *FREE).code == 0
+    assert cli("devices", "list", "--mock", mock_dir, "-f", "acme").code == 0
+    opened = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert [path for path in opened if path.startswith(str(mock_dir))] == []
+
+
 def test_what_init_says(cli: Cli, mock_dir: Path) -> None:
     result = cli("mock", "init", mock_dir, "--factory", "acme", "--group", "field", *FREE)
     assert result.out == f"made the mocked Factory acme in {mock_dir}\n"

@@ -13,7 +13,7 @@ from commandline import Cli
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.device.device import Device, Outcome
-from fioctl_rotate.mock.operator import operator_app_of
+from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.server import Ports
 from fioctl_rotate.mock.setup import Place
 from fioctl_rotate.mock.store import Clock, Store
@@ -124,6 +124,6 @@ def later(minutes: int) -> Clock:
 async def operator(directory: Path, clock: Clock) -> AsyncIterator[FactoryApi]:
     """The operator API by the test's clock."""
     with closing(Store(directory)) as store:
-        app = operator_app_of(store, authenticate=False, clock=clock)
+        app = operator_app(store, authenticate=False, clock=clock)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://mock") as http:
             yield FactoryApi(http, "acme", server="mock")

@@ -8,7 +8,7 @@ import httpx
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.mock import events, fleet
-from fioctl_rotate.mock.operator import operator_app_of
+from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.setup import create
 from fioctl_rotate.mock.store import Store
 from fioctl_rotate.rotation.entry import make_entry
@@ -84,7 +84,7 @@ class World:
     @asynccontextmanager
     async def api(self):
         """The API client of the Factory; `broken` has the status to answer with, by a part of the path."""
-        app = operator_app_of(self.store, authenticate=False, clock=lambda: self.now)
+        app = operator_app(self.store, authenticate=False, clock=lambda: self.now)
 
         async def answer(scope, receive, send):
             for part, status in self.broken.items():

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,22 +14,14 @@ from fioctl_rotate.mock import accounts, openapi, operator_devices, operator_fac
 from fioctl_rotate.mock.body import read_body
 from fioctl_rotate.mock.operation import BODY_LIMIT, Answer, Call, Operation, Text
 from fioctl_rotate.mock.problem import HANDLED, Problem
-from fioctl_rotate.mock.store import Clock, Store, utc_now
+from fioctl_rotate.mock.store import Clock, Store
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
 OPERATIONS = [*operator_factory.OPERATIONS, *operator_devices.OPERATIONS]
 
 
-def operator_app(directory: Path, *, authenticate: bool = True, clock: Clock = utc_now) -> Starlette:
-    """The operator API on the state in `directory`, opened for as long as the app lives.
-
-    Raises UsageError where there is no state.
-    """
-    return operator_app_of(Store(directory), authenticate=authenticate, clock=clock)
-
-
-def operator_app_of(store: Store, *, authenticate: bool, clock: Clock) -> Starlette:
+def operator_app(store: Store, *, authenticate: bool, clock: Clock) -> Starlette:
     """The operator API on an open state, which stays its caller's to close.
 
     Requests need a token in `OSF-TOKEN` or as a Bearer; without `authenticate` everybody is the administrator,

@@ -19,7 +19,7 @@ from fioctl_rotate.est.service import Authority
 from fioctl_rotate.mock import accounts, authority
 from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.gateway import gateway_app
-from fioctl_rotate.mock.operator import operator_app_of
+from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store import Clock, Store, utc_now
 from fioctl_rotate.pki import keys
 
@@ -69,7 +69,7 @@ async def running(
                 sockets.append(sock)
             factory = _keep_ports(store, factory.name, [sock.getsockname()[1] for sock in sockets])
             current = _Current(watching, factory.name)
-            api = operator_app_of(store, authenticate=True, clock=clock)
+            api = operator_app(store, authenticate=True, clock=clock)
             gateway = gateway_app(store, factory.name, clock=clock)
             est = est_app(lambda _client: current.authority(), clock=clock, log=log)
             gateway_tls = tls.reloading_context(current.gateway_context, required=True)

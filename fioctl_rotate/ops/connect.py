@@ -53,12 +53,13 @@ async def _http_client(
     """An HTTP client for the operator API, authenticated as fioctl does it."""
     if settings.mock is not None:
         from fioctl_rotate.mock.operator import operator_app
+        from fioctl_rotate.mock.store import Store
 
-        transport = httpx.ASGITransport(
-            app=operator_app(settings.mock, authenticate=False), raise_app_exceptions=False
-        )
-        async with httpx.AsyncClient(transport=transport, base_url="http://mock") as client:
-            yield client
+        with contextlib.closing(Store(settings.mock)) as store:
+            app = operator_app(store, authenticate=False, clock=utc_now)
+            transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://mock") as client:
+                yield client
         return
     async with _client(settings, settings.server) as client:
         if settings.token:

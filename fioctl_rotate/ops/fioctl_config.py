@@ -6,18 +6,7 @@ from typing import Any
 import yaml
 
 from fioctl_rotate.errors import Refused, UsageError
-
-# Its names in fioctl's `clientcredentials`, which are ours too.
-_CREDENTIALS = (
-    "client_id",
-    "client_secret",
-    "access_token",
-    "refresh_token",
-    "token_type",
-    "expires_in",
-    "created",
-    "url",
-)
+from fioctl_rotate.settings import OAUTH_KEYS
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -43,7 +32,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
             hint="put the server's CA into a PEM file, name it with CACERT, and take that line out",
         )
     credentials = _table(document, "clientcredentials", path)
-    kept = {name: str(credentials[name]) for name in _CREDENTIALS if credentials.get(name)}
+    kept = {name: str(credentials[name]) for name in OAUTH_KEYS if credentials.get(name)}
     values: dict[str, Any] = {
         "factory": document.get("factory"),
         "token": document.get("token"),

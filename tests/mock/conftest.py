@@ -10,7 +10,7 @@ from mocked import FACTORY, START, Clock, Http, Mock, Pki
 from fioctl_rotate.mock import setup
 from fioctl_rotate.mock.accounts import ADMIN, READ_ONLY
 from fioctl_rotate.mock.gateway import gateway_app
-from fioctl_rotate.mock.operator import operator_app_of
+from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store import Store
 
 
@@ -25,7 +25,7 @@ def bare(tmp_path: Path, clock: Clock) -> Iterator[Mock]:
     directory = tmp_path / "mock"
     factory = setup.create(directory, "acme", now=START)
     with contextlib.closing(Store(directory)) as store:
-        app = operator_app_of(store, authenticate=True, clock=clock)
+        app = operator_app(store, authenticate=True, clock=clock)
         tokens = {role: setup.token_file(directory, "acme", role).read_text() for role in (ADMIN, READ_ONLY)}
         admin = Http(app, {"OSF-TOKEN": tokens[ADMIN]})
         user_id = admin("GET", f"{FACTORY}/users/self/").json()["polis-id"]

@@ -17,12 +17,15 @@ from schemathesis.specs.openapi.checks import (
 
 from fioctl_rotate.mock import openapi, setup
 from fioctl_rotate.mock.operator import OPERATIONS, operator_app
+from fioctl_rotate.mock.store import Store, utc_now
 
 SCHEMA = schemathesis.openapi.from_dict(openapi.description(OPERATIONS))
 
 
 def test_it_describes_every_call(mock: Mock) -> None:
-    described = Http(operator_app(mock.directory))("GET", "/openapi.json").json()
+    described = Http(operator_app(Store(mock.directory), authenticate=True, clock=utc_now))(
+        "GET", "/openapi.json"
+    ).json()
     assert described["openapi"].startswith("3.1")
     calls = {(method.upper(), path) for path, methods in described["paths"].items() for method in methods}
     assert calls == {(operation.method, operation.path.replace(":path", "")) for operation in OPERATIONS}
@@ -41,7 +44,7 @@ def test_the_fields_are_the_wires() -> None:
 def factory(tmp_path_factory: pytest.TempPathFactory) -> Http:
     directory: Path = tmp_path_factory.mktemp("openapi") / "mock"
     setup.create(directory, "acme", now=START)
-    return Http(operator_app(directory, authenticate=False, clock=Clock()))
+    return Http(operator_app(Store(directory), authenticate=False, clock=Clock()))
 
 
 @SCHEMA.parametrize()

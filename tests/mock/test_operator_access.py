@@ -8,13 +8,13 @@ import pytest
 from mocked import FACTORY, START, Http, Mock
 
 from fioctl_rotate.mock import setup
-from fioctl_rotate.mock.operator import OPERATIONS, operator_app_of
+from fioctl_rotate.mock.operator import OPERATIONS, operator_app
 
 BODIES: dict[Any, Any] = {"PATCH": {}, "POST": {}, "PUT": {}}
 
 
 def anonymous(mock: Mock, **headers: str) -> Http:
-    return Http(operator_app_of(mock.store, authenticate=True, clock=mock.clock), headers)
+    return Http(operator_app(mock.store, authenticate=True, clock=mock.clock), headers)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: f"{o.method} {o.path}")
@@ -74,7 +74,7 @@ def test_both_headers_are_taken_together(mock: Mock) -> None:
 
 
 def test_without_authentication_everybody_is_the_administrator(mock: Mock) -> None:
-    app = operator_app_of(mock.store, authenticate=False, clock=mock.clock)
+    app = operator_app(mock.store, authenticate=False, clock=mock.clock)
     assert Http(app)("POST", f"{FACTORY}/device-groups/", {"name": "lab"}).json()["change-meta"] == {
         "created-by": mock.user_id,
         "created-at": "2026-03-01T12:00:00",
@@ -96,7 +96,7 @@ def test_factories_are_kept_apart(mock: Mock) -> None:
     assert other("GET", "/ota/devices/").json()["devices"] == []
     # The same group name is another group there.
     assert other("POST", "/ota/factories/other/device-groups/", {"name": "field"}).status_code == 201
-    both = Http(operator_app_of(mock.store, authenticate=False, clock=mock.clock))
+    both = Http(operator_app(mock.store, authenticate=False, clock=mock.clock))
     assert [factory["name"] for factory in both("GET", "/ota/factories/").json()] == ["acme", "other"]
     assert both("GET", "/ota/devices/pump/").status_code == 400
 

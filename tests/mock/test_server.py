@@ -25,6 +25,7 @@ from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.server import Ports
 from fioctl_rotate.mock.setup import Place
+from fioctl_rotate.mock.store import Store, utc_now
 from fioctl_rotate.ops import mock as ops
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, load_private_key, private_key_pem
@@ -203,7 +204,7 @@ def test_both_doors_lead_to_one_state(directory: Path) -> None:
     """What `--mock DIR` changes in a process of its own, the server shows, and the other way round."""
 
     async def work() -> None:
-        in_process = httpx.ASGITransport(operator_app(directory, authenticate=False))
+        in_process = httpx.ASGITransport(operator_app(Store(directory), authenticate=False, clock=utc_now))
         async with (
             ops.serve(directory, ports=ANY) as factory,
             operator(directory, factory) as api,

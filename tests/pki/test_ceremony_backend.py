@@ -15,6 +15,7 @@ from pki_making import CN, FACTORY, NAME, OU, Cli, certificate, csr, dns, pem, s
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.mock.operator import operator_app
+from fioctl_rotate.mock.store import Store, utc_now
 from fioctl_rotate.ops.ceremony import Person, authorize_est, create_pki
 from fioctl_rotate.ops.signing import add_device_ca
 from fioctl_rotate.pki.directory import PkiDirectory
@@ -25,7 +26,7 @@ class Backend:
 
     def __init__(self, directory: Path, answer: Callable[[str, bytes | None], httpx.Response | None]) -> None:
         self._app = httpx.ASGITransport(
-            operator_app(directory, authenticate=False), raise_app_exceptions=False
+            operator_app(Store(directory), authenticate=False, clock=utc_now), raise_app_exceptions=False
         )
         self._answer = answer
         self.seen: list[str] = []
