@@ -300,7 +300,7 @@ async def _serve(directory: Path, factory: str) -> None:
 
 @pytest.mark.parametrize(
     ("host", "reached"),
-    [("127.0.0.1", "localhost"), ("0.0.0.0", "localhost"), ("127.0.0.2", "127.0.0.2")],  # noqa: S104
+    [("127.0.0.1", "localhost"), ("0.0.0.0", "localhost"), ("127.0.0.2", "127.0.0.2")],  # noqa: S104  on this machine, for a moment
 )
 def test_how_the_operator_api_is_reached(directory: Path, host: str, reached: str) -> None:
     async def work() -> None:

@@ -19,7 +19,7 @@ DAY = datetime.timedelta(days=1)
 P256 = ec.generate_private_key(ec.SECP256R1())
 ROOT_KEY = ec.generate_private_key(ec.SECP256R1())
 
-CN, OU, O = NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.ORGANIZATION_NAME  # noqa: E741
+CN, OU, O = NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.ORGANIZATION_NAME  # noqa: E741  their names in X.500
 
 
 def subject(*attributes: tuple[x509.ObjectIdentifier, str]) -> x509.Name:

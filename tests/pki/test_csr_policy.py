@@ -53,7 +53,7 @@ def called(*attributes: tuple[x509.ObjectIdentifier, str]) -> Make:
     return lambda: pem(csr(name=subject(*attributes)))
 
 
-def keyed(make: Callable[[], object], algorithm: hashes.HashAlgorithm | None = hashes.SHA256()) -> Make:  # noqa: B008
+def keyed(make: Callable[[], object], algorithm: hashes.HashAlgorithm | None = hashes.SHA256()) -> Make:  # noqa: B008  a constant
     return lambda: pem(csr(key=make(), algorithm=algorithm))
 
 
