@@ -80,7 +80,7 @@ def test_no_answer_is_told_in_words(
 
     monkeypatch.setenv("FIOCTL_ROTATE_TIMEOUT", "0.2")
     server = serve(answer)
-    words = {Drop: "broke off", Hang: "did not answer in time"}[how]  # type: ignore[index]
+    words = {Drop: "broke off", Hang: "did not answer in time"}[how]  # type: ignore[index]  # one of the two
     ends_in_words(cli(*ROTATE, *OWN_EST), 1, server.url, words)
     assert len(server.asked) == 4
 

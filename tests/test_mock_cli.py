@@ -220,7 +220,7 @@ def test_serve_as_json(factory: Path) -> None:
         request = urllib.request.Request(  # noqa: S310  our own server
             told["server"] + "/ota/factories/", headers={"OSF-TOKEN": Path(told["token-file"]).read_text()}
         )
-        with urllib.request.urlopen(request) as answer:  # noqa: S310
+        with urllib.request.urlopen(request) as answer:  # noqa: S310  a loopback URL of our own
             assert json.load(answer)[0]["name"] == "acme"
         os.kill(process.pid, signal.SIGINT)
         process.communicate(timeout=20)

@@ -19,7 +19,7 @@ def make(**changes: object) -> entries.Entry:
         "cert_ids": "03,09",
         "rotation_id": "certs-1731340767",
     }
-    return entries.make_entry(**(wish | changes))  # type: ignore[arg-type]
+    return entries.make_entry(**(wish | changes))  # type: ignore[arg-type]  # wrong kinds are tried on purpose
 
 
 def test_the_value_is_byte_for_byte_what_fioctl_sends() -> None:
