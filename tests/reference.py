@@ -1,17 +1,13 @@
-"""The command tree as data, and as the README lists it: `python tests/reference.py` writes that section."""
+"""The command tree as data."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from typer.main import get_command
 
 from fioctl_rotate.cli.app import root
 from fioctl_rotate.cli.common import CONNECTION_OPTIONS
-
-BEGIN = "<!-- made by: python tests/reference.py -->\n"
-END = "\n<!-- end -->"
 
 
 @dataclass(frozen=True)
@@ -50,25 +46,3 @@ def _walk(command: Any, path: tuple[str, ...], parent: Any) -> Iterator[Leaf]:
         child = command.get_command(context, name)
         if not child.hidden:
             yield from _walk(child, (*path, name), context)
-
-
-def reference() -> str:
-    """The README's list of commands: usage and first line of help, then the options that are its own."""
-    lines = []
-    for leaf in leaves():
-        words = " ".join(
-            ["fioctl-rotate", *leaf.path, *(a.metavar or a.name.upper() for a in leaf.arguments)]
-        )
-        summary = (leaf.command.help or "").split("\n\n")[0].replace("\n", " ").strip()
-        lines.append(f"- `{words}`: {summary}")
-        skipped = set(CONNECTION_OPTIONS) if leaf.connected else set()
-        own = ["/".join([*o.opts, *o.secondary_opts]) for o in leaf.options if o.name not in skipped]
-        if own:
-            lines.append("  " + " ".join(f"`{option}`" for option in own))
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    readme = Path(__file__).parents[1] / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
-    readme.write_text(before + BEGIN + reference() + END + rest.split(END)[1])

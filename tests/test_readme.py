@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from commandline import Cli
-from reference import BEGIN, END, leaves, reference
+from reference import leaves
 from typer import Context
 from typer.main import get_command
 
@@ -16,11 +16,6 @@ from fioctl_rotate.cli.app import root
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-
-
-def test_the_list_of_commands_is_the_programs() -> None:
-    listed = README.split(BEGIN)[1].split(END)[0]
-    assert listed.split("\n") == reference().split("\n")
 
 
 def command_lines() -> list[str]:

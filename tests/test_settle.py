@@ -20,7 +20,7 @@ from fioctl_rotate.mock.store import Clock, Store
 from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.push import plan_group, settle
 from fioctl_rotate.ops.push import push as push_plan
-from fioctl_rotate.rotation.plan import Wish
+from fioctl_rotate.rotation.plan import RotationRequest
 
 PLACE = ("-f", "acme", "--mock")
 
@@ -99,7 +99,7 @@ def test_a_settled_device_does_not_rotate_back_at_its_next_boot(tmp_path: Path, 
             # Finalize comes well after the push, by the device's clock, which dates what it stores.
             device = Device(next((directory / "devices").iterdir()), clock=later(1))
             for rotation_id in ("certs-1", "certs-2"):
-                wish = Wish("x", port=factory.est_port, rotation_id=rotation_id)
+                wish = RotationRequest("x", port=factory.est_port, rotation_id=rotation_id)
                 async with operator(directory, later(0)) as api:
                     plan = await plan_group(api, "field", wish, unix_seconds=0)
                     await push_plan(api, plan, tell=print)

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from fioctl_rotate import serving, tls
 from fioctl_rotate.device.device import Device, Outcome
-from fioctl_rotate.device.fleet import run_fleet
+from fioctl_rotate.device.runner import run_fleet
 from fioctl_rotate.device.setup import Kind
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.server import est_app

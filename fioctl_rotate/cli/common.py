@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fioctl_rotate.api.client import FactoryApi
-    from fioctl_rotate.est.probe import Check
+    from fioctl_rotate.checks import Check
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -278,13 +278,13 @@ def wrapped(text: str, *, indent: int = 0, stream: TextIO | None) -> str:
 def check_lines(checks: "Sequence[Check]") -> list[str]:
     """A line a check: how it ended, its name, what was seen."""
     width = max((len(check.name) for check in checks), default=0)
-    return [printable(f"{check.status:<4}  {check.name:<{width}}  {check.words}") for check in checks]
+    return [printable(f"{check.status:<4}  {check.name:<{width}}  {check.message}") for check in checks]
 
 
 def emit_checks(checks: "Sequence[Check]") -> None:
     """What was looked at, to stdout; on a terminal each check's words stay in their column."""
     for check, line in zip(checks, check_lines(checks), strict=True):
-        emit(wrapped(line, indent=len(line) - len(printable(check.words)), stream=sys.stdout))
+        emit(wrapped(line, indent=len(line) - len(printable(check.message)), stream=sys.stdout))
 
 
 def interactive() -> bool:

@@ -22,7 +22,7 @@ from fioctl_rotate.cli.configlog import LimitOption, show_log
 from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
 from fioctl_rotate.cli.pushing import rotate
 from fioctl_rotate.errors import UsageError
-from fioctl_rotate.rotation.plan import Target, Wish
+from fioctl_rotate.rotation.plan import RotationRequest, Target
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ OptionalGroup = Annotated[
 def rotate_certs(
     flags: Flags,
     group: GroupOption,
-    wish: Wish,
+    wish: RotationRequest,
     modes: Modes,
 ) -> None:
     """Have every device of a group get a new client certificate from the EST server.

@@ -137,7 +137,7 @@ class _Stage:
         """Each device's steps."""
         from rich.live import Live
 
-        from fioctl_rotate.rotation.words import where
+        from fioctl_rotate.rotation.messages import where
 
         if self._console.is_terminal:
             if self._live is None:
@@ -155,8 +155,8 @@ class _Stage:
 def _steps_table(snapshot: "Snapshot") -> "Table":
     from rich.text import Text
 
+    from fioctl_rotate.rotation.messages import where
     from fioctl_rotate.rotation.state import State
-    from fioctl_rotate.rotation.words import where
 
     result = table((" ", "DEVICE", "STEPS", "STATE"), ())
     for state in snapshot.states:

@@ -22,7 +22,7 @@ from fioctl_rotate.cli.configlog import LimitOption, show_log
 from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
 from fioctl_rotate.cli.pushing import rotate
 from fioctl_rotate.errors import printable
-from fioctl_rotate.rotation.plan import Target, Wish
+from fioctl_rotate.rotation.plan import RotationRequest, Target
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ ByUuidOption = Annotated[bool, typer.Option("-u", "--by-uuid", help="DEVICE is a
 def rotate_certs(
     flags: Flags,
     device: DeviceArgument,
-    wish: Wish,
+    wish: RotationRequest,
     modes: Modes,
     by_uuid: ByUuidOption = False,
 ) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from fioctl_rotate import wire
     from fioctl_rotate.api.client import FactoryApi
-    from fioctl_rotate.est.probe import Check
+    from fioctl_rotate.checks import Check
     from fioctl_rotate.ops.ceremony import CreatedPki
 
 app = group("The Factory's root key and certificates.")

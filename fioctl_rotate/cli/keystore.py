@@ -26,7 +26,7 @@ from fioctl_rotate.pki import variables
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fioctl_rotate.ops.ceremony import Person
+    from fioctl_rotate.ops.ceremony import Prompter
     from fioctl_rotate.pki.directory import PkiDirectory
     from fioctl_rotate.pki.hsm import Token
     from fioctl_rotate.pki.stores import KeyStore
@@ -170,16 +170,16 @@ with_keys = spread("keys", KeyOptions, KEY_OPTIONS)
 """Gives a command the options for private keys; it receives them as one `KeyOptions` in its parameter `keys`."""
 
 
-def person(*, yes: bool, replaces: bool = False) -> "Person":
+def person(*, yes: bool, replaces: bool = False) -> "Prompter":
     """Whoever sits at the terminal, for a ceremony. In a pipe nobody is asked; what `replaces` needs -y there."""
-    from fioctl_rotate.ops.ceremony import Person
+    from fioctl_rotate.ops.ceremony import Prompter
 
     def ask(question: str) -> None:
         if replaces and not yes and not interactive():
             raise Refused(f"not done without being asked: {question}", hint="-y answers yes")
         confirm(question, yes=yes)
 
-    return Person(note=note, confirm=ask)
+    return Prompter(note=note, confirm=ask)
 
 
 class GoBooleans(Leaf):

@@ -57,7 +57,7 @@ def devices(
     async def work() -> None:
         import asyncio
 
-        from fioctl_rotate.ops.fleet import run_mock_devices
+        from fioctl_rotate.ops.mock_devices import run_mock_devices
         from fioctl_rotate.serving import until_interrupted
 
         stop = asyncio.Event()
@@ -77,7 +77,7 @@ def devices(
 
 
 def _names(directory: Path, factory: str | None, group: str | None) -> dict[str, str]:
-    from fioctl_rotate.ops.fleet import factory_in, mock_devices
+    from fioctl_rotate.ops.mock_devices import factory_in, mock_devices
 
     settings = resolve(Flags(factory=factory_in(directory, factory), mock=str(directory)), {})
 

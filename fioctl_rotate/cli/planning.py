@@ -25,7 +25,7 @@ from fioctl_rotate.cli.common import (
 )
 from fioctl_rotate.errors import UsageError, printable
 from fioctl_rotate.rotation import entry as entries
-from fioctl_rotate.rotation.plan import Plan, Target, Wish, make_plan, to_file, without_nulls
+from fioctl_rotate.rotation.plan import Plan, RotationRequest, Target, make_plan, to_file, without_nulls
 from fioctl_rotate.settings import Settings
 
 if TYPE_CHECKING:
@@ -240,8 +240,8 @@ class Modes(Sending):
             )
 
 
-with_wish = spread("wish", Wish, WISH_OPTIONS)
-"""Gives a command the options of a wish; it receives them as one `Wish` in its parameter `wish`."""
+with_wish = spread("wish", RotationRequest, WISH_OPTIONS)
+"""Gives a command the options of a wish; it receives them as one `RotationRequest` in its parameter `wish`."""
 
 with_modes = spread("modes", Modes, MODE_OPTIONS)
 """Gives a command the options of how to go about it; it receives them as one `Modes` in `modes`."""
@@ -250,7 +250,7 @@ with_sending = spread("sending", Sending, SENDING_OPTIONS)
 """Gives a command the options of a push alone; it receives them as one `Sending` in `sending`."""
 
 
-def offline_plan(wish: Wish, settings: Settings, target: Target) -> Plan:
+def offline_plan(wish: RotationRequest, settings: Settings, target: Target) -> Plan:
     """The plan as far as it can be told without asking anybody."""
     return make_plan(
         wish,

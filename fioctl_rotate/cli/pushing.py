@@ -18,15 +18,17 @@ from fioctl_rotate.cli.common import (
 )
 from fioctl_rotate.cli.planning import Modes, Sending
 from fioctl_rotate.errors import Refused, UsageError, printable
-from fioctl_rotate.rotation.plan import Plan, Target, Wish
+from fioctl_rotate.rotation.plan import Plan, RotationRequest, Target
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
-    from fioctl_rotate.ops.checks import Findings
+    from fioctl_rotate.ops.push_checks import Findings
 
 
-def rotate(flags: Flags, target: Target, wish: Wish, modes: Modes, *, by_uuid: bool = False) -> None:
+def rotate(
+    flags: Flags, target: Target, wish: RotationRequest, modes: Modes, *, by_uuid: bool = False
+) -> None:
     """Run `config rotate-certs` or `device config rotate-certs`."""
     if not target.name:
         raise UsageError(f"the {target.kind}'s name is empty")
@@ -67,7 +69,7 @@ def rotate(flags: Flags, target: Target, wish: Wish, modes: Modes, *, by_uuid: b
 async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: str | None = None) -> None:
     """Check, ask, push and, where wanted, wait."""
     from fioctl_rotate.ops import push as ops
-    from fioctl_rotate.ops.checks import keep_baselines
+    from fioctl_rotate.ops.push_checks import keep_baselines
 
     if not plan.already_there:
         note(wrapped(f"about to push {printable(planning.summary(plan))}", stream=sys.stderr))
@@ -86,8 +88,8 @@ async def _check(api: "FactoryApi", plan: Plan) -> "Findings":
     """Look for what would go wrong. Raises Refused where something would for certain."""
     from datetime import UTC, datetime
 
-    from fioctl_rotate.est.probe import Status
-    from fioctl_rotate.ops.checks import check_push
+    from fioctl_rotate.checks import Status
+    from fioctl_rotate.ops.push_checks import check_push
 
     findings = await check_push(api, plan, now=datetime.now(UTC))
     told = [check for check in findings.checks if check.status is not Status.PASS]

@@ -28,12 +28,12 @@ from fioctl_rotate.cli.common import (
 )
 from fioctl_rotate.cli.planning import WISH_OPTIONS, JunitOption
 from fioctl_rotate.errors import Refused, UsageError, printable
-from fioctl_rotate.rotation.plan import Target, Wish
+from fioctl_rotate.rotation.plan import RotationRequest, Target
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
-    from fioctl_rotate.ops.checks import Findings
+    from fioctl_rotate.ops.push_checks import Findings
     from fioctl_rotate.ops.watch import Snapshot
     from fioctl_rotate.rotation.state import Rotation
 
@@ -42,8 +42,8 @@ app = group("What became of a rotation on every device.")
 CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
 
 
-def _wish(**options: Any) -> Wish:
-    return Wish(reason="check", **options)
+def _wish(**options: Any) -> RotationRequest:
+    return RotationRequest(reason="check", **options)
 
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ROTATIONID; `rotations list` shows them.")]
@@ -221,7 +221,7 @@ def check(
     group: Annotated[
         str, typer.Option("-g", "--group", metavar="GROUP", help="The group that is to rotate.")
     ],
-    wish: Wish,
+    wish: RotationRequest,
     each_device: Annotated[
         bool,
         typer.Option("--each-device", help="Ask each device, also where there are more than 200."),
@@ -236,9 +236,9 @@ def check(
     """
 
     async def work(api: "FactoryApi") -> "Findings":
-        from fioctl_rotate.ops.checks import check_push
         from fioctl_rotate.ops.clock import utc_now
         from fioctl_rotate.ops.push import plan_group
+        from fioctl_rotate.ops.push_checks import check_push
 
         now = utc_now()
         plan = await plan_group(api, group, wish, unix_seconds=int(now.timestamp()))

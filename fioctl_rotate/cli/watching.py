@@ -89,7 +89,7 @@ async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only:
 
 def tell_advice(api: "FactoryApi", rotation: "Rotation", states: "Sequence[DeviceState]") -> None:
     """What can be done next, on stderr."""
-    from fioctl_rotate.rotation.words import advice
+    from fioctl_rotate.rotation.messages import advice
 
     for line in advice(rotation, states, shlex.join(place(api.factory, api.server))):
         note(wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr))
@@ -129,8 +129,8 @@ class _Lines:
     def show(self, snapshot: "Snapshot") -> None:
         """Write what has changed since the snapshot before."""
         from fioctl_rotate.rotation import document
+        from fioctl_rotate.rotation.messages import where, why
         from fioctl_rotate.rotation.state import State
-        from fioctl_rotate.rotation.words import where, why
 
         for problem in snapshot.problems:
             if problem not in self._problems:
@@ -293,12 +293,12 @@ def device_table(
 ) -> "RenderableType":
     """A row a device: name, state, since when (by its own clock), and what is behind it."""
     from fioctl_rotate.cli.common import table
-    from fioctl_rotate.rotation.words import where, why
+    from fioctl_rotate.rotation.messages import where, why
 
     def row(state: "DeviceState") -> tuple[str, ...]:
         since = f"{state.since:%m-%d %H:%M:%S}" if state.since else ""
         if one_line:
-            return state.name, where(state), state.words or why(rotation, state)
+            return state.name, where(state), state.message or why(rotation, state)
         return state.name, where(state), since, why(rotation, state)
 
     rows = [row(state) for state in states]

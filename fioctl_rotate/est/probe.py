@@ -2,15 +2,14 @@
 
 import asyncio
 import datetime
-import enum
 import ssl
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import httpx
 from cryptography import x509
-from msgspec import Struct
 
+from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.errors import Error, printable
 from fioctl_rotate.est.client import decode_certificates
 from fioctl_rotate.pki.certificates import pem
@@ -22,22 +21,6 @@ REACHABLE, CHAIN, NAME, EXPIRY, CACERTS = "reachable", "chain", "name", "expiry"
 
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name: each check tells of one thing alone.
 _NO_CHECK_TIME = 0x200000
-
-
-class Status(enum.StrEnum):
-    """How a check ended. A warning does not keep a device from rotating."""
-
-    PASS = "pass"  # noqa: S105  no password
-    WARN = "warn"
-    FAIL = "fail"
-
-
-class Check(Struct, frozen=True):
-    """One thing that was looked at, how it stands, and in words what was seen."""
-
-    name: str
-    status: Status
-    words: str
 
 
 async def probe(

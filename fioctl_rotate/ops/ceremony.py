@@ -15,7 +15,7 @@ from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.errors import Error, Refused, printable
 from fioctl_rotate.ops.clock import Clock, utc_now
-from fioctl_rotate.pki import certificates, checks, policy
+from fioctl_rotate.pki import certificate_rules, certificates, policy
 from fioctl_rotate.pki.describe import as_text
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory, Root
 from fioctl_rotate.pki.pem import dns_names, load_bundle, load_certificate, load_csr
@@ -31,14 +31,14 @@ def _quiet(_text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Person:
+class Prompter:
     """Whoever runs a ceremony: is told what happens, and asked; `confirm` raises where the answer is no."""
 
     note: Callable[[str], None] = _quiet
     confirm: Callable[[str], None] = _quiet
 
 
-NOBODY = Person()
+NOBODY = Prompter()
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ async def create_pki(
     *,
     online_ca: bool = True,
     local_ca: bool = True,
-    person: Person = NOBODY,
+    person: Prompter = NOBODY,
     now: Clock = utc_now,
 ) -> CreatedPki:
     """Give the Factory its root and what the root signs: gateway TLS, and the device CAs that are wanted.
@@ -132,7 +132,7 @@ async def authorize_est(
     csr_pem: bytes | None = None,
     dns_name: str | None = None,
     dry_run: bool = False,
-    person: Person = NOBODY,
+    person: Prompter = NOBODY,
     now: Clock = utc_now,
 ) -> AuthorizedEst:
     """Sign the TLS certificate of the Factory's managed EST server, upload it and read it back.
@@ -262,7 +262,9 @@ def own_device_ca(
     key = store.load()
     if present is not None:
         where = str(directory.path / name)
-        require(where, checks.device_ca_violations(present, root.factory, root.certificate, now=now))
+        require(
+            where, certificate_rules.device_ca_violations(present, root.factory, root.certificate, now=now)
+        )
         if key is not None and present.public_key() != key.public_key():
             raise Refused(f"{where} is not the certificate of {store.name}")
         return present
@@ -294,7 +296,7 @@ def _kept_or_signed(
     csr: x509.CertificateSigningRequest,
     root: Root,
     purpose: Purpose,
-    person: Person,
+    person: Prompter,
     now: datetime.datetime,
 ) -> x509.Certificate:
     """The certificate for the CSR, in the file `name`: what a ceremony that was cut off left there, or a new one.
@@ -304,7 +306,7 @@ def _kept_or_signed(
     present = directory.certificate(name)
     if present is not None:
         same = present.public_key() == csr.public_key() and dns_names(present) == dns_names(csr)
-        if same and checks.is_signed_by(present, root.certificate):
+        if same and certificate_rules.is_signed_by(present, root.certificate):
             return present
         person.note(f"{directory.path / name} is for another CSR; kept as {directory.set_aside(name).name}")
     certificate = signed(csr, root, purpose, now)

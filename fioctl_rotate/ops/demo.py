@@ -15,24 +15,24 @@ import httpx
 
 from fioctl_rotate import tls
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.checks import Status
 from fioctl_rotate.device.device import Device
-from fioctl_rotate.device.fleet import device_directories, run_fleet
 from fioctl_rotate.device.identity import Identity, Sota, load_identity
+from fioctl_rotate.device.runner import device_directories, run_fleet
 from fioctl_rotate.device.setup import Kind
 from fioctl_rotate.errors import TimedOut
-from fioctl_rotate.est.probe import Status
 from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.setup import Place
 from fioctl_rotate.ops import baselines, mock
 from fioctl_rotate.ops.ceremony import authorize_est, create_pki
-from fioctl_rotate.ops.checks import check_push, keep_baselines
 from fioctl_rotate.ops.clock import utc_now
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import plan_group, push
+from fioctl_rotate.ops.push_checks import check_push, keep_baselines
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import Snapshot, look
 from fioctl_rotate.pki.directory import PkiDirectory
-from fioctl_rotate.rotation.plan import Plan, Wish
+from fioctl_rotate.rotation.plan import Plan, RotationRequest
 from fioctl_rotate.rotation.state import State
 from fioctl_rotate.rotation.tracker import Tracker
 from fioctl_rotate.settings import Flags, resolve
@@ -138,7 +138,7 @@ async def _set_up(api: FactoryApi, directory: Path, stage: Stage, devices: int) 
 
 
 async def _push(api: FactoryApi, stage: Stage, est_port: int) -> Plan:
-    plan = await plan_group(api, GROUP, Wish(REASON, port=est_port), unix_seconds=int(time.time()))
+    plan = await plan_group(api, GROUP, RotationRequest(REASON, port=est_port), unix_seconds=int(time.time()))
     push_it = f"fioctl-rotate config rotate-certs -g {GROUP} -r {REASON} -p {est_port}"
     command = f"{push_it} --rotation-id {plan.rotation_id}"
     stage.step("The dry run: exactly what would be sent", f"{command} --dryrun")
@@ -180,7 +180,7 @@ async def _rotate(
         'fioctl-rotate mock events "$D"',
     )
     root = (directory / "pki" / "factory_ca.pem").read_text()
-    words = {state.uuid: state.words for state in snapshot.states if state.state is State.FAILING}
+    words = {state.uuid: state.message for state in snapshot.states if state.state is State.FAILING}
     return [
         await _prove(
             names[path.name],

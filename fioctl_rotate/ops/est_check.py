@@ -8,8 +8,9 @@ from pathlib import Path
 from cryptography import x509
 
 from fioctl_rotate import wire
+from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.errors import Error
-from fioctl_rotate.est.probe import Check, Status, probe
+from fioctl_rotate.est.probe import probe
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import est_host
 from fioctl_rotate.pki.directory import ROOT_CERTIFICATE

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 from fioctl_rotate.errors import printable
 from fioctl_rotate.files import write_atomic
+from fioctl_rotate.rotation.messages import where, why
 from fioctl_rotate.rotation.state import DeviceState, Rotation, State
-from fioctl_rotate.rotation.words import where, why
 
 
 def write(path: Path, rotation: Rotation, states: Sequence[DeviceState]) -> None:

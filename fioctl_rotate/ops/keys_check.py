@@ -8,10 +8,10 @@ from cryptography import x509
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.errors import Error
-from fioctl_rotate.est.probe import Check, Status
 from fioctl_rotate.ops.ceremony import key_name, present_est, require_own_root
-from fioctl_rotate.pki import checks, describe
+from fioctl_rotate.pki import certificate_rules, describe
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, ROOT_CERTIFICATE, PkiDirectory
 from fioctl_rotate.pki.pem import load_bundle
 from fioctl_rotate.pki.policy import organizational_units
@@ -63,9 +63,9 @@ def _files(directory: PkiDirectory, root: x509.Certificate, now: datetime.dateti
             if certificate is None:
                 continue
             violations = (
-                checks.device_ca_violations(certificate, factory, root, now=now)
+                certificate_rules.device_ca_violations(certificate, factory, root, now=now)
                 if _is_ca(certificate)
-                else checks.server_certificate_violations(certificate, root, now=now)
+                else certificate_rules.server_certificate_violations(certificate, root, now=now)
             )
             yield _standing(name, certificate, violations, now)
             if name.endswith(".pem"):
@@ -129,7 +129,7 @@ def _factory(
     if not device_cas:
         yield Check("device CAs", Status.WARN, "the Factory trusts none; `keys ca add-device-ca` adds one")
     for number, certificate in enumerate(device_cas, 1):
-        violations = checks.device_ca_violations(certificate, api.factory, root, now=now)
+        violations = certificate_rules.device_ca_violations(certificate, api.factory, root, now=now)
         yield _standing(f"device CA {number}", certificate, violations, now)
     for path in sorted(directory.path.glob("*.pem")):
         try:
@@ -150,7 +150,7 @@ def _servers(
     if not found:
         yield Check(what, Status.WARN, f"the Factory has none; {missing}")
     for certificate in found:
-        violations = checks.server_certificate_violations(certificate, root, now=now)
+        violations = certificate_rules.server_certificate_violations(certificate, root, now=now)
         yield _standing(what, certificate, violations, now)
 
 

@@ -13,12 +13,12 @@ from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.exchange import ApiError, Unreachable
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.rotation.entry import FILE_NAME, ascii_host, rotation_id_of
-from fioctl_rotate.rotation.plan import Plan, Standing, Target, Wish, digest_of, make_plan
+from fioctl_rotate.rotation.plan import CurrentEntry, Plan, RotationRequest, Target, digest_of, make_plan
 
 Tell = Callable[[str], None]
 
 
-async def plan_group(api: FactoryApi, group: str, wish: Wish, *, unix_seconds: int) -> Plan:
+async def plan_group(api: FactoryApi, group: str, wish: RotationRequest, *, unix_seconds: int) -> Plan:
     """The plan that rotates all devices of `group`.
 
     Raises UsageError for what is wrong with the wish, Refused for a used id, Error for an unknown group or a
@@ -28,11 +28,11 @@ async def plan_group(api: FactoryApi, group: str, wish: Wish, *, unix_seconds: i
     await find_group(api, group)
     log = await api.group_config(group)
     target = Target("group", group, devices=await api.device_count(group))
-    return await _plan(api, target, wish, standing_of(log), unix_seconds=unix_seconds)
+    return await _plan(api, target, wish, current_entry_of(log), unix_seconds=unix_seconds)
 
 
 async def plan_device(
-    api: FactoryApi, name: str, wish: Wish, *, by_uuid: bool = False, unix_seconds: int
+    api: FactoryApi, name: str, wish: RotationRequest, *, by_uuid: bool = False, unix_seconds: int
 ) -> Plan:
     """The plan that rotates one device; `api` goes on with the factory that the device says it is in.
 
@@ -42,10 +42,10 @@ async def plan_device(
     device = await find_device(api, name, by_uuid=by_uuid)
     if device.factory:
         api.factory = device.factory
-    standing = standing_of(await api.device_config(device.uuid))
+    standing = current_entry_of(await api.device_config(device.uuid))
     target = Target("device", device.name or device.uuid, device.uuid, device.group_name, 1)
     # An id of its group's would be taken for that rotation by whoever reads the device's events.
-    taken = standing_of(await api.group_config(target.group)).ids if target.group else frozenset()
+    taken = current_entry_of(await api.group_config(target.group)).ids if target.group else frozenset()
     return await _plan(api, target, wish, standing, unix_seconds=unix_seconds, taken=taken)
 
 
@@ -130,13 +130,13 @@ async def find_device(api: FactoryApi, name: str, *, by_uuid: bool = False) -> w
         raise Error(f"factory {api.factory} has no device with the {what} `{name}`", hint=hint) from error
 
 
-def standing_of(log: list[wire.Config]) -> Standing:
+def current_entry_of(log: list[wire.Config]) -> CurrentEntry:
     """What a configuration log says of rotations: the newest entry's file, and every id in the log."""
     files = [[file for file in config.files or [] if file.name == FILE_NAME] for config in log]
     current = files[0][0] if files and files[0] else None
     ids = {rotation_id_of(file.value) for of_entry in files for file in of_entry}
     plain: dict[str, Any] | None = None if current is None else msgspec.to_builtins(current)
-    return Standing(plain, frozenset(ids - {""}))
+    return CurrentEntry(plain, frozenset(ids - {""}))
 
 
 def est_host(certs: wire.Certs, factory: str) -> str:
@@ -170,8 +170,8 @@ def est_host(certs: wire.Certs, factory: str) -> str:
 async def _plan(
     api: FactoryApi,
     target: Target,
-    wish: Wish,
-    standing: Standing,
+    wish: RotationRequest,
+    standing: CurrentEntry,
     *,
     unix_seconds: int,
     taken: frozenset[str] = frozenset(),
@@ -189,11 +189,11 @@ async def _plan(
     )
 
 
-async def _standing(api: FactoryApi, target: Target) -> Standing:
+async def _standing(api: FactoryApi, target: Target) -> CurrentEntry:
     if target.kind == "group":
         await find_group(api, target.name)
-        return standing_of(await api.group_config(target.name))
-    return standing_of(await api.device_config(str(target.uuid)))
+        return current_entry_of(await api.group_config(target.name))
+    return current_entry_of(await api.device_config(str(target.uuid)))
 
 
 async def _patch(api: FactoryApi, target: Target, request: Mapping[str, object]) -> None:

@@ -11,9 +11,9 @@ from string import Template
 
 from fioctl_rotate.errors import printable
 from fioctl_rotate.ops.watch import Snapshot
+from fioctl_rotate.rotation.messages import advice, where, why
 from fioctl_rotate.rotation.progress import LAST, STEPS
 from fioctl_rotate.rotation.state import DeviceState, State
-from fioctl_rotate.rotation.words import advice, where, why
 
 # Times that devices give are drawn from this long before the push to this long after the look.
 _AROUND = timedelta(minutes=10)
@@ -163,7 +163,9 @@ def _failures(states: Sequence[DeviceState]) -> str:
     """Failed steps by what the devices said, the most frequent first, those that devices got over among them."""
     said: dict[tuple[int, str], list[DeviceState]] = defaultdict(list)
     for state in states:
-        for failure in dict.fromkeys((e.step, e.words or "") for e in state.progress.events if not e.success):
+        for failure in dict.fromkeys(
+            (e.step, e.message or "") for e in state.progress.events if not e.success
+        ):
             said[failure].append(state)
     if not said:
         return ""

@@ -13,7 +13,7 @@ from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.ops.ceremony import (
     NOBODY,
-    Person,
+    Prompter,
     expected_est_name,
     joined,
     judged_csr,
@@ -26,7 +26,7 @@ from fioctl_rotate.ops.ceremony import (
     upload_est,
 )
 from fioctl_rotate.ops.clock import Clock, utc_now
-from fioctl_rotate.pki import certificates, checks, policy
+from fioctl_rotate.pki import certificate_rules, certificates, policy
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory
 from fioctl_rotate.pki.pem import load_bundle, load_certificate, load_csr
 from fioctl_rotate.pki.policy import Purpose, require
@@ -41,7 +41,7 @@ async def add_device_ca(
     local_ca: bool,
     local_ca_filename: str = LOCAL_CA,
     local_ca_key: KeyStore | None = None,
-    person: Person = NOBODY,
+    person: Prompter = NOBODY,
     now: Clock = utc_now,
 ) -> list[x509.Certificate]:
     """Add device CAs to those the Factory trusts; returns the new ones.
@@ -175,7 +175,7 @@ async def upload_est_certificate(
     directory: PkiDirectory,
     certificate_file: Path,
     *,
-    person: Person = NOBODY,
+    person: Prompter = NOBODY,
     now: Clock = utc_now,
 ) -> x509.Certificate:
     """Upload an EST TLS certificate that was signed elsewhere. Needs `factory_ca.pem`, not its key."""
@@ -183,7 +183,7 @@ async def upload_est_certificate(
     certificate = load_certificate(read(certificate_file, "the EST TLS certificate"), str(certificate_file))
     require(
         str(certificate_file),
-        checks.server_certificate_violations(certificate, root, now=now(), one_name=True),
+        certificate_rules.server_certificate_violations(certificate, root, now=now(), one_name=True),
     )
     certs = await api.certs()
     require_own_root(api, certs, root)

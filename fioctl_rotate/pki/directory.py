@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate.errors import Error, Refused
-from fioctl_rotate.pki import certificates, checks, keys
+from fioctl_rotate.pki import certificate_rules, certificates, keys
 from fioctl_rotate.pki.hsm import Token, TokenKeyStore
 from fioctl_rotate.pki.pem import load_certificate
 from fioctl_rotate.pki.policy import organizational_units, require
@@ -104,7 +104,7 @@ class PkiDirectory:
     def _judged_root(self, pem: bytes, factory: str | None, now: datetime.datetime) -> x509.Certificate:
         where = str(self.path / ROOT_CERTIFICATE)
         certificate = load_certificate(pem, where)
-        require(where, checks.root_violations(certificate, factory, now=now))
+        require(where, certificate_rules.root_violations(certificate, factory, now=now))
         return certificate
 
     def _require_pair(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from fioctl_rotate.rotation.messages import why
 from fioctl_rotate.rotation.progress import STEPS
 from fioctl_rotate.rotation.state import DeviceState, Rotation
 from fioctl_rotate.rotation.tracker import Summary
-from fioctl_rotate.rotation.words import why
 
 
 def of_rotation(rotation: Rotation) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def of_rotation(rotation: Rotation) -> dict[str, Any]:
 
 
 def of_device(rotation: Rotation, state: DeviceState) -> dict[str, Any]:
-    """One device. `since` is by the device's clock, `last-seen` by the server's; `words` are of a failed step.
+    """One device. `since` is by the device's clock, `last-seen` by the server's; `message` is of a failed step.
 
     `reason` is why it does not follow (`shadowed`, `unsupported`, `superseded`, `offline`), `proof` what showed
     that the gateway took the new key (`public-key`, `seen-again`); each null where there is none. `step` is 0
@@ -38,7 +38,7 @@ def of_device(rotation: Rotation, state: DeviceState) -> dict[str, Any]:
         "step-name": STEPS[state.step - 1] if state.step else None,
         "since": time_text(state.since),
         "attempts": state.attempts,
-        "words": state.words,
+        "message": state.message,
         "reason": None if state.reason is None else str(state.reason),
         "why": why(rotation, state),
         "proof": None if state.proof is None else str(state.proof),

@@ -48,7 +48,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Wish:
+class RotationRequest:
     """What an operator asks for, as typed; None is what they left out."""
 
     reason: str
@@ -82,7 +82,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CurrentEntry:
     """What a target has now: its present `fio-rotate-certs` file (as in the API), and all ids of its log."""
 
     file: Mapping[str, Any] | None
@@ -101,7 +101,7 @@ class Plan:
     factory: str
     server: str
     target: Target
-    standing: Standing | None
+    standing: CurrentEntry | None
     request: Mapping[str, Any]
 
     @property
@@ -211,12 +211,12 @@ def place(factory: str, server: str) -> list[str]:
 
 
 def make_plan(
-    wish: Wish,
+    wish: RotationRequest,
     *,
     factory: str,
     server: str,
     target: Target,
-    standing: Standing | None,
+    standing: CurrentEntry | None,
     est_host: str,
     unix_seconds: int,
     taken: Iterable[str] = (),
@@ -280,7 +280,7 @@ def from_file(document: Mapping[str, Any], *, allow_edited: bool = False) -> tup
         )
     if request != _checked_body(value, reason):
         raise UsageError("the plan's request is not one that rotate-certs would make")
-    return replace(plan, standing=Standing(file, frozenset())), against
+    return replace(plan, standing=CurrentEntry(file, frozenset())), against
 
 
 def digest_of(file: Mapping[str, Any] | None) -> str:

@@ -41,14 +41,14 @@ class StepEvent:
     """One step's outcome: `step` 1 to 5, or 0 where an attempt began. `time` is by the device's clock.
 
     `seconds` is how long the step took: the time since the same attempt's event before it, None where the clock
-    went back or a time is missing. `words` are the device's own, of a failed step.
+    went back or a time is missing. `message` is the device's own, of a failed step.
     """
 
     attempt: int
     step: int
     success: bool
     time: datetime | None
-    words: str | None = None
+    message: str | None = None
     seconds: float | None = None
 
 
@@ -64,7 +64,7 @@ class Progress:
     step: int = 0
     attempts: int = 0
     since: datetime | None = None
-    words: str | None = None
+    message: str | None = None
     finalized: bool = False
     events: tuple[StepEvent, ...] = ()
 
@@ -88,7 +88,7 @@ class _Attempt:
         return next((event for event in reversed(self.failed) if event.step > self.reached), None)
 
 
-def told_by(events: Iterable[Event]) -> Progress:
+def from_events(events: Iterable[Event]) -> Progress:
     """Fold the events of one device and one rotation, in their order of arrival, into its progress."""
     attempts: list[_Attempt] = []
     history = _history(events)
@@ -104,14 +104,14 @@ def told_by(events: Iterable[Event]) -> Progress:
 
     newest = attempts[-1]
     finals = [attempt.succeeded[LAST] for attempt in attempts if LAST in attempt.succeeded]
-    phase, since, words = Phase.RUNNING, history[-1].time, None
+    phase, since, message = Phase.RUNNING, history[-1].time, None
     # An attempt that has not told of a step yet goes on where the ones before it came to.
     step = min(newest.reached or max(attempt.reached for attempt in attempts), LAST - 1) + 1
     if (failure := newest.failure) is not None:
-        phase, step, since, words = Phase.FAILING, failure.step, failure.time, failure.words
+        phase, step, since, message = Phase.FAILING, failure.step, failure.time, failure.message
     elif finals and newest.reached in (0, LAST):
         phase, step, since = Phase.FINALIZED, LAST, finals[-1]
-    return Progress(phase, step, history[-1].attempt, since, words, bool(finals), tuple(history))
+    return Progress(phase, step, history[-1].attempt, since, message, bool(finals), tuple(history))
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -148,7 +148,7 @@ def _history(events: Iterable[Event]) -> list[StepEvent]:
                 step=step,
                 success=success or step == 0,
                 time=time,
-                words=None if success or step == 0 else details or "the device gave no reason",
+                message=None if success or step == 0 else details or "the device gave no reason",
                 seconds=_elapsed(history, attempt, time) if step else None,
             )
         )

@@ -122,7 +122,7 @@ class DeviceState:
     step: int
     since: datetime | None
     attempts: int
-    words: str | None
+    message: str | None
     reason: Reason | None
     proof: Proof | None
     last_seen: datetime | None
@@ -134,7 +134,7 @@ class DeviceState:
 def device_state(rotation: Rotation, facts: Facts, now: datetime) -> DeviceState:
     """The state of one device. `now` (aware) tells who is offline, and is used for nothing else."""
     progress = facts.progress
-    proof = taken(rotation, facts)
+    proof = proof_of_new_key(rotation, facts)
     state = State.DONE if proof else State(progress.phase) if progress.phase != Phase.NONE else State.PENDING
     return DeviceState(
         uuid=facts.uuid,
@@ -143,7 +143,7 @@ def device_state(rotation: Rotation, facts: Facts, now: datetime) -> DeviceState
         step=progress.step,
         since=progress.since,
         attempts=progress.attempts,
-        words=progress.words,
+        message=progress.message,
         reason=None if state == State.DONE else _reason(rotation, facts, state, now),
         proof=proof,
         last_seen=facts.last_seen,
@@ -153,7 +153,7 @@ def device_state(rotation: Rotation, facts: Facts, now: datetime) -> DeviceState
     )
 
 
-def taken(rotation: Rotation, facts: Facts) -> Proof | None:
+def proof_of_new_key(rotation: Rotation, facts: Facts) -> Proof | None:
     """What proves that the gateway took the key that a finalized device came to, None where nothing does."""
     if facts.progress.phase != Phase.FINALIZED:
         return None

@@ -12,8 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from fioctl_rotate.rotation.progress import Phase, parse_time, told_by
-from fioctl_rotate.rotation.state import DeviceState, Facts, Reason, Rotation, State, device_state, taken
+from fioctl_rotate.rotation.progress import Phase, from_events, parse_time
+from fioctl_rotate.rotation.state import (
+    DeviceState,
+    Facts,
+    Reason,
+    Rotation,
+    State,
+    device_state,
+    proof_of_new_key,
+)
 from fioctl_rotate.wire import Device, DeviceList, Event
 
 # Up to here each device's record and own configuration are read at the start, whether or not it was seen.
@@ -115,7 +123,7 @@ class Tracker:
         proves nothing, and being seen again has to. Those seen under way have theirs read before the next events.
         """
         facts = self._facts[uuid]
-        if taken(self.rotation, facts):
+        if proof_of_new_key(self.rotation, facts):
             return False
         if facts.progress.phase == Phase.FINALIZED:
             return self._small or facts.first_key is not None
@@ -137,13 +145,13 @@ class Tracker:
     def wants_events(self, uuid: str) -> bool:
         """Whether the device may have events to tell: seen since the push, and not known to be done."""
         facts = self._facts[uuid]
-        return self._seen_since_push(facts) and not taken(self.rotation, facts)
+        return self._seen_since_push(facts) and not proof_of_new_key(self.rotation, facts)
 
     def take_events(self, uuid: str, events: Sequence[Event]) -> None:
         """Take the device's events of this rotation, in the order the API gave them."""
         facts = self._facts[uuid]
         self._asked_events.add(uuid)
-        progress = told_by(events)
+        progress = from_events(events)
         # A step that fails again and again, an attempt every few seconds, is no news.
         if (progress.step, progress.finalized) != (facts.progress.step, facts.progress.finalized):
             self._news[uuid] = self.polls

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from fioctl_rotate.device.device import Device, Outcome
-from fioctl_rotate.device.fleet import device_directories, run_fleet
+from fioctl_rotate.device.runner import device_directories, run_fleet
 
 DEVICES = 500
 FREE = ("--port", 0, "--est-port", 0, "--gateway-port", 0)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fioctl_rotate.device.device import Outcome
-from fioctl_rotate.device.fleet import device_directories, run_fleet
+from fioctl_rotate.device.runner import device_directories, run_fleet
 from fioctl_rotate.errors import Error
 from fioctl_rotate.rotation.progress import STEPS
 

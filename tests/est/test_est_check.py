@@ -63,7 +63,7 @@ def est_server(pki, tmp_path, factory_dir, cli):
             url = f"{server.url}/.well-known/est"
             result = cli("est", "check", url, "--pki", factory_dir, "--format", "json")
         statuses = {check["name"]: check["status"] for check in result.json["checks"]}
-        words = {check["name"]: check["words"] for check in result.json["checks"]}
+        words = {check["name"]: check["message"] for check in result.json["checks"]}
         assert result.json["url"] == url
         failed = "fail" in statuses.values()
         assert result.json["ok"] is not failed
@@ -206,7 +206,7 @@ def test_a_server_that_says_nothing(pki, monkeypatch):
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/x"
         (check,) = asyncio.run(probe(url, [pki.root], now=NOW, timeout=0.2))
     assert (check.name, check.status) == ("reachable", "fail")
-    assert "in time" in check.words
+    assert "in time" in check.message
 
 
 def test_the_text_is_a_line_a_check(cli, pki, factory_dir):

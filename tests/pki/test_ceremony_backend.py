@@ -16,7 +16,7 @@ from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store import Store, utc_now
-from fioctl_rotate.ops.ceremony import Person, authorize_est, create_pki
+from fioctl_rotate.ops.ceremony import Prompter, authorize_est, create_pki
 from fioctl_rotate.ops.signing import add_device_ca
 from fioctl_rotate.pki.directory import PkiDirectory
 
@@ -185,11 +185,11 @@ def test_a_replacement_is_asked_about_and_no_means_no(factory: Path, created: Pk
         raise SaidNo
 
     backend = Backend(factory, honest)
-    backend.run(lambda api: authorize_est(api, created, person=Person(confirm=no)))
+    backend.run(lambda api: authorize_est(api, created, person=Prompter(confirm=no)))
     assert backend.seen.count("PATCH") == 1, "nothing to replace yet: nothing asked"
     backend = Backend(factory, honest)
     with pytest.raises(SaidNo):
-        backend.run(lambda api: authorize_est(api, created, person=Person(confirm=no)))
+        backend.run(lambda api: authorize_est(api, created, person=Prompter(confirm=no)))
     assert backend.seen == ["GET"]
 
 

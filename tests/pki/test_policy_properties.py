@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pki_making import CA, FACTORY, LEAF, NOW, ROOT, SERVER, armored, certificate, csr, der, usage
 
 from fioctl_rotate.errors import Error
-from fioctl_rotate.pki import checks, describe, policy
+from fioctl_rotate.pki import certificate_rules, describe, policy
 from fioctl_rotate.pki.pem import load_certificate, load_csr
 from fioctl_rotate.pki.policy import Purpose
 
@@ -79,9 +79,9 @@ def test_a_damaged_certificate_is_refused_in_words(data: tuple[bytes, bytes]) ->
     assert describe.as_data(read)["sha256"]
     assert describe.expiry(read, now=NOW) != ""
     verdicts = [
-        checks.root_violations(read, FACTORY, now=NOW),
-        checks.device_ca_violations(read, FACTORY, ROOT_CERTIFICATE, now=NOW),
-        checks.server_certificate_violations(read, ROOT_CERTIFICATE, now=NOW),
+        certificate_rules.root_violations(read, FACTORY, now=NOW),
+        certificate_rules.device_ca_violations(read, FACTORY, ROOT_CERTIFICATE, now=NOW),
+        certificate_rules.server_certificate_violations(read, ROOT_CERTIFICATE, now=NOW),
     ]
     assert all(line.strip() for verdict in verdicts for line in verdict)
     if [] in verdicts[1:]:

@@ -10,12 +10,12 @@ from fioctl_rotate import serving, tls
 from fioctl_rotate.mock.server import Ports
 from fioctl_rotate.mock.setup import Place
 from fioctl_rotate.ops import mock
-from fioctl_rotate.ops.checks import check_push
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import plan_device, plan_group
+from fioctl_rotate.ops.push_checks import check_push
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
-from fioctl_rotate.rotation.plan import Wish
+from fioctl_rotate.rotation.plan import RotationRequest
 from fioctl_rotate.rotation.tracker import SMALL_FLEET
 from fioctl_rotate.settings import Flags, resolve
 
@@ -36,9 +36,9 @@ def factory(tmp_path):
     async def look(later, serve, device, wish):
         async with open_api(settings) as api:
             if device:
-                plan = await plan_device(api, "device-1", Wish("test", **wish), unix_seconds=1)
+                plan = await plan_device(api, "device-1", RotationRequest("test", **wish), unix_seconds=1)
             else:
-                plan = await plan_group(api, "field", Wish("test", **wish), unix_seconds=1)
+                plan = await plan_group(api, "field", RotationRequest("test", **wish), unix_seconds=1)
             now = datetime.now(UTC) + later
             if not serve:
                 return await check_push(api, plan, now=now)
@@ -110,7 +110,7 @@ def test_own_est_server_signs_for_longer(factory):
     """estserver's three years; whatever the name, the managed server's certificate does not matter then."""
     findings = factory(8 * YEAR, serve=False, server_name="est.example.invalid")
     assert told(findings)["lifetimes"] == "warn"
-    assert "3 years" in next(check.words for check in findings.checks if check.name == "lifetimes")
+    assert "3 years" in next(check.message for check in findings.checks if check.name == "lifetimes")
 
 
 def test_slot_ids_that_devices_read_differently(factory):
@@ -180,7 +180,7 @@ def test_who_will_not_follow_is_told_by_name(commands, recent):
     asyncio.run(recent.push("certs-0", device="own"))
     checks = commands("rotations", "check", "-g", "field", *OWN_EST, "--format", "json").json
     assert list(checks) == ["ok", "checks"]
-    words = {check["name"]: check["words"] for check in checks["checks"] if check["status"] == "warn"}
+    words = {check["name"]: check["message"] for check in checks["checks"] if check["status"] == "warn"}
     assert words["shadowed"] == "1 device (own) has an entry of its own, and would not follow the group"
     assert words["lmp"] == "1 device (old) runs LmP before 90, and would not follow"
     assert words["online"].startswith("1 device (never) was not seen for 4 hours")

@@ -11,10 +11,10 @@ from fioctl_rotate.cli.planning import to_toml
 from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.rotation import entry as entries
 from fioctl_rotate.rotation.plan import (
+    CurrentEntry,
     Plan,
-    Standing,
+    RotationRequest,
     Target,
-    Wish,
     digest_of,
     from_file,
     make_plan,
@@ -37,7 +37,7 @@ FILES = st.none() | st.fixed_dictionaries(
     {"name": st.just(entries.FILE_NAME), "value": TEXT, "unencrypted": st.booleans()},
     optional={"on-changed": st.lists(TEXT, max_size=2)},
 )
-STANDINGS = st.none() | FILES.map(lambda file: Standing(file, frozenset()))
+STANDINGS = st.none() | FILES.map(lambda file: CurrentEntry(file, frozenset()))
 
 
 @st.composite
@@ -81,11 +81,11 @@ def test_a_plan_with_any_character_changed_is_refused(plan: Plan, data: st.DataO
 
 
 PLAIN = make_plan(
-    Wish("why"),
+    RotationRequest("why"),
     factory="acme",
     server="https://api.foundries.io",
     target=Target("group", "field", devices=2),
-    standing=Standing(None, frozenset()),
+    standing=CurrentEntry(None, frozenset()),
     est_host="est.example.com",
     unix_seconds=7,
 )
@@ -182,11 +182,11 @@ def test_the_command_of_a_plan_makes_the_same_request(plan: Plan) -> None:
     assert given_options["-f"] == plan.factory
 
 
-def standing(current: str | None, *older: str) -> Standing:
+def standing(current: str | None, *older: str) -> CurrentEntry:
     file = None
     if current is not None:
         file = {**PLAIN.request["files"][0], "value": PLAIN.value.replace("certs-7", current)}
-    return Standing(file, frozenset(older) | ({current} if current else set()))
+    return CurrentEntry(file, frozenset(older) | ({current} if current else set()))
 
 
 @pytest.mark.parametrize(
@@ -198,15 +198,15 @@ def standing(current: str | None, *older: str) -> Standing:
         (standing("certs-8", "certs-7"), "an older one"),
         (standing(None, "certs-7"), "an older one"),
         (
-            Standing({"value": PLAIN.value.replace("8443", "443")}, frozenset({"certs-7"})),
+            CurrentEntry({"value": PLAIN.value.replace("8443", "443")}, frozenset({"certs-7"})),
             "with other content",
         ),
     ],
 )
-def test_an_id_is_new_or_it_is_the_same_push_again(there: Standing, words: str | None) -> None:
+def test_an_id_is_new_or_it_is_the_same_push_again(there: CurrentEntry, words: str | None) -> None:
     def plan() -> Plan:
         return make_plan(
-            Wish("why", rotation_id="certs-7"),
+            RotationRequest("why", rotation_id="certs-7"),
             factory="acme",
             server="s",
             target=Target("group", "field"),
@@ -229,11 +229,11 @@ def test_an_id_is_new_or_it_is_the_same_push_again(there: Standing, words: str |
 )
 def test_a_generated_id_is_in_nobodys_log(taken: set[str], log: set[str], now: int) -> None:
     plan = make_plan(
-        Wish("why"),
+        RotationRequest("why"),
         factory="acme",
         server="s",
         target=Target("device", "d", "u", "field", 1),
-        standing=Standing(None, frozenset(log)),
+        standing=CurrentEntry(None, frozenset(log)),
         est_host="est.example.com",
         unix_seconds=now,
         taken=taken,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fioctl_rotate.rotation.progress import LAST, STARTED, STEPS, Phase, parse_time, told_by
+from fioctl_rotate.rotation.progress import LAST, STARTED, STEPS, Phase, from_events, parse_time
 from fioctl_rotate.wire import Event, EventDetail, EventType
 
 EPOCH = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -77,12 +77,12 @@ def runs(draw):
 
 
 def told(progress):
-    return progress.phase, progress.step, progress.words, progress.attempts
+    return progress.phase, progress.step, progress.message, progress.attempts
 
 
 @given(runs())
 def test_newest_attempt_counts_whatever_the_clock_says(run):
-    assert told(told_by(run.events)) == (run.phase, run.step, run.words, len(run.attempts))
+    assert told(from_events(run.events)) == (run.phase, run.step, run.words, len(run.attempts))
 
 
 @given(runs(), st.data())
@@ -91,7 +91,7 @@ def test_events_posted_again_change_nothing(run, data):
     for original in data.draw(st.lists(st.sampled_from(run.events), max_size=6)):
         at = data.draw(st.integers(events.index(original) + 1, len(events)))
         events.insert(at, original)
-    assert told(told_by(events)) == told(told_by(run.events))
+    assert told(from_events(events)) == told(from_events(run.events))
 
 
 @given(runs(), st.data())
@@ -99,40 +99,40 @@ def test_order_within_an_attempt_does_not_matter(run, data):
     events = []
     for started, *steps in run.attempts:
         events += [started, *data.draw(st.permutations(steps))]
-    assert told(told_by(events)) == told(told_by(run.events))
+    assert told(from_events(events)) == told(from_events(run.events))
 
 
 @given(runs())
 def test_completed_proves_nothing(run):
     without = [one for one in run.events if one.event_type.id != "CertRotationCompleted"]
-    assert told_by(without) == told_by(run.events)
+    assert from_events(without) == from_events(run.events)
 
 
 @given(runs(), st.data())
 def test_failure_of_an_older_attempt_arriving_after_a_newer_step_is_not_believed(run, data):
     """A late failure of a step that the newest attempt has since got past."""
-    progress = told_by(run.events)
+    progress = from_events(run.events)
     newest = {NUMBER.get(one.event_type.id, 0) for one in run.attempts[-1] if one.event.success}
     if reached := max(newest):
         late = event(STEPS[data.draw(st.integers(1, reached)) - 1], 0, False, "late", "late")
-        assert told(told_by([*run.events, late])) == told(progress)
+        assert told(from_events([*run.events, late])) == told(progress)
 
 
 @given(runs())
 def test_lost_start_of_the_first_attempt_is_no_loss(run):
     events = run.events[1:]
-    progress = told_by(events)
+    progress = from_events(events)
     if len(run.attempts[0]) > 1:
         assert told(progress) == (run.phase, run.step, run.words, len(run.attempts))
 
 
 def test_no_events_are_no_sign():
-    assert told_by([]).phase == Phase.NONE
-    assert told_by([event("CertRotationCompleted"), event("EcuDownloadStarted")]).phase == Phase.NONE
+    assert from_events([]).phase == Phase.NONE
+    assert from_events([event("CertRotationCompleted"), event("EcuDownloadStarted")]).phase == Phase.NONE
 
 
 def test_completed_success_after_a_failed_step_is_failing_in_the_devices_words():
-    progress = told_by(
+    progress = from_events(
         [
             event(STARTED, 0),
             event(STEPS[0], 3, False, "Unable to submit certificate signing request"),
@@ -140,12 +140,12 @@ def test_completed_success_after_a_failed_step_is_failing_in_the_devices_words()
         ]
     )
     assert (progress.phase, progress.step) == (Phase.FAILING, 1)
-    assert progress.words == "Unable to submit certificate signing request"
+    assert progress.message == "Unable to submit certificate signing request"
     assert progress.since == EPOCH + timedelta(seconds=3)
 
 
 def test_resumed_attempt_without_a_word_yet_runs_the_step_that_had_failed():
-    progress = told_by(
+    progress = from_events(
         [event(STARTED), event(STEPS[0], 1), event(STEPS[1], 2, False, "HTTP_500"), event(STARTED, 400)]
     )
     assert (progress.phase, progress.step, progress.attempts) == (Phase.RUNNING, 2, 2)
@@ -153,19 +153,19 @@ def test_resumed_attempt_without_a_word_yet_runs_the_step_that_had_failed():
 
 def test_finalize_posted_again_by_a_device_that_lost_power_before_it_saved_stays_finalized():
     events = [event(STARTED), *(event(name, n) for n, name in enumerate(STEPS, 1)), event(STARTED, 60)]
-    assert told_by(events).phase == Phase.FINALIZED
-    assert told_by([*events, event(STEPS[4], 61)]).phase == Phase.FINALIZED
+    assert from_events(events).phase == Phase.FINALIZED
+    assert from_events([*events, event(STEPS[4], 61)]).phase == Phase.FINALIZED
 
 
 def test_rotation_started_afresh_and_failed_after_a_finalized_one_is_failing():
     events = [event(STARTED), *(event(name, n) for n, name in enumerate(STEPS, 1))]
-    progress = told_by([*events, event(STARTED, 60), event(STEPS[0], 61, False, "no")])
+    progress = from_events([*events, event(STARTED, 60), event(STEPS[0], 61, False, "no")])
     assert (progress.phase, progress.step, progress.finalized) == (Phase.FAILING, 1, True)
 
 
 def test_events_without_ids_are_told_apart_by_all_they_say():
     failed = event(STEPS[0], 1, False, "refused")
-    progress = told_by(
+    progress = from_events(
         [event(STARTED), failed, failed, event(STARTED, 300), event(STEPS[0], 301, False, "refused")]
     )
     assert progress.attempts == 2
@@ -173,11 +173,11 @@ def test_events_without_ids_are_told_apart_by_all_they_say():
 
 
 def test_failed_step_without_words_is_said_to_have_none():
-    assert told_by([event(STEPS[0], 1, False)]).words == "the device gave no reason"
+    assert from_events([event(STEPS[0], 1, False)]).message == "the device gave no reason"
 
 
 def test_seconds_of_a_step_are_left_out_where_the_clock_went_back():
-    progress = told_by([event(STARTED, 10), event(STEPS[0], 14), event(STEPS[1], 2), event(STEPS[2], 3)])
+    progress = from_events([event(STARTED, 10), event(STEPS[0], 14), event(STEPS[1], 2), event(STEPS[2], 3)])
     assert [one.seconds for one in progress.events] == [None, 4, None, 1]
 
 

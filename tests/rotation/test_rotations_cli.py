@@ -96,10 +96,10 @@ def test_show_as_json_has_a_stable_shape(mixed, rotations):
     assert {d["name"]: (d["state"], d["step"], d["reason"]) for d in shown["devices"]} == EXPECTED
     failing = next(device for device in shown["devices"] if device["name"] == "failing")
     assert list(failing) == [
-        "uuid", "name", "state", "step", "step-name", "since", "attempts", "words", "reason", "why", "proof",
+        "uuid", "name", "state", "step", "step-name", "since", "attempts", "message", "reason", "why", "proof",
         "last-seen", "lmp-ver",
     ]  # fmt: skip
-    assert (failing["step-name"], failing["words"], failing["attempts"]) == (STEPS[0], WORDS, 1)
+    assert (failing["step-name"], failing["message"], failing["attempts"]) == (STEPS[0], WORDS, 1)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", failing["since"])
 
 

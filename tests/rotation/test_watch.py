@@ -162,7 +162,7 @@ def test_failing_device_is_told_in_its_own_words_and_recovers(world):
     watcher.look()
     world.rotate("a", fail=1, words="Unable to obtain new certificate: HTTP_400")
     failing = watcher.state("a")
-    assert (failing.state, failing.step, failing.words) == (
+    assert (failing.state, failing.step, failing.message) == (
         State.FAILING,
         1,
         "Unable to obtain new certificate: HTTP_400",

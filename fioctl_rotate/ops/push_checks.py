@@ -11,7 +11,8 @@ from cryptography import x509
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.est.probe import REACHABLE, Check, Status, probe
+from fioctl_rotate.checks import Check, Status
+from fioctl_rotate.est.probe import REACHABLE, probe
 from fioctl_rotate.ops import baselines
 from fioctl_rotate.ops.rotations import of_device, of_group, own_entry
 from fioctl_rotate.ops.watch import AT_ONCE, events_of
@@ -96,7 +97,7 @@ async def _est(plan: Plan, roots: Sequence[x509.Certificate], now: datetime, tim
         ]
     checks = []
     for check in await probe(plan.est_server, roots, now=now, timeout=timeout):
-        status, words = check.status, check.words
+        status, words = check.status, check.message
         if check.name == REACHABLE and status is Status.FAIL:
             status, words = Status.WARN, f"{words}, from here; devices must reach it"
         checks.append(Check(f"est-{check.name}", status, words))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.device.device import Device, Observe
-from fioctl_rotate.device.fleet import CheckedIn, device_directories, run_fleet
+from fioctl_rotate.device.runner import CheckedIn, device_directories, run_fleet
 from fioctl_rotate.errors import Error
 from fioctl_rotate.mock import accounts
 from fioctl_rotate.mock.store import Store

@@ -19,7 +19,7 @@ def where(state: DeviceState) -> str:
 def why(rotation: Rotation, state: DeviceState) -> str:
     """What is behind the state: the device's own words of a failure, the reason that it does not follow."""
     if state.state == State.FAILING:
-        return f"{STEPS[state.step - 1]}: {state.words}"
+        return f"{STEPS[state.step - 1]}: {state.message}"
     if state.state == State.RUNNING:
         return f"{STEPS[state.step - 1]}{_again(state)}"
     if state.state == State.FINALIZED:
