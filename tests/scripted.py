@@ -15,8 +15,9 @@ from typing import Any
 
 import httpx
 
+from fioctl_rotate.clock import utc_now
 from fioctl_rotate.mock.operator import operator_app
-from fioctl_rotate.mock.store import Store, utc_now
+from fioctl_rotate.mock.store import Store
 
 
 @dataclass(frozen=True)

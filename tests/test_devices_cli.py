@@ -8,8 +8,9 @@ import pytest
 from commandline import Cli
 from scripted import Answer, Asked
 
+from fioctl_rotate.clock import utc_now
 from fioctl_rotate.mock import events
-from fioctl_rotate.mock.store import Store, utc_now
+from fioctl_rotate.mock.store import Store
 
 PUSH = (
     "device",

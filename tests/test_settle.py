@@ -12,11 +12,12 @@ import pytest
 from commandline import Cli
 
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.clock import Clock
 from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.server import Ports
 from fioctl_rotate.mock.setup import Place
-from fioctl_rotate.mock.store import Clock, Store
+from fioctl_rotate.mock.store import Store
 from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.push import plan_group, settle
 from fioctl_rotate.ops.push import push as push_plan

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def show_certificate(what: str, certificate: "x509.Certificate", *, pretty: bool) -> None:
     """Print one certificate; warn on stderr where it has expired or soon will."""
-    from fioctl_rotate.ops.clock import utc_now
+    from fioctl_rotate.clock import utc_now
     from fioctl_rotate.pki import certificates, describe
 
     emit(describe.as_text(certificate) if pretty else certificates.pem(certificate).strip())
@@ -21,7 +21,7 @@ def show_certificate(what: str, certificate: "x509.Certificate", *, pretty: bool
 
 def data(certificate: "x509.Certificate | None") -> dict[str, object] | None:
     """A certificate for JSON, with `expires-soon`: words, or null; None for none."""
-    from fioctl_rotate.ops.clock import utc_now
+    from fioctl_rotate.clock import utc_now
     from fioctl_rotate.pki import describe
 
     if certificate is None:

@@ -90,7 +90,7 @@ def check(
         url = url_of(server_name)
     settings = None if url is not None and pki is not None else settings_of(flags)
 
-    from fioctl_rotate.ops.clock import utc_now
+    from fioctl_rotate.clock import utc_now
     from fioctl_rotate.ops.est_check import check_est
 
     result = run(check_est(settings, url, pki, url_of=url_of, now=utc_now()))

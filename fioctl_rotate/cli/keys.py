@@ -262,7 +262,7 @@ def check(
     pki, settings = keys.directory(directory), settings_of(flags, offline=offline)
 
     async def work(api: "FactoryApi | None") -> "list[Check]":
-        from fioctl_rotate.ops.clock import utc_now
+        from fioctl_rotate.clock import utc_now
         from fioctl_rotate.ops.keys_check import check_keys
 
         return await check_keys(pki, api, now=utc_now())

@@ -236,7 +236,7 @@ def check(
     """
 
     async def work(api: "FactoryApi") -> "Findings":
-        from fioctl_rotate.ops.clock import utc_now
+        from fioctl_rotate.clock import utc_now
         from fioctl_rotate.ops.push import plan_group
         from fioctl_rotate.ops.push_checks import check_push
 

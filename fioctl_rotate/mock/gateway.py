@@ -25,12 +25,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fioctl_rotate import wire
+from fioctl_rotate.clock import Clock
 from fioctl_rotate.mock import accounts, authority, configs, events, fleet
 from fioctl_rotate.mock.body import read_body
 from fioctl_rotate.mock.configs import Target
 from fioctl_rotate.mock.operation import BODY_LIMIT, decode
 from fioctl_rotate.mock.problem import HANDLED, Problem
-from fioctl_rotate.mock.store import Clock, Store, stamp
+from fioctl_rotate.mock.store import Store, stamp
 from fioctl_rotate.pki import keys
 
 PUBLIC_KEY_CHANGE = "DEVICE_PUBKEY_CHANGE"

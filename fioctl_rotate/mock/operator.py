@@ -10,11 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fioctl_rotate.clock import Clock
 from fioctl_rotate.mock import accounts, openapi, operator_devices, operator_factory
 from fioctl_rotate.mock.body import read_body
 from fioctl_rotate.mock.operation import BODY_LIMIT, Answer, Call, Operation, Text
 from fioctl_rotate.mock.problem import HANDLED, Problem
-from fioctl_rotate.mock.store import Clock, Store
+from fioctl_rotate.mock.store import Store
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
 

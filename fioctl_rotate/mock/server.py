@@ -14,13 +14,14 @@ from pathlib import Path
 from cryptography import x509
 
 from fioctl_rotate import files, serving, tls
+from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.est.server import LogRecord, est_app
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.mock import accounts, authority
 from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.gateway import gateway_app
 from fioctl_rotate.mock.operator import operator_app
-from fioctl_rotate.mock.store import Clock, Store, utc_now
+from fioctl_rotate.mock.store import Store
 from fioctl_rotate.pki import keys
 
 CERTIFICATE_LIFETIME = datetime.timedelta(days=365)

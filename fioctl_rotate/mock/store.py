@@ -9,13 +9,10 @@ import contextlib
 import datetime
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from fioctl_rotate.errors import Error, UsageError
-
-Clock = Callable[[], datetime.datetime]
-"""Tells the time: aware, UTC."""
 
 _VERSION = 1
 
@@ -146,11 +143,6 @@ def initialize(directory: Path) -> None:
         db.execute("COMMIT")
     finally:
         db.close()
-
-
-def utc_now() -> datetime.datetime:
-    """The clock of everyone who brings none of their own."""
-    return datetime.datetime.now(datetime.UTC)
 
 
 def stamp(moment: datetime.datetime) -> str:

@@ -13,8 +13,8 @@ from msgspec import UNSET
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error, Refused, printable
-from fioctl_rotate.ops.clock import Clock, utc_now
 from fioctl_rotate.pki import certificate_rules, certificates, policy
 from fioctl_rotate.pki.describe import as_text
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory, Root

@@ -13,8 +13,8 @@ import httpx
 from fioctl_rotate import __version__
 from fioctl_rotate.api import oauth
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import UsageError
-from fioctl_rotate.ops.clock import Clock, utc_now
 from fioctl_rotate.ops.settings_file import changing
 from fioctl_rotate.settings import Settings, is_loopback
 

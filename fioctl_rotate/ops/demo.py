@@ -16,6 +16,7 @@ import httpx
 from fioctl_rotate import tls
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.checks import Status
+from fioctl_rotate.clock import utc_now
 from fioctl_rotate.device.device import Device
 from fioctl_rotate.device.identity import Identity, Sota, load_identity
 from fioctl_rotate.device.runner import device_directories, run_fleet
@@ -25,7 +26,6 @@ from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.setup import Place
 from fioctl_rotate.ops import baselines, mock
 from fioctl_rotate.ops.ceremony import authorize_est, create_pki
-from fioctl_rotate.ops.clock import utc_now
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import plan_group, push
 from fioctl_rotate.ops.push_checks import check_push, keep_baselines

@@ -9,8 +9,8 @@ from fioctl_rotate import wire
 from fioctl_rotate.api import oauth
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.exchange import ApiError
+from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error
-from fioctl_rotate.ops.clock import Clock, utc_now
 from fioctl_rotate.ops.connect import Trace, open_api, renewed
 from fioctl_rotate.ops.settings_file import changing
 from fioctl_rotate.settings import Flags, load_file, merge

@@ -13,6 +13,7 @@ from cryptography import x509
 
 from fioctl_rotate import files
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.device.setup import Kind, create_device
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.est.server import LogRecord
@@ -20,7 +21,7 @@ from fioctl_rotate.mock import accounts, fleet, setup
 from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.server import KEPT_PORTS, Ports, running
 from fioctl_rotate.mock.setup import Place, token_file
-from fioctl_rotate.mock.store import Clock, Store, utc_now
+from fioctl_rotate.mock.store import Store
 from fioctl_rotate.ops.ceremony import authorize_est, create_pki
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import find_group

@@ -10,6 +10,7 @@ from cryptography import x509
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.ops.ceremony import (
     NOBODY,
@@ -25,7 +26,6 @@ from fioctl_rotate.ops.ceremony import (
     signed,
     upload_est,
 )
-from fioctl_rotate.ops.clock import Clock, utc_now
 from fioctl_rotate.pki import certificate_rules, certificates, policy
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory
 from fioctl_rotate.pki.pem import load_bundle, load_certificate, load_csr

@@ -8,7 +8,7 @@ from datetime import datetime
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.exchange import ApiError, Unreachable
-from fioctl_rotate.ops.clock import Clock, utc_now
+from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.ops.rotations import own_entry
 from fioctl_rotate.rotation.state import DeviceState, Rotation
 from fioctl_rotate.rotation.tracker import Summary, Tracker, summarize

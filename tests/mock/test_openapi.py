@@ -15,9 +15,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from fioctl_rotate.clock import utc_now
 from fioctl_rotate.mock import openapi, setup
 from fioctl_rotate.mock.operator import OPERATIONS, operator_app
-from fioctl_rotate.mock.store import Store, utc_now
+from fioctl_rotate.mock.store import Store
 
 SCHEMA = schemathesis.openapi.from_dict(openapi.description(OPERATIONS))
 

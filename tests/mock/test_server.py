@@ -19,13 +19,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from mocked import FACTORY, Pki
 
 from fioctl_rotate import tls
+from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error
 from fioctl_rotate.mock import setup
 from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.server import Ports
 from fioctl_rotate.mock.setup import Place
-from fioctl_rotate.mock.store import Store, utc_now
+from fioctl_rotate.mock.store import Store
 from fioctl_rotate.ops import mock as ops
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, load_private_key, private_key_pem
