@@ -8,7 +8,7 @@ default profile, `[profiles.NAME]` others:
     server = "https://api.foundries.io"   # FIOCTL_ROTATE_SERVER, --server
     mock = "DIR"                    # FIOCTL_ROTATE_MOCK, --mock
     cacert = "FILE"                 # CACERT: extra trust anchors, PEM
-    timeout = 30                    # FIOCTL_ROTATE_TIMEOUT, seconds to wait for an answer
+    timeout = 30                    # FIOCTL_ROTATE_TIMEOUT, how long to wait for an answer; 30, "30s", "2m"
     [oauth]                         # what fioctl keeps as clientcredentials; written by `login --from-fioctl`
 """
 
@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fioctl_rotate.duration import parse_duration
 from fioctl_rotate.errors import Refused, UsageError
 
 DEFAULT_SERVER = "https://api.foundries.io"
+DEFAULT_TIMEOUT = 30.0
 LOGIN_HINT = (
     "set FIOCTL_TOKEN to an API token of https://app.foundries.io/settings/tokens/, run `fioctl-rotate login`, "
     "or rehearse on a mock: `fioctl-rotate mock init DIR --factory NAME`, then `--mock DIR`"
@@ -319,12 +321,5 @@ def is_loopback(host: str) -> bool:
 
 
 def _timeout(value: object) -> float:
-    if value is None:
-        return 30.0
-    try:
-        seconds = float(str(value))
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"the timeout `{value}` is not a number of seconds above 0")
-    return seconds
+    """Seconds from a setting, which in the file may be a number or a text."""
+    return DEFAULT_TIMEOUT if value is None else parse_duration(str(value), name="timeout", shortest=0.001)

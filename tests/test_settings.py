@@ -129,7 +129,7 @@ def test_the_default_file_and_its_profiles(cli: Cli, acme: Path, monkeypatch: py
         ("\x00", "is not TOML"),
         ('factroy = "acme"', "unknown key `factroy`"),
         ("factory = 1", "`factory` is not a string"),
-        ("timeout = 0", "timeout `0` is not a number of seconds above 0"),
+        ("timeout = 0", "timeout `0` is too short"),
         ('timeout = "soon"', "timeout `soon`"),
         ("timeout = nan", "timeout `nan`"),
         ("oauth = 1", "`oauth` is not a table"),

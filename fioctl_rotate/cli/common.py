@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fioctl_rotate.errors import printable
+from fioctl_rotate.duration import parse_duration
+from fioctl_rotate.errors import UsageError, printable
 from fioctl_rotate.settings import Flags, Settings, resolve
 
 if TYPE_CHECKING:
@@ -203,6 +204,19 @@ class Format(StrEnum):
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to show the result.")]
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask; answer yes.")]
+
+
+def duration_option(name: str, help: str, *, shortest: float = 0.0) -> Any:
+    """A typer option whose value is a duration; the command gets seconds, at least `shortest`."""
+
+    def seconds(value: object) -> float:
+        try:
+            return parse_duration(str(value), shortest=shortest)
+        except UsageError as error:
+            # typer puts the option's name before it.
+            raise typer.BadParameter(f"{error}; {error.hint}" if error.hint else str(error)) from error
+
+    return typer.Option(name, metavar="DURATION", parser=seconds, help=help)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -161,7 +161,7 @@ def serve(
     trusts it; `est keypair` makes the TLS certificate and its key. One line a request goes to stderr; SIGHUP reads
     all files again. The server keeps nothing, so several can stand behind a TCP load balancer.
     """
-    from fioctl_rotate.est.duration import parse_duration
+    from fioctl_rotate.est.go_duration import parse_duration
     from fioctl_rotate.ops.est_serve import EstFiles, EstService, serve_est
 
     service = EstService(

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fioctl_rotate.cli.common import Format, FormatOption, emit, emit_json, note, run, with_api
+from fioctl_rotate.cli.common import (
+    Format,
+    FormatOption,
+    duration_option,
+    emit,
+    emit_json,
+    note,
+    run,
+    with_api,
+)
 from fioctl_rotate.errors import printable
 from fioctl_rotate.settings import Flags, resolve
 
@@ -29,7 +38,7 @@ def devices(
         str | None, typer.Option("-g", "--group", metavar="GROUP", help="Run this group's devices alone.")
     ] = None,
     interval: Annotated[
-        float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two check-ins.")
+        float, duration_option("--interval", "Time between two check-ins.", shortest=0.1)
     ] = 10.0,
     format: FormatOption = Format.TEXT,
 ) -> None:

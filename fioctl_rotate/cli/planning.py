@@ -16,6 +16,7 @@ from fioctl_rotate.cli.common import (
     FormatOption,
     Options,
     YesOption,
+    duration_option,
     emit,
     emit_json,
     note,
@@ -69,21 +70,11 @@ SENDING_OPTIONS: Options = {
         False,
     ),
     "timeout": (
-        Annotated[
-            float | None,
-            typer.Option(
-                "--timeout", min=0.0, metavar="SECONDS", help="With --wait: give up, with exit code 4."
-            ),
-        ],
+        Annotated[float | None, duration_option("--timeout", "With --wait: give up, with exit code 4.")],
         None,
     ),
     "interval": (
-        Annotated[
-            float,
-            typer.Option(
-                "--interval", min=0.05, metavar="SECONDS", help="With --wait: time between two looks."
-            ),
-        ],
+        Annotated[float, duration_option("--interval", "With --wait: polling interval.", shortest=0.05)],
         15.0,
     ),
     "junit": (JunitOption, None),

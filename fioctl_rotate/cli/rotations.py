@@ -14,6 +14,7 @@ from fioctl_rotate.cli.common import (
     confirm,
     connected,
     console,
+    duration_option,
     emit,
     emit_checks,
     emit_json,
@@ -172,7 +173,7 @@ def show(
 
 @app.command(
     "watch",
-    epilog="Example: fioctl-rotate rotations watch certs-1763989200 -g field --exit-status --timeout 3600",
+    epilog="Example: fioctl-rotate rotations watch certs-1763989200 -g field --exit-status --timeout 1h",
 )
 @connected
 @with_target
@@ -180,14 +181,10 @@ def watch(
     flags: Flags,
     rotation_id: IdArgument,
     target: Target,
-    interval: Annotated[
-        float, typer.Option("--interval", min=0.05, metavar="SECONDS", help="Time between two looks.")
-    ] = 15.0,
+    interval: Annotated[float, duration_option("--interval", "Polling interval.", shortest=0.05)] = 15.0,
     timeout: Annotated[
         float | None,
-        typer.Option(
-            "--timeout", min=0.0, metavar="SECONDS", help="Give up after this time, with exit code 4."
-        ),
+        duration_option("--timeout", "Give up after this time, with exit code 4."),
     ] = None,
     exit_status: Annotated[
         bool, typer.Option("--exit-status", help="Exit with 3 unless every device is done.")

@@ -19,7 +19,7 @@ from cryptography import x509
 
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.client import build_csr, decode_certificates
-from fioctl_rotate.est.duration import parse_duration
+from fioctl_rotate.est.go_duration import parse_duration
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.serving import listen

@@ -26,7 +26,8 @@ def parse_duration(text: str) -> datetime.timedelta:
     """
     if not re.fullmatch(f"\\+?(?:{_PART.pattern})+", text):
         raise UsageError(
-            f"`{text}` is no duration", hint="hours, minutes, seconds as in 26280h, 1h30m or 1.5h"
+            f"`{text}` is not a valid duration",
+            hint="give hours, minutes, seconds, as in 26280h, 1h30m or 1.5h",
         )
     total = sum(Fraction(number) * _MICROSECONDS[unit] for number, unit in _PART.findall(text))
     if not 1_000_000 <= total < _MICROSECONDS["h"] * 24 * 365 * 1000:

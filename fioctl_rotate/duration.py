@@ -1,0 +1,26 @@
+"""Durations as people type them: `90` and `90s`, `15m`, `2h`, `1d`."""
+
+import re
+
+from fioctl_rotate.errors import UsageError
+
+# Seconds in each unit; a number without one is in seconds.
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_HINT = "give seconds, or a number with s, m, h or d: 90, 90s, 15m, 2h, 1d"
+LONGEST = 3650 * 86400.0  # ten years, in seconds
+
+
+def parse_duration(text: str, *, name: str = "duration", shortest: float = 0.0) -> float:
+    """The seconds that `text` says, from `shortest` to ten years.
+
+    Raises UsageError for anything else; `name` is what it calls the value.
+    """
+    found = re.fullmatch(r"([0-9]{0,9}(?:\.[0-9]{0,9})?)([smhd]?)", text)
+    if not found or not re.search("[0-9]", text):
+        raise UsageError(f"the {name} `{text[:40]}` is not valid", hint=_HINT)
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds < shortest:
+        raise UsageError(f"the {name} `{text}` is too short: expected at least {shortest:g} s")
+    if seconds > LONGEST:
+        raise UsageError(f"the {name} `{text}` is too long: expected at most ten years")
+    return seconds
