@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import stamina
-from commandline import Cli, Result
 from hypothesis import HealthCheck, settings
-from scripted import Answer, Server, running_mock
 
 from fioctl_rotate.cli.app import run
+from tests.commandline import Cli, Result
+from tests.scripted import Answer, Server, running_mock
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

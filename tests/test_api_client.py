@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import stamina
-from commandline import Cli, Result
 from cryptography import x509
-from scripted import Answer, Asked, Drop, Hang, Reply, Server, running_mock
 
 from fioctl_rotate.files import create_exclusive
 from fioctl_rotate.pki import certificates, keys
+from tests.commandline import Cli, Result
+from tests.scripted import Answer, Asked, Drop, Hang, Reply, Server, running_mock
 
 Serve = Callable[..., Server]
 ROTATE = ("config", "rotate-certs", "-g", "field", "-r", "why", "--no-checks")

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commandline import Cli
-from scripted import Answer, Asked, Reply, Server
-from test_rotate_certs import (
+
+from tests.commandline import Cli
+from tests.scripted import Answer, Asked, Reply, Server
+from tests.test_rotate_certs import (
     BOTH,
     DEVICE,
     GROUP,

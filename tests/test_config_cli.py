@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import Cli
-from scripted import Answer, Asked, Reply
+
+from tests.commandline import Cli
+from tests.scripted import Answer, Asked, Reply
 
 PUSH = ("config", "rotate-certs", "-g", "field", "-r", "why", "--no-checks")
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from commandline import Cli
+
+from tests.commandline import Cli
 
 STEPS = (
     "Generate new certificate",

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import Cli
-from scripted import Answer, Asked
 
 from fioctl_rotate.clock import utc_now
 from fioctl_rotate.mock import events
 from fioctl_rotate.mock.store import Store
+from tests.commandline import Cli
+from tests.scripted import Answer, Asked
 
 PUSH = (
     "device",

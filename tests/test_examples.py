@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from commandline import Cli
-from test_rotate_certs import file_of, log, value
+
+from tests.commandline import Cli
+from tests.test_rotate_certs import file_of, log, value
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPT = EXAMPLES / "rotate-group.sh"

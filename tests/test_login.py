@@ -16,11 +16,11 @@ from urllib.parse import parse_qs
 import pytest
 import tomli_w
 import yaml
-from commandline import Cli, Result
-from scripted import Answer, Asked, Drop, Reply, Server, running_mock
-from test_rotate_certs import Terminal
 
 from fioctl_rotate.settings import default_config_file
+from tests.commandline import Cli, Result
+from tests.scripted import Answer, Asked, Drop, Reply, Server, running_mock
+from tests.test_rotate_certs import Terminal
 
 Serve = Callable[..., Server]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import Cli
-from reference import leaves
 from typer import Context
 from typer.main import get_command
 
 from fioctl_rotate.cli.app import root
+from tests.commandline import Cli
+from tests.reference import leaves
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 import time_machine
-from commandline import Cli, Result
-from scripted import Answer, Asked, Drop, Hang, Reply, Server
+
+from tests.commandline import Cli, Result
+from tests.scripted import Answer, Asked, Drop, Hang, Reply, Server
 
 Serve = Callable[..., Server]
 

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commandline import Cli, Result
 from cryptography.hazmat.primitives import serialization
-from reference import Leaf, leaves
-from scripted import Answer, Asked, Reply, Server, running_mock
+
+from tests.commandline import Cli, Result
+from tests.reference import Leaf, leaves
+from tests.scripted import Answer, Asked, Reply, Server, running_mock
 
 TOKEN, PIN, PASSPHRASE = "canary-t0ken-5e1f", "canary-p1n-77ab", "canary-passphrase-c0de"
 OAUTH = {

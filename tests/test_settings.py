@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commandline import Cli
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import Reply, Server
 
 from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.settings import Flags, load_file, resolve
+from tests.commandline import Cli
+from tests.scripted import Reply, Server
 
 Serve = Callable[..., Server]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from commandline import Cli
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import Clock
@@ -22,6 +21,7 @@ from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.push import plan_group, settle
 from fioctl_rotate.ops.push import push as push_plan
 from fioctl_rotate.rotation.plan import RotationRequest
+from tests.commandline import Cli
 
 PLACE = ("-f", "acme", "--mock")
 

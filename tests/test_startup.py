@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from commandline import Cli
-from reference import Leaf, leaves
 
 import fioctl_rotate
+from tests.commandline import Cli
+from tests.reference import Leaf, leaves
 
 HEAVY = {
     "asyncio",

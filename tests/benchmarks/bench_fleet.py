@@ -6,14 +6,10 @@ tests/rotation/test_whole_fleet.py has the same with one device of each kind.
 """
 
 import asyncio
-import sys
 import time
-from pathlib import Path
 
-from whole_fleet import ROLES
-
-sys.path.append(str(Path(__file__).parent.parent / "rotation"))
-from test_whole_fleet import check_everything, see_it_through
+from tests.rotation.test_whole_fleet import check_everything, see_it_through
+from tests.whole_fleet import ROLES
 
 DEVICES = 200
 

@@ -11,13 +11,12 @@ import asyncio
 import random
 from collections import Counter
 
-from world import World
-
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import look
 from fioctl_rotate.rotation.plan import Target
 from fioctl_rotate.rotation.state import State
 from fioctl_rotate.rotation.tracker import Tracker
+from tests.world import World
 
 DEVICES, POLLS, CHANGING = 5000, 30, 50
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mocked import FACTORY, START, Clock, Http, Mock, Pki
 
 from fioctl_rotate.mock import setup
 from fioctl_rotate.mock.accounts import ADMIN, READ_ONLY
 from fioctl_rotate.mock.gateway import gateway_app
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store import Store
+from tests.mock.mocked import FACTORY, START, Clock, Http, Mock, Pki
 
 
 @pytest.fixture

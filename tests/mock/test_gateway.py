@@ -10,12 +10,12 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mocked import FACTORY, START, DeviceKey, Mock, Pki
 
 from fioctl_rotate.mock import fleet
 from fioctl_rotate.mock.operation import BODY_LIMIT
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key
+from tests.mock.mocked import FACTORY, START, DeviceKey, Mock, Pki
 
 
 def file(value: str, name: str = "a", **more: Any) -> dict[str, Any]:

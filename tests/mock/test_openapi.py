@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
-from mocked import START, Clock, Http, Mock
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -19,6 +18,7 @@ from fioctl_rotate.clock import utc_now
 from fioctl_rotate.mock import openapi, setup
 from fioctl_rotate.mock.operator import OPERATIONS, operator_app
 from fioctl_rotate.mock.store import Store
+from tests.mock.mocked import START, Clock, Http, Mock
 
 SCHEMA = schemathesis.openapi.from_dict(openapi.description(OPERATIONS))
 

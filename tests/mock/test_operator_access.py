@@ -5,10 +5,10 @@ import datetime
 from typing import Any
 
 import pytest
-from mocked import FACTORY, START, Http, Mock
 
 from fioctl_rotate.mock import setup
 from fioctl_rotate.mock.operator import OPERATIONS, operator_app
+from tests.mock.mocked import FACTORY, START, Http, Mock
 
 BODIES: dict[Any, Any] = {"PATCH": {}, "POST": {}, "PUT": {}}
 

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
-from mocked import FACTORY, START, Mock, Pki
 
 from fioctl_rotate.mock import accounts, authority
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
+from tests.mock.mocked import FACTORY, START, Mock, Pki
 
 CERTS = f"{FACTORY}/certs/"
 ALL = {"first-time-init": True, "ca-csr": True, "est-tls-csr": True, "tls-csr": True}

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from mocked import FACTORY, Mock
+
+from tests.mock.mocked import FACTORY, Mock
 
 
 @dataclass

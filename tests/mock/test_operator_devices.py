@@ -6,10 +6,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from mocked import FACTORY, Mock, Pki
 
 from fioctl_rotate.mock import fleet
 from fioctl_rotate.pki import certificates
+from tests.mock.mocked import FACTORY, Mock, Pki
 
 DEVICES = "/ota/devices/"
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from mocked import FACTORY, Mock
+
+from tests.mock.mocked import FACTORY, Mock
 
 GROUPS = f"{FACTORY}/device-groups/"
 

@@ -16,7 +16,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
-from mocked import FACTORY, Pki
 
 from fioctl_rotate import tls
 from fioctl_rotate.clock import utc_now
@@ -31,6 +30,7 @@ from fioctl_rotate.ops import mock as ops
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, load_private_key, private_key_pem
 from fioctl_rotate.serving import listen
+from tests.mock.mocked import FACTORY, Pki
 
 FREE = Place(api_port=0, gateway_port=0, est_port=0)
 ANY = Ports(0, 0, 0)

@@ -3,11 +3,11 @@
 import datetime
 from pathlib import Path
 
-import pki_making as making
 import pytest
 
 from fioctl_rotate.mock import setup
 from fioctl_rotate.pki.keys import private_key_pem
+from tests.pki import pki_making as making
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
-from commandline import Cli as Cli
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+
+from tests.commandline import Cli as Cli
 
 FACTORY = "acme"
 NAME = "est.example.com"

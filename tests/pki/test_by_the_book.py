@@ -10,7 +10,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from pki_making import CN, FACTORY, NOW, OU, SAN, Cli, csr, dns, pem, subject
 from pkilint import loader
 from pkilint.pkix import certificate, extension, name
 from pkilint.validation import ValidationFindingSeverity
@@ -18,6 +17,7 @@ from pkilint.validation import ValidationFindingSeverity
 from fioctl_rotate.mock import setup
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key
+from tests.pki.pki_making import CN, FACTORY, NOW, OU, SAN, Cli, csr, dns, pem, subject
 
 GATEWAY, EST = "gw.example.com", "est.example.com"
 
@@ -293,7 +293,7 @@ def test_a_root_of_another_factory_is_not_adopted(cli: Cli, factory: Path, tmp_p
 
 
 def test_a_root_signed_by_a_higher_ca_is_adopted(cli: Cli, factory: Path, pki: Path) -> None:
-    import pki_making as making
+    from tests.pki import pki_making as making
 
     higher = subject((CN, "Corporate Root"))
     signed = making.certificate(issuer=higher, signer=generate_key())

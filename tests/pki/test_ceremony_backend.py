@@ -10,7 +10,6 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from pki_making import CN, FACTORY, NAME, OU, Cli, certificate, csr, dns, pem, subject, usage
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import utc_now
@@ -20,6 +19,7 @@ from fioctl_rotate.mock.store import Store
 from fioctl_rotate.ops.ceremony import Prompter, authorize_est, create_pki
 from fioctl_rotate.ops.signing import add_device_ca
 from fioctl_rotate.pki.directory import PkiDirectory
+from tests.pki.pki_making import CN, FACTORY, NAME, OU, Cli, certificate, csr, dns, pem, subject, usage
 
 
 class Backend:

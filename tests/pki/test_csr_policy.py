@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
-from pki_making import (
+
+from fioctl_rotate.pki.keys import private_key_pem
+from tests.pki.pki_making import (
     CN,
     FACTORY,
     NAME,
@@ -31,8 +33,6 @@ from pki_making import (
     subject,
     usage,
 )
-
-from fioctl_rotate.pki.keys import private_key_pem
 
 Make = Callable[[], bytes]
 

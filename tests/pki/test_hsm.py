@@ -14,7 +14,6 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
-from pki_making import CN, DAY, FACTORY, NOW, OU, P256, ROOT_KEY, Cli, certificate, csr, pem, subject
 
 from fioctl_rotate.est.client import build_csr, decode_certificates
 from fioctl_rotate.pki import certificates
@@ -22,6 +21,20 @@ from fioctl_rotate.pki.hsm import Token as PkiToken
 from fioctl_rotate.pki.hsm import TokenKeyStore
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.tls import client_context
+from tests.pki.pki_making import (
+    CN,
+    DAY,
+    FACTORY,
+    NOW,
+    OU,
+    P256,
+    ROOT_KEY,
+    Cli,
+    certificate,
+    csr,
+    pem,
+    subject,
+)
 
 MODULES = [
     Path("/usr/lib/softhsm/libsofthsm2.so"),

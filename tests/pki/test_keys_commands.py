@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from pki_making import (
+
+from tests.pki.pki_making import (
     CN,
     DAY,
     FACTORY,

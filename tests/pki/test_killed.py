@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from pki_making import FACTORY, Cli
 
 from fioctl_rotate.mock import setup
+from tests.pki.pki_making import FACTORY, Cli
 
 KILLED = Path(__file__).with_name("killed.py")
 

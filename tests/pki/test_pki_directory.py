@@ -11,7 +11,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from pki_making import (
+
+from fioctl_rotate.pki.keys import generate_key, private_key_pem
+from tests.pki.pki_making import (
     CA,
     CN,
     DAY,
@@ -34,8 +36,6 @@ from pki_making import (
     subject,
     usage,
 )
-
-from fioctl_rotate.pki.keys import generate_key, private_key_pem
 
 P384 = ec.generate_private_key(ec.SECP384R1())
 OTHER = generate_key()

@@ -7,12 +7,12 @@ from typing import TypeVar
 from cryptography import x509
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pki_making import CA, FACTORY, LEAF, NOW, ROOT, SERVER, armored, certificate, csr, der, usage
 
 from fioctl_rotate.errors import Error
 from fioctl_rotate.pki import certificate_rules, describe, policy
 from fioctl_rotate.pki.pem import load_certificate, load_csr
 from fioctl_rotate.pki.policy import Purpose
+from tests.pki.pki_making import CA, FACTORY, LEAF, NOW, ROOT, SERVER, armored, certificate, csr, der, usage
 
 T = TypeVar("T")
 

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from world import World
+
+from tests.world import World
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 import asyncio
 from xml.etree import ElementTree
 
-from whole_fleet import ROLES, WORDS, whole_fleet
-
 from fioctl_rotate.rotation.progress import STEPS
+from tests.whole_fleet import ROLES, WORDS, whole_fleet
 
 WATCH = ["rotations", "watch", "certs-1", "-g", "field", "--exit-status", "--interval"]
 
