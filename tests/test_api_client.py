@@ -80,7 +80,7 @@ def test_no_answer_is_told_in_words(
 
     monkeypatch.setenv("FIOCTL_ROTATE_TIMEOUT", "0.2")
     server = serve(answer)
-    words = {Drop: "broke off", Hang: "did not answer in time"}[how]  # type: ignore[index]  # one of the two
+    words = {Drop: "broke off", Hang: "did not answer in time"}[how]
     ends_in_words(cli(*ROTATE, *OWN_EST), 1, server.url, words)
     assert len(server.asked) == 4
 
@@ -310,7 +310,9 @@ def est_certificate(names: list[str] | None) -> str:
     root = certificates.make_root(key, "acme", now=NOW)
     if names is None:
         return certificates.pem(root)
-    general = [x509.DNSName(name) for name in names] or [x509.RFC822Name("a@example.com")]
+    general: list[x509.GeneralName] = [x509.DNSName(name) for name in names] or [
+        x509.RFC822Name("a@example.com")
+    ]
     subject = certificates.name("est.example.com", "acme")
     return certificates.pem(
         certificates.sign_tls_server(subject, general, key.public_key(), root, key, now=NOW)

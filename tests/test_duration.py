@@ -3,13 +3,13 @@
 import contextlib
 
 import pytest
-from commandline import Cli
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fioctl_rotate.duration import LONGEST, parse_duration
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.settings import Flags, resolve
+from tests.commandline import Cli
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def file_of(entry: dict[str, Any], name: str = "fio-rotate-certs") -> str | None
     return next((file["value"] for file in entry["files"] if file["name"] == name), None)
 
 
-def push(cli: Cli, *command: str) -> Result:
+def push(cli: Cli, *command: object) -> Result:
     result = cli(*command)
     assert result.code == 0, result.err
     return result

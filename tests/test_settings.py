@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -45,7 +46,8 @@ def test_the_nearest_level_that_says_something_wins(
     rest = "" if key == "token" else 'token = "t"\n'
     path.write_text(rest + (f'{key} = "{file}"\n' if file else ""))
     environ = {variable: environment} if environment else {}
-    flags = Flags(**{key: flag, "config": str(path)})
+    given: dict[str, Any] = {key: flag}
+    flags = Flags(**given, config=str(path))
     if key == "token" and not any(values):
         with pytest.raises(UsageError, match="no token and no mock"):
             resolve(flags, environ)

@@ -223,7 +223,7 @@ def bench(pki: Pki, tmp_path: Path) -> Bench:
 
 
 @pytest.fixture
-def cut_off() -> Callable[..., Awaitable[None]]:
+def cut_off() -> Callable[..., Awaitable[bool]]:
     """Runs a device's check-in and kills it when its n-th request has come, or has been answered."""
 
     async def run(device: Device, gateway: Gateway, number: int, when: str) -> bool:

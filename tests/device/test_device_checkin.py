@@ -4,13 +4,13 @@ import asyncio
 import json
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fioctl_rotate.device import ecies
 from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.device.setup import Kind
 from fioctl_rotate.errors import Error
 from fioctl_rotate.pki.certificates import pem
+from fioctl_rotate.pki.keys import load_private_key
 
 
 def plain(value):
@@ -18,7 +18,7 @@ def plain(value):
 
 
 def for_device(bench, value):
-    key = load_pem_private_key((bench.directory / "uuid-1/pkey.pem").read_bytes(), None)
+    key = load_private_key((bench.directory / "uuid-1/pkey.pem").read_bytes(), name="pkey.pem")
     return {"Value": ecies.encrypt(key.public_key(), value), "OnChanged": None, "Unencrypted": False}
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fioctl_rotate.device.device import Outcome
+from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.device.runner import device_directories, run_fleet
 from fioctl_rotate.errors import Error
 from fioctl_rotate.rotation.progress import STEPS
@@ -12,7 +12,7 @@ from fioctl_rotate.rotation.progress import STEPS
 
 def test_a_fleet_rotates_and_goes_on_checking_in(bench):
     gateway = bench.gateway
-    seen = {}
+    seen: dict[str, list[Outcome | Error]] = {}
 
     async def scenario():
         devices = [bench.device(f"uuid-{number}") for number in range(6)]
@@ -44,16 +44,13 @@ def test_no_more_are_under_way_than_allowed(bench):
     async def scenario():
         stop = asyncio.Event()
 
-        class Counting:
-            def __init__(self, device):
-                self.device, self.uuid = device, device.uuid
-
+        class Counting(Device):
             async def check_in(self):
                 nonlocal under_way, most
                 under_way += 1
                 most = max(most, under_way)
                 try:
-                    return await self.device.check_in()
+                    return await super().check_in()
                 finally:
                     under_way -= 1
 
@@ -63,7 +60,7 @@ def test_no_more_are_under_way_than_allowed(bench):
             if rounds >= 20:
                 stop.set()
 
-        devices = [Counting(bench.device(f"uuid-{number}")) for number in range(10)]
+        devices = [Counting(bench.device(f"uuid-{number}").directory) for number in range(10)]
         await run_fleet(devices, interval=0, stop=stop, at_once=3, checked_in=checked_in)
 
     bench.run(scenario)

@@ -68,7 +68,9 @@ def test_slot_ids_have_defaults(tmp_path):
 
 def test_a_url_with_an_equals_sign_is_cut_short(tmp_path):
     text = ENTRY.replace("/est\n", "/est?a=b\n")
-    assert read_entry(text, tmp_path).est_server == "https://est.example:8443/.well-known/est?a"
+    read = read_entry(text, tmp_path)
+    assert read is not None
+    assert read.est_server == "https://est.example:8443/.well-known/est?a"
 
 
 def test_the_completed_rotation_is_found_as_grep_finds_it(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate.est.server import LogRecord, est_app
@@ -59,7 +60,7 @@ class Pki:
                 .not_valid_before(self.now)
                 .not_valid_after(self.now + datetime.timedelta(days=365))
                 .add_extension(san, critical=False)
-                .sign(self.ca_key, self.ca.signature_hash_algorithm)
+                .sign(self.ca_key, hashes.SHA256())
             )
         return certificate, key
 

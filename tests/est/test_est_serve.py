@@ -85,19 +85,21 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.log = []
+        assert self.process.stderr is not None
+        self.stderr = self.process.stderr
+        self.log: list[str] = []
         started = self.read()
         assert started.startswith("EST server at https://"), started
         self.url = started.split()[3].rstrip(";").replace("127.0.0.1", "localhost")
 
     def read(self):
-        self.log.append(self.process.stderr.readline().rstrip("\n"))
+        self.log.append(self.stderr.readline().rstrip("\n"))
         return self.log[-1]
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
         with self.process:
-            self.log += self.process.stderr.read().splitlines()
+            self.log += self.stderr.read().splitlines()
             return self.process.wait(20)
 
 

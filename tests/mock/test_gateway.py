@@ -65,7 +65,7 @@ def test_never_configured_is_204_even_with_a_date(mock: Mock) -> None:
 
 def test_a_file_as_it_is_served(mock: Mock) -> None:
     device = mock.register()
-    push(mock, OWN, file("1\n", **{"on-changed": ["/bin/true", "x"]}), {"name": "s", "value": "c2Vj"})
+    push(mock, OWN, {**file("1\n"), "on-changed": ["/bin/true", "x"]}, {"name": "s", "value": "c2Vj"})
     answer = mock.gateway(device)("GET", "/config")
     assert answer.json() == {
         "a": {"Value": "1\n", "OnChanged": ["/bin/true", "x"], "Unencrypted": True},

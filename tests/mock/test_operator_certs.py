@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.name import _ASN1Type
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fioctl_rotate.mock import accounts, authority
 from fioctl_rotate.pki import certificates
@@ -144,9 +144,9 @@ def resigned(mock: Mock, csr: str, **changes: Any) -> str:
         names = [x509.DNSName(name) for name in changes.get("names", ["localhost"])]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     if changes.get("eku", True):
-        usage = x509.ExtendedKeyUsageOID.CLIENT_AUTH if changes.get("client") else None
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH if changes.get("client") else None
         builder = builder.add_extension(
-            x509.ExtendedKeyUsage([usage or x509.ExtendedKeyUsageOID.SERVER_AUTH]), critical=True
+            x509.ExtendedKeyUsage([usage or ExtendedKeyUsageOID.SERVER_AUTH]), critical=True
         )
     return pem(builder.sign(changes.get("signer", mock.pki.root_key), hashes.SHA256()))
 

@@ -62,7 +62,7 @@ def test_an_entry_as_it_is_shown(mock: Mock, level: Level) -> None:
     file = {"name": "a", "value": "1\n", "unencrypted": True, "on-changed": ["/bin/true", "x"]}
     mock.admin("PATCH", level.url(), {"reason": "first", "files": [file]})
     shown = mock.admin("GET", level.url()).json()
-    entry = {
+    entry: dict[str, Any] = {
         "created-at": "2026-03-01T12:00:00",
         "created-by": mock.user_id,
         "reason": "first",

@@ -16,10 +16,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fioctl_rotate import tls
 from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error
+from fioctl_rotate.est.server import LogRecord
 from fioctl_rotate.mock import setup
 from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.operator import operator_app
@@ -173,11 +175,11 @@ def test_the_est_server_signs_with_the_online_ca(directory: Path) -> None:
         x509.CertificateSigningRequestBuilder()
         .subject_name(old.subject)
         .add_extension(certificates.DIGITAL_SIGNATURE, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         .sign(generate_key(), hashes.SHA256())
     )
     body = base64.b64encode(csr.public_bytes(Encoding.DER))
-    log = []
+    log: list[LogRecord] = []
 
     async def work() -> None:
         async with ops.serve(directory, ports=ANY, log=log.append) as factory:

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tests.commandline import Cli as Cli
 
@@ -58,7 +58,7 @@ def csr(
     name: x509.Name = SERVER,
     san: x509.SubjectAlternativeName | None = SAN,
     key: Any = P256,
-    algorithm: hashes.HashAlgorithm | None = hashes.SHA256(),  # noqa: B008  a constant
+    algorithm: hashes.SHA256 | hashes.SHA512 | None = hashes.SHA256(),  # noqa: B008  a constant
 ) -> x509.CertificateSigningRequest:
     builder = x509.CertificateSigningRequestBuilder().subject_name(name)
     for extension in ([san] if san is not None else []) + list(extensions):
@@ -75,7 +75,7 @@ def der(made: x509.CertificateSigningRequest | x509.Certificate) -> bytes:
 
 
 CA = (x509.BasicConstraints(ca=True, path_length=None), usage("key_cert_sign", "crl_sign"))
-LEAF = (usage("digital_signature"), x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), SAN)
+LEAF = (usage("digital_signature"), x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), SAN)
 
 
 def certificate(
@@ -87,7 +87,7 @@ def certificate(
     extensions: Sequence[x509.ExtensionType] = CA,
     begins: datetime.datetime = NOW - DAY,
     ends: datetime.datetime = NOW + 365 * DAY,
-    algorithm: hashes.HashAlgorithm | None = hashes.SHA256(),  # noqa: B008  a constant
+    algorithm: hashes.SHA256 | hashes.SHA512 | None = hashes.SHA256(),  # noqa: B008  a constant
 ) -> x509.Certificate:
     builder = (
         x509.CertificateBuilder()

@@ -120,7 +120,7 @@ def test_names_lifetimes_and_extensions_are_those_of_the_contract(ceremony: Path
         "extendedKeyUsage": False,
         "subjectKeyIdentifier": False,
     }
-    assert local.subject.get_attributes_for_oid(CN)[0].value.startswith("fio-")
+    assert str(local.subject.get_attributes_for_oid(CN)[0].value).startswith("fio-")
     assert extensions(local) == {
         "basicConstraints": True,
         "keyUsage": True,

@@ -53,7 +53,10 @@ def called(*attributes: tuple[x509.ObjectIdentifier, str]) -> Make:
     return lambda: pem(csr(name=subject(*attributes)))
 
 
-def keyed(make: Callable[[], object], algorithm: hashes.HashAlgorithm | None = hashes.SHA256()) -> Make:  # noqa: B008  a constant
+SHA256 = hashes.SHA256()
+
+
+def keyed(make: Callable[[], object], algorithm: hashes.SHA256 | hashes.SHA512 | None = SHA256) -> Make:
     return lambda: pem(csr(key=make(), algorithm=algorithm))
 
 

@@ -204,7 +204,7 @@ def test_the_pin_is_taken_from(
     token, directory = adopted
     monkeypatch.delenv("FIOCTL_ROTATE_HSM_PIN")
     (tmp_path / "pin").write_text(f"{PIN}\n")
-    flags = {"file": ["--hsm-pin-file", tmp_path / "pin"], "flag": ["--hsm-pin", PIN]}[way]
+    flags = {"file": ["--hsm-pin-file", str(tmp_path / "pin")], "flag": ["--hsm-pin", PIN]}[way]
     result = cli("keys", "check", directory, "--offline", *token.flags, *flags)
     assert result.code == 0, result.out + result.err
     assert ("warning: --hsm-pin shows the PIN in the process list" in result.err) == (way == "flag")
@@ -356,7 +356,9 @@ def test_an_est_server_signs_with_a_key_in_the_token(
         *("--tls-cert", est_ca / "est-tls.pem", "--tls-key", est_ca / "est-tls.key"),
         *("--workers", str(workers), *token.flags, "--hsm-pin-file", tmp_path / "pin"),
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [str(argument) for argument in command], stderr=subprocess.PIPE, text=True
+    ) as server:
         try:
             assert server.stderr is not None
             url = server.stderr.readline().removeprefix("EST server at ").split(";")[0]

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from tests.pki.pki_making import (
@@ -173,9 +175,19 @@ def test_a_root_that_breaks_a_rule_signs_nothing(case: str, cli: Cli, pki: Path,
 def test_a_root_signed_with_sha1_is_refused(cli: Cli, pki: Path, tmp_path: Path) -> None:
     """cryptography makes no SHA-1 signatures any more; openssl does."""
     (pki / "factory_ca.pem").unlink()
-    command = ["openssl", "req", "-x509", "-new", "-sha1", "-key", pki / "factory_ca.key", "-days", "9"]
+    command: list[str | Path] = [
+        "openssl",
+        "req",
+        "-x509",
+        "-new",
+        "-sha1",
+        "-key",
+        pki / "factory_ca.key",
+        "-days",
+        "9",
+    ]
     subprocess.run(
-        [*command, "-subj", f"/CN=Factory-CA/OU={FACTORY}", "-out", pki / "factory_ca.pem"],
+        [*command, "-subj", f"/CN=Factory-CA/OU={FACTORY}", "-out", str(pki / "factory_ca.pem")],
         check=True,
         capture_output=True,
     )
@@ -330,7 +342,7 @@ def test_a_passphrase_is_asked_for_on_a_terminal_and_not_shown(encrypted: Path) 
 
 # --- Certificates that were signed elsewhere ---------------------------------------------------------------------
 
-LEAF_OF = {"issuer": ROOT, "name": SERVER, "key": P256}
+LEAF_OF: dict[str, Any] = {"issuer": ROOT, "name": SERVER, "key": P256}
 UPLOADS: dict[str, tuple[Callable[[], bytes], str]] = {
     "of another root": (
         lambda: pem(certificate(**LEAF_OF | {"issuer": subject((CN, "X"))}, signer=OTHER, extensions=LEAF)),
@@ -357,7 +369,7 @@ UPLOADS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: pem(
             certificate(
                 **LEAF_OF,
-                extensions=[x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH]), LEAF[2]],
+                extensions=[x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), LEAF[2]],
             )
         ),
         "extended key usage: serverAuth is missing",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ T = TypeVar("T")
 CSRS = [
     der(csr()),
     der(csr(x509.BasicConstraints(ca=True, path_length=None), usage("key_cert_sign"), san=None)),
-    der(csr(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), usage("digital_signature"))),
+    der(csr(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), usage("digital_signature"))),
 ]
 ROOT_CERTIFICATE = certificate()
 CERTIFICATES = [der(ROOT_CERTIFICATE), der(certificate(name=SERVER, issuer=ROOT, extensions=[*LEAF, CA[0]]))]

@@ -79,7 +79,7 @@ def test_est_server_that_cannot_be_reached_from_here_is_a_warning(factory):
 def test_est_server_of_another_root_fails(factory, tmp_path):
     key, now = generate_key(), datetime.now(UTC)
     root = certificates.make_root(key, "other", now=now)
-    names = [x509.DNSName("localhost")]
+    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
     server = certificates.sign_tls_server(root.subject, names, key.public_key(), root, key, now=now)
     pem, pkey = tmp_path / "other.pem", tmp_path / "other.key"
     pem.write_text(certificates.pem(server))

@@ -60,7 +60,7 @@ def test_a_plan_survives_its_file(plan: Plan) -> None:
     read, against = from_file(tomllib.loads(written))
     assert read.request == plan.request
     assert (read.factory, read.server, read.target) == (plan.factory, plan.server, plan.target)
-    assert against == digest_of(plan.standing and plan.standing.file)
+    assert against == digest_of(plan.standing.file if plan.standing else None)
     # And what was read is written again as it was.
     assert to_file(read) == to_file(plan)
 

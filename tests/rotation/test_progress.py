@@ -32,7 +32,7 @@ def event(kind, seconds=0, success=True, words=None, number=None):
 class Run:
     """A device's rotation: attempts, each a list of events as posted, and what the newest comes to."""
 
-    attempts: list
+    attempts: list[list[Event]]
     phase: Phase
     step: int
     words: str | None

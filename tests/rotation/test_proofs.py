@@ -1,6 +1,7 @@
 """`done` is never told before the gateway took the new key, and always in the end, by whatever clocks and looks."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ class Factory:
         self.events = []
         self.steps = iter((STARTED, *STEPS))
         self.bystanders = BYSTANDERS if large else 0
-        self.tracker = None
+        self.tracker: Any = None
         self.began = None
 
     def wait(self, seconds):

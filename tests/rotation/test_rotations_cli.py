@@ -298,6 +298,7 @@ def test_interrupted_watch_leaves_the_rotation_alone_and_says_how_to_look_again(
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
     assert process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()

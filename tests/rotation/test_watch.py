@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,8 @@ class Watcher:
     def __init__(self, world, rotation="certs-1", device=None, baselines=None):
         self.world = world
         self._rotation, self._device, self._baselines = rotation, device, baselines
-        self.tracker = self._only = None
+        self.tracker: Any = None
+        self._only: Any = None
 
     def look(self):
         return asyncio.run(self._look())
@@ -253,8 +255,8 @@ def test_poll_asks_only_devices_seen_since_that_are_not_done(world):
     world.see(names[0], names[20])
     watcher.look()
     # The last look's newest is asked once more: it may have told something later in the same second.
-    asked = {path.split("/")[3] for path in world.requests} - {""}
-    assert asked == {f"uuid-{names[20]}", f"uuid-{names[10]}"}
+    newest = {f"uuid-{names[20]}", f"uuid-{names[10]}"}
+    assert {path.split("/")[3] for path in world.requests} - {""} == newest
 
 
 def test_device_that_joins_or_leaves_the_group_is_noticed(world):
@@ -285,7 +287,7 @@ def test_watch_ends_when_each_device_is_done_or_will_not_follow(world):
     world.add("old", lmp="89")
     push(world)
     steps = iter([lambda: world.rotate("a", "b"), lambda: world.come_back("a", "b")])
-    snapshots = []
+    snapshots: list[Any] = []
 
     async def sleep(seconds):
         world.now += timedelta(seconds=seconds)
@@ -313,7 +315,7 @@ def test_watch_gives_a_failed_device_time_to_get_further_and_then_ends(world):
     world.add("a")
     push(world)
     world.rotate("a", fail=2)
-    polls = []
+    polls: list[Any] = []
 
     async def sleep(seconds):
         world.now += timedelta(seconds=seconds)

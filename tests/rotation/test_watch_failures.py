@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import stamina
@@ -33,7 +34,7 @@ def pushed(world):
 
 def follow(world, between):
     """Watch to the end; `between` is called with the number of polls so far. Returns all snapshots."""
-    snapshots = []
+    snapshots: list[Any] = []
 
     async def sleep(seconds):
         world.now += timedelta(seconds=seconds)
