@@ -1,4 +1,4 @@
-"""A device's check-in, seen by a gateway: contract §7."""
+"""A device's check-in, seen by a gateway (the facts: CONTRIBUTING, "The device")."""
 
 import asyncio
 import json

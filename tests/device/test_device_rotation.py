@@ -1,4 +1,4 @@
-"""A device's rotation, seen by gateway and EST server: contract §7."""
+"""A device's rotation, seen by gateway and EST server (the facts: CONTRIBUTING, "The device")."""
 
 import asyncio
 import datetime
@@ -166,7 +166,7 @@ def test_values_are_encrypted_anew_on_the_device_and_on_the_gateway(bench):
 
 
 def test_a_change_made_during_a_rotation_is_missed_until_the_next(bench):
-    """Finalize gives the stored configuration the device's own time, which hides what is older: contract §7."""
+    """Finalize gives the stored configuration the device's own time, which hides what is older."""
     gateway = bench.gateway
     file = {"Value": "1", "OnChanged": None, "Unencrypted": True}
 

@@ -1,4 +1,4 @@
-"""The EST server on the wire, in process: contract §6 row by row."""
+"""The EST server on the wire, in process (the facts: CONTRIBUTING, "EST")."""
 
 import base64
 import datetime

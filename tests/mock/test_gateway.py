@@ -1,4 +1,4 @@
-"""The device gateway. Contract §5, row by row."""
+"""The device gateway. The facts are in CONTRIBUTING, "The device gateway"."""
 
 import datetime
 import email.utils

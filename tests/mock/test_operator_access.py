@@ -1,4 +1,4 @@
-"""The operator API: who may do what, and how it refuses. Contract §2, "Auth" and "Errors"."""
+"""The operator API: who may do what, and how it refuses."""
 
 import base64
 import datetime

@@ -1,4 +1,4 @@
-"""The operator API's certs/: CSRs, uploads and their checks. Contract §2, `…/certs/`."""
+"""The operator API's certs/: CSRs, uploads and their checks."""
 
 import datetime
 import stat

@@ -1,4 +1,4 @@
-"""The operator API's configuration, on each of its three levels. Contract §2, "Config lists", "Config request"."""
+"""The operator API's configuration, on each of its three levels."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""The operator API's devices: lists, changes, registration, denial, updates. Contract §2, `/ota/devices/`."""
+"""The operator API's devices: lists, changes, registration, denial, updates."""
 
 from typing import Any
 from urllib.parse import parse_qs, urlsplit

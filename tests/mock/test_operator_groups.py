@@ -1,4 +1,4 @@
-"""The operator API's device groups. Contract §2, `…/device-groups/`."""
+"""The operator API's device groups."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Certificates of each kind, as linters, openssl and the contract want them; and roots that openssl made."""
+"""Certificates of each kind, as linters, openssl and fioctl's make want them; and roots that openssl made."""
 
 import datetime
 import subprocess
@@ -107,7 +107,7 @@ def test_linter_and_openssl_are_content_with_a_device_certificate(
     assert made.not_valid_after_utc <= local.not_valid_after_utc
 
 
-def test_names_lifetimes_and_extensions_are_those_of_the_contract(ceremony: Path) -> None:
+def test_names_lifetimes_and_extensions_are_those_that_fioctl_writes(ceremony: Path) -> None:
     def extensions(made: x509.Certificate) -> dict[str, bool]:
         return {e.oid._name: e.critical for e in made.extensions}
 
