@@ -1,5 +1,7 @@
 """What can go wrong, each kind with its exit code and with words for the person who has to act on it."""
 
+import signal
+
 
 def printable(text: str) -> str:
     """`text` on one line, with control characters (terminal escapes among them) made visible.
@@ -49,3 +51,11 @@ class Refused(Error):
     """A check failed, a plan is stale, a root is foreign: nothing was sent. Exit code 5."""
 
     exit_code = 5
+
+
+class Stopped(Error):
+    """A signal ended the command. Exit code: 128 and the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number

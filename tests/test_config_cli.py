@@ -134,8 +134,8 @@ def test_a_group_is_made_described_renamed_and_deleted(cli: Cli, acme: Path) -> 
     ]
     text = cli("config", "device-group", "list").out.splitlines()
     assert text[0].split() == ["NAME", "DESCRIPTION", "CREATED", "AT", "UPDATED", "AT"]
-    assert text[1].startswith("bench  In the lab")
-    assert cli("config", "device-group", "delete", "bench").out == f"deleted group bench of {at}\n"
+    assert text[1].startswith("bench\tIn the lab\t")
+    assert cli("config", "device-group", "delete", "bench").out == f"deleted group bench in {at}\n"
     assert [g["name"] for g in cli("config", "device-group", "list", "--format", "json").json["groups"]] == [
         "field"
     ]

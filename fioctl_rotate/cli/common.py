@@ -1,145 +1,133 @@
-"""What every command shares: connection options, output, questions."""
+"""What every command shares: options, groups, how a command runs and what it talks to."""
 
 import contextlib
 import functools
 import inspect
-import re
-import shutil
 import signal
-import sys
-import textwrap
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from fioctl_rotate.cli.output import Format as Format
+from fioctl_rotate.cli.output import Result as Result
+from fioctl_rotate.cli.output import Table as Table
+from fioctl_rotate.cli.output import asking as asking
+from fioctl_rotate.cli.output import check_lines as check_lines
+from fioctl_rotate.cli.output import confirm as confirm
+from fioctl_rotate.cli.output import console as console
+from fioctl_rotate.cli.output import emit as emit
+from fioctl_rotate.cli.output import emit_json as emit_json
+from fioctl_rotate.cli.output import interactive as interactive
+from fioctl_rotate.cli.output import is_terminal as is_terminal
+from fioctl_rotate.cli.output import note as note
+from fioctl_rotate.cli.output import table as table
+from fioctl_rotate.cli.output import warn as warn
+from fioctl_rotate.cli.output import wrapped as wrapped
 from fioctl_rotate.duration import parse_duration
-from fioctl_rotate.errors import UsageError, printable
+from fioctl_rotate.errors import Stopped, UsageError
 from fioctl_rotate.settings import Flags, Settings, resolve
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from fioctl_rotate.api.client import FactoryApi
-    from fioctl_rotate.checks import Check
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# All control characters but the line feed and the tab.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# --- Options ---
 
-CONNECTION_OPTIONS: dict[str, tuple[Any, Any]] = {
-    "factory": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "-f", "--factory", metavar="NAME", help="Factory to talk about [env: FIOCTL_FACTORY]."
-            ),
-        ],
-        None,
-    ),
-    "token": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "-t",
-                "--token",
-                metavar="TOKEN",
-                help="API token; FIOCTL_TOKEN keeps it out of the process list [env: FIOCTL_TOKEN].",
-            ),
-        ],
-        None,
-    ),
-    "server": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--server",
-                metavar="URL",
-                help="Operator API; https://api.foundries.io unless given [env: FIOCTL_ROTATE_SERVER].",
-            ),
-        ],
-        None,
-    ),
-    "mock": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--mock",
-                metavar="DIR",
-                help="Talk to the mocked Factory in DIR instead of a server [env: FIOCTL_ROTATE_MOCK].",
-            ),
-        ],
-        None,
-    ),
-    "config": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "-c", "--config", metavar="FILE", help="Settings file, TOML [env: FIOCTL_ROTATE_CONFIG]."
-            ),
-        ],
-        None,
-    ),
-    "profile": (
-        Annotated[
-            str | None, typer.Option("--profile", metavar="NAME", help="Profile of the settings file to use.")
-        ],
-        None,
-    ),
-    "verbose": (
-        Annotated[bool, typer.Option("-v", "--verbose", help="Show each request on stderr.")],
-        False,
-    ),
-}
+# Names of a dataclass's fields, or of a function's parameters, each with its `typer.Option`.
+Options = Mapping[str, Any]
 
 
-Options = dict[str, tuple[Any, Any]]
-Command = Callable[..., None]
+def option(names: str, help: str, **more: Any) -> Any:
+    """A `typer.Option` from its names and, where it takes a value, what that is called: `-f --factory NAME`."""
+    flags = [name for name in names.split() if name.startswith("-")]
+    metavar = next((name for name in names.split() if not name.startswith("-")), None)
+    return typer.Option(*flags, metavar=metavar, help=help, **more)
 
 
-def spread(parameter: str, kind: Callable[..., Any], options: Options) -> Callable[[Command], Command]:
+def duration_option(name: str, help: str, *, shortest: float = 0.0) -> Any:
+    """A typer option whose value is a duration; the command gets seconds, at least `shortest`."""
+
+    def seconds(value: object) -> float:
+        try:
+            return parse_duration(str(value), shortest=shortest)
+        except UsageError as error:
+            # typer puts the option's name before it.
+            raise typer.BadParameter(f"{error}; {error.hint}" if error.hint else str(error)) from error
+
+    return typer.Option(name, metavar="DURATION", parser=seconds, help=help)
+
+
+CONNECTION_OPTIONS: Options = {
+    "factory": option("-f --factory NAME", "Factory name [env: FIOCTL_FACTORY]."),
+    "token": option("-t --token TOKEN", "API token, seen in the process list [env: FIOCTL_TOKEN]."),
+    "server": option("--server URL", "Operator API [env: FIOCTL_ROTATE_SERVER] [default: https://api.foundries.io]."),
+    "mock": option("--mock DIR", "Use the mocked Factory in DIR, no server [env: FIOCTL_ROTATE_MOCK]."),
+    "config": option("-c --config FILE", "Settings file, TOML [env: FIOCTL_ROTATE_CONFIG]."),
+    "profile": option("--profile NAME", "Profile of the settings file."),
+    "verbose": option("-v --verbose", "Show each request on stderr."),
+}  # fmt: skip
+
+
+def spread(
+    parameter: str, kind: Callable[..., Any], options: Options, **fixed: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator that gives a command the `options`; it receives them in `parameter`, as one `kind`.
 
-    `options` maps `kind`'s field names to the option's annotation and its default
-    (`inspect.Parameter.empty` where it must be given).
+    An option's type and default are those of `kind`'s field or parameter of that name; one without a default must
+    be given. `fixed` are values for `kind` that no option changes.
     """
+    fields = inspect.signature(kind, eval_str=True).parameters
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=fields[name].default,
+            annotation=Annotated[fields[name].annotation, option],
+        )
+        for name, option in options.items()
+    ]
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(command, eval_str=True)
-        kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()]
-        added = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for name, (annotation, default) in options.items()
-        ]
 
         @functools.wraps(command)
-        def wrapper(**arguments: Any) -> None:
-            value = kind(**{name: arguments.pop(name) for name in options})
-            command(**{parameter: value}, **arguments)
+        def wrapper(**arguments: Any) -> Any:
+            value = kind(**{name: arguments.pop(name) for name in options}, **fixed)
+            return command(**{parameter: value}, **arguments)
 
-        parameters = [p for p in kept if p.name != parameter] + added
-        wrapper.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # inspect reads it
-        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-        return wrapper
+        return _with_parameters(wrapper, own, without=parameter, added=added)
 
     return decorate
+
+
+def _with_parameters(
+    wrapper: Callable[..., Any], own: inspect.Signature, *, without: str, added: list[inspect.Parameter]
+) -> Callable[..., Any]:
+    """`wrapper` with the signature of the command it wraps, for typer to read: some parameters more or less."""
+    kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own.parameters.values() if p.name != without]
+    parameters = [*kept, *added]
+    wrapper.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # inspect reads it
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
 
 
 connected = spread("flags", Flags, CONNECTION_OPTIONS)
 """Gives a command the connection options; it receives them as one `Flags` in its parameter `flags`."""
 
+GROUP = option("-g --group GROUP", "Device group.")
+GroupOption = Annotated[str, GROUP]
+OptionalGroup = Annotated[str | None, GROUP]
+FormatOption = Annotated[Format, option("--format", "How to show the result.")]
+YesOption = Annotated[bool, option("-y --yes", "Do not ask; answer yes.")]
+LimitOption = Annotated[int | None, option("-n --limit N", "Newest N only.", min=1)]
 
-def settings_of(flags: Flags, *, offline: bool = False) -> Settings:
-    """The settings that `flags`, environment and file make, their notes told on stderr."""
-    settings = resolve(flags, offline=offline)
-    for text in settings.notes:
-        note(text)
-    return settings
+
+# --- Groups and commands ---
 
 
 class Group(TyperGroup):
@@ -161,7 +149,7 @@ class Group(TyperGroup):
 
 
 class Leaf(TyperCommand):
-    """A command whose example stands on one line: pasted in two, it would lose what ends it, such as --dryrun."""
+    """A command whose example stands on one line: pasted in two, it would lose its end, such as --dryrun."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the example, for the terminal to break."""
@@ -172,182 +160,133 @@ class _App(typer.Typer):
     def command(
         self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any
     ) -> Callable[[F], F]:
-        return super().command(name, cls=cls or Leaf, **options)
+        add = super().command(name, cls=cls or Leaf, **options)
+
+        def decorate(command: F) -> F:
+            add(runner(command))
+            return command
+
+        return decorate
+
+
+def runner(command: Callable[..., Any]) -> Callable[..., None]:
+    """What typer calls for `command`: runs it, where it is a coroutine in an event loop, and shows its `Result`.
+
+    A command without a `format` of its own gets the option `--format`. One that returns None (a server, a watch)
+    has shown what it has to show.
+    """
+    own = inspect.signature(command, eval_str=True)
+    has_format = "format" in own.parameters
+
+    @functools.wraps(command)
+    def wrapper(**arguments: Any) -> None:
+        format = arguments["format"] if has_format else arguments.pop("format")
+        result = command(**arguments)
+        if inspect.iscoroutine(result):
+            result = run(result)
+        if result is not None:
+            result.show(format)
+
+    shown_as = inspect.Parameter(
+        "format", inspect.Parameter.KEYWORD_ONLY, default=Format.TEXT, annotation=FormatOption
+    )
+    return _with_parameters(wrapper, own, without="", added=[] if has_format else [shown_as])
 
 
 def group(help: str) -> typer.Typer:
     """A Typer app for a command group."""
-    return _App(
-        cls=Group,
-        help=help,
-        rich_markup_mode=None,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
+    return _app(cls=Group, help=help)
 
 
-def single(command: Command, example: str) -> typer.Typer:
+def single(command: Callable[..., Any], example: str) -> typer.Typer:
     """A Typer app that is one command, without a group above it."""
-    app = _App(
-        rich_markup_mode=None, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
-    )
+    app = _app()
     app.command(epilog=f"Example: {example}")(command)
     return app
 
 
-class Format(StrEnum):
-    """How a result is shown."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="How to show the result.")]
-YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask; answer yes.")]
+def _app(**options: Any) -> typer.Typer:
+    return _App(
+        rich_markup_mode=None,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **options,
+    )
 
 
-def duration_option(name: str, help: str, *, shortest: float = 0.0) -> Any:
-    """A typer option whose value is a duration; the command gets seconds, at least `shortest`."""
-
-    def seconds(value: object) -> float:
-        try:
-            return parse_duration(str(value), shortest=shortest)
-        except UsageError as error:
-            # typer puts the option's name before it.
-            raise typer.BadParameter(f"{error}; {error.hint}" if error.hint else str(error)) from error
-
-    return typer.Option(name, metavar="DURATION", parser=seconds, help=help)
+# --- What a command talks to ---
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run the coroutine to its end."""
-    import asyncio
+def settings_of(flags: Flags, *, offline: bool = False) -> Settings:
+    """The settings that `flags`, environment and file make; their notes go to stderr."""
+    settings = resolve(flags, offline=offline)
+    for text in settings.notes:
+        note(text)
+    return settings
 
-    return asyncio.run(work)
+
+@contextlib.asynccontextmanager
+async def connect(flags: Flags) -> "AsyncIterator[FactoryApi]":
+    """The operator API that `flags`, environment and settings file name, while the block runs."""
+    async with open_api(settings_of(flags)) as api:
+        yield api
+
+
+def open_api(settings: Settings) -> "contextlib.AbstractAsyncContextManager[FactoryApi]":
+    """The operator API that `settings` name, while the block runs; with -v each request is shown on stderr."""
+    from fioctl_rotate.ops import connect
+
+    return connect.open_api(settings, trace=note if settings.verbose else None)
+
+
+def at(api: "FactoryApi", outcome: str) -> str:
+    """`outcome`, and where that was."""
+    return f"{outcome} in factory {api.factory} at {api.server}"
+
+
+def done(api: "FactoryApi", outcome: str, **document: Any) -> Result:
+    """The result of a change: one line for people; `document`, with Factory and server, as JSON."""
+    return Result({"factory": api.factory, "server": api.server, **document}, [at(api, outcome)])
 
 
 def with_api(settings: Settings, work: "Callable[[FactoryApi], Coroutine[Any, Any, T]]") -> T:
     """Open the operator API that `settings` name, and run `work` with it."""
-    from fioctl_rotate.ops.connect import open_api
 
     async def connected_work() -> T:
-        async with open_api(settings, trace=note if settings.verbose else None) as api:
+        async with open_api(settings) as api:
             return await work(api)
 
     return run(connected_work())
 
 
-def emit(text: str) -> None:
-    """A line of the result, to stdout."""
-    typer.echo(_shown(text))
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run the coroutine to its end; SIGTERM and SIGHUP cancel it as Ctrl-C does, and raise Stopped then."""
+    import asyncio
 
+    async def stoppable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        heard: list[int] = []
 
-def emit_json(value: Any, *, lines: bool = False) -> None:
-    """A result as one JSON document, to stdout; on one line where it is one of several (`lines`).
+        def stop(number: int) -> None:
+            heard.append(number)
+            if task is not None:
+                task.cancel()
 
-    msgspec structs are taken as they would go over the wire.
-    """
-    import json
+        # Signals belong to the main thread; one that is ignored, as `nohup` does with SIGHUP, stays ignored.
+        in_main = threading.current_thread() is threading.main_thread()
+        ours = [
+            n for n in (signal.SIGTERM, signal.SIGHUP) if in_main and signal.getsignal(n) is signal.SIG_DFL
+        ]
+        for number in ours:
+            loop.add_signal_handler(number, stop, number)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if heard:
+                raise Stopped(heard[0]) from None
+            raise
+        finally:
+            for number in ours:
+                loop.remove_signal_handler(number)
 
-    emit(json.dumps(value, indent=None if lines else 2, ensure_ascii=False, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    # Only what json does not know is msgspec's, so a plain document is shown without importing it.
-    import msgspec
-
-    return msgspec.to_builtins(value)
-
-
-def note(text: str) -> None:
-    """Something a person may want to know, to stderr."""
-    typer.echo(_shown(text), err=True)
-
-
-def _shown(text: str) -> str:
-    """`text` without control of the terminal: names come from servers and devices. In JSON it means the same."""
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def warn(text: str) -> None:
-    """Something a person should know before going on, to stderr."""
-    typer.echo(f"warning: {printable(text)}", err=True)
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person may see what `stream` says; None is what a process has that was started with it closed."""
-    return stream is not None and stream.isatty()
-
-
-def wrapped(text: str, *, indent: int = 0, stream: TextIO | None) -> str:
-    """`text` as it is in a pipe; on a terminal broken between words, the lines after the first indented."""
-    if not is_terminal(stream):
-        return text
-    width = shutil.get_terminal_size().columns
-    return textwrap.fill(
-        text, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
-    )
-
-
-def check_lines(checks: "Sequence[Check]") -> list[str]:
-    """A line a check: how it ended, its name, what was seen."""
-    width = max((len(check.name) for check in checks), default=0)
-    return [printable(f"{check.status:<4}  {check.name:<{width}}  {check.message}") for check in checks]
-
-
-def emit_checks(checks: "Sequence[Check]") -> None:
-    """What was looked at, to stdout; on a terminal each check's words stay in their column."""
-    for check, line in zip(checks, check_lines(checks), strict=True):
-        emit(wrapped(line, indent=len(line) - len(printable(check.message)), stream=sys.stdout))
-
-
-def interactive() -> bool:
-    """Whether a person sits at both ends: only then is anything asked, coloured or redrawn."""
-    return is_terminal(sys.stdin) and is_terminal(sys.stdout)
-
-
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask on a terminal; go on in a pipe or with `yes`; leave with exit code 1 where the answer is no."""
-    if yes or not interactive():
-        return
-    with asking():
-        agreed = typer.confirm(question, err=True)
-    if not agreed:
-        note("nothing was changed")
-        raise typer.Exit(1)
-
-
-@contextlib.contextmanager
-def asking() -> Iterator[None]:
-    """While the block asks a person something, Ctrl-C ends the command at once.
-
-    asyncio's own handler cancels its task, which a blocked prompt never notices: the answer would still count.
-    """
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def console(*, stderr: bool = False) -> "Console":
-    """rich's console for stdout or stderr; outside a terminal it neither colours nor cuts lines."""
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    if is_terminal(stream):
-        return Console(file=stream, highlight=False)
-    return Console(file=stream, highlight=False, width=100_000, no_color=True, force_terminal=False)
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[str | None]]) -> "Table":
-    """A plain table; cells come from servers and devices, so they are neither markup nor terminal control."""
-    from rich.table import Table
-    from rich.text import Text
-
-    result = Table(box=None, pad_edge=False, header_style="bold")
-    for header in headers:
-        result.add_column(header, overflow="fold")
-    for row in rows:
-        result.add_row(*(Text(printable(cell or "")) for cell in row))
-    return result
+    return asyncio.run(stoppable())

@@ -1,50 +1,31 @@
 """`config`: rotate a group's certificates, and the configuration of groups."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from fioctl_rotate.cli.common import (
-    Format,
-    FormatOption,
-    YesOption,
-    confirm,
-    connected,
-    console,
-    emit,
-    emit_json,
-    group,
-    settings_of,
-    table,
-    with_api,
-)
-from fioctl_rotate.cli.configlog import LimitOption, show_log
+from fioctl_rotate.cli import common
+from fioctl_rotate.cli.common import GroupOption, LimitOption, OptionalGroup, Result, Table, YesOption
+from fioctl_rotate.cli.configlog import log_lines
 from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
 from fioctl_rotate.cli.pushing import rotate
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.rotation.plan import RotationRequest, Target
 from fioctl_rotate.settings import Flags
 
-if TYPE_CHECKING:
-    from fioctl_rotate import wire
-    from fioctl_rotate.api.client import FactoryApi
-
-app = group("Rotate a group's certificates; the configuration of groups.")
-groups_app = group("Device groups.")
+app = common.group("Rotate a group's certificates; the configuration of groups.")
+groups_app = common.group("Device groups.")
 app.add_typer(groups_app, name="device-group")
 
-GroupOption = Annotated[str, typer.Option("-g", "--group", metavar="GROUP", help="Device group.")]
-OptionalGroup = Annotated[
-    str | None,
-    typer.Option("-g", "--group", metavar="GROUP", help="Device group; without it, the whole fleet's."),
-]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.")]
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Name of the configuration file.")]
 
 
 @app.command(
     "rotate-certs",
     epilog="Example: fioctl-rotate config rotate-certs -g field -r 'yearly rotation' --dryrun",
 )
-@connected
+@common.connected
 @with_modes
 @with_wish
 def rotate_certs(
@@ -63,136 +44,91 @@ def rotate_certs(
 
 
 @app.command("log", epilog="Example: fioctl-rotate config log -g field -n 2")
-@connected
-def log(
-    flags: Flags,
-    group: OptionalGroup = None,
-    limit: LimitOption = None,
-    format: FormatOption = Format.TEXT,
-) -> None:
-    """Show what was configured, newest first, for a group or for the whole fleet."""
-
-    async def fetch(api: "FactoryApi") -> "tuple[list[wire.Config], dict[str, str]]":
+@common.connected
+async def log(flags: Flags, group: OptionalGroup = None, limit: LimitOption = None) -> Result:
+    """Show what was configured, newest first, for a group; without -g, for the whole fleet."""
+    async with common.connect(flags) as api:
         from fioctl_rotate.ops.configs import user_names
         from fioctl_rotate.ops.push import find_group
 
         if group is not None:
             await find_group(api, group)
-        log = await (api.factory_config(limit) if group is None else api.group_config(group, limit))
-        return log, await user_names(api)
-
-    show_log(*with_api(settings_of(flags), fetch), format=format)
+        found = await (api.factory_config(limit) if group is None else api.group_config(group, limit))
+        return Result({"config": found}, log_lines(found, await user_names(api)))
 
 
 @app.command("delete", epilog="Example: fioctl-rotate config delete -g field fio-rotate-certs")
-@connected
-def delete(
-    flags: Flags,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Name of the configuration file.")],
-    group: GroupOption,
-    yes: YesOption = False,
-) -> None:
+@common.connected
+async def delete(flags: Flags, file: FileArgument, group: GroupOption, yes: YesOption = False) -> Result:
     """Delete a file of a group's configuration.
 
     Deleting fio-rotate-certs makes devices run the handler once more, which does no harm, and keeps devices that
     join later from rotating.
     """
-    settings = settings_of(flags)
-    confirm(f"Delete {file} of group {group} in factory {settings.factory}?", yes=yes)
-
-    async def work(api: "FactoryApi") -> None:
+    async with common.connect(flags) as api:
         from fioctl_rotate.ops.configs import delete_group_file
 
+        common.confirm(f"Delete {file} of group {group} in factory {api.factory}?", yes=yes)
         await delete_group_file(api, group, file)
-
-    with_api(settings, work)
-    emit(f"deleted {file} of group {group} in factory {settings.factory} at {settings.destination}")
+        return common.done(api, f"deleted {file} of group {group}", file=file, group=group)
 
 
 @groups_app.command("list", epilog="Example: fioctl-rotate config device-group list --format json")
-@connected
-def list_groups(flags: Flags, format: FormatOption = Format.TEXT) -> None:
+@common.connected
+async def list_groups(flags: Flags) -> Result:
     """List the factory's device groups."""
-
-    async def fetch(api: "FactoryApi") -> "list[wire.DeviceGroup]":
-        return await api.groups()
-
-    groups = with_api(settings_of(flags), fetch)
-    if format is Format.JSON:
-        emit_json({"groups": groups})
-        return
-    rows = [
-        (
-            g.name,
-            g.description,
-            g.change_meta.created_at if g.change_meta else None,
-            g.change_meta.updated_at if g.change_meta else None,
+    async with common.connect(flags) as api:
+        groups = await api.groups()
+    rows = []
+    for group in groups:
+        meta = group.change_meta
+        rows.append(
+            (
+                group.name,
+                group.description,
+                meta.created_at if meta else None,
+                meta.updated_at if meta else None,
+            )
         )
-        for g in groups
-    ]
-    console().print(table(("NAME", "DESCRIPTION", "CREATED AT", "UPDATED AT"), rows))
+    return Result({"groups": groups}, [Table(("NAME", "DESCRIPTION", "CREATED AT", "UPDATED AT"), rows)])
 
 
 @groups_app.command("create", epilog="Example: fioctl-rotate config device-group create field 'In the field'")
-@connected
-def create_group(
+@common.connected
+async def create_group(
     flags: Flags,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new group.")],
+    name: NameArgument,
     description: Annotated[
         str | None, typer.Argument(metavar="[DESCRIPTION]", help="What the group is.")
     ] = None,
-    format: FormatOption = Format.TEXT,
-) -> None:
+) -> Result:
     """Make a device group."""
-
-    async def work(api: "FactoryApi") -> "wire.DeviceGroup":
-        return await api.create_group(name, description)
-
-    settings = settings_of(flags)
-    created = with_api(settings, work)
-    if format is Format.JSON:
-        emit_json(created)
-    else:
-        emit(f"created group {created.name} in factory {settings.factory} at {settings.destination}")
+    async with common.connect(flags) as api:
+        created = await api.create_group(name, description)
+        return Result(created, [common.at(api, f"created group {created.name}")])
 
 
 @groups_app.command("update", epilog="Example: fioctl-rotate config device-group update field -n fielded")
-@connected
-def update_group(
+@common.connected
+async def update_group(
     flags: Flags,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.")],
-    new_name: Annotated[
-        str | None, typer.Option("-n", "--name", metavar="NAME", help="New name of the group.")
-    ] = None,
-    description: Annotated[
-        str | None, typer.Option("-d", "--description", metavar="TEXT", help="New description.")
-    ] = None,
-) -> None:
+    name: NameArgument,
+    new_name: Annotated[str | None, common.option("-n --name NAME", "New name of the group.")] = None,
+    description: Annotated[str | None, common.option("-d --description TEXT", "New description.")] = None,
+) -> Result:
     """Rename or describe a device group."""
     if new_name is None and description is None:
         raise UsageError("nothing to change", hint="give --name, --description or both")
-
-    async def work(api: "FactoryApi") -> None:
+    async with common.connect(flags) as api:
         await api.update_group(name, new_name=new_name, description=description)
-
-    settings = settings_of(flags)
-    with_api(settings, work)
-    emit(f"updated group {new_name or name} in factory {settings.factory} at {settings.destination}")
+        return common.done(api, f"updated group {new_name or name}", group=new_name or name)
 
 
 @groups_app.command("delete", epilog="Example: fioctl-rotate config device-group delete field")
-@connected
-def delete_group(
-    flags: Flags,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.")],
-    yes: YesOption = False,
-) -> None:
+@common.connected
+async def delete_group(flags: Flags, name: NameArgument, yes: YesOption = False) -> Result:
     """Delete a device group that has no devices."""
-    settings = settings_of(flags)
-    confirm(f"Delete group {name} of factory {settings.factory}?", yes=yes)
-
-    async def work(api: "FactoryApi") -> None:
+    async with common.connect(flags) as api:
+        common.confirm(f"Delete group {name} of factory {api.factory}?", yes=yes)
         await api.delete_group(name)
-
-    with_api(settings, work)
-    emit(f"deleted group {name} of factory {settings.factory} at {settings.destination}")
+        return common.done(api, f"deleted group {name}", group=name)

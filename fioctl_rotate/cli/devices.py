@@ -7,6 +7,7 @@ import typer
 from fioctl_rotate.cli.common import (
     Format,
     FormatOption,
+    LimitOption,
     YesOption,
     confirm,
     connected,
@@ -18,7 +19,7 @@ from fioctl_rotate.cli.common import (
     table,
     with_api,
 )
-from fioctl_rotate.cli.configlog import LimitOption, show_log
+from fioctl_rotate.cli.configlog import log_lines
 from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
 from fioctl_rotate.cli.pushing import rotate
 from fioctl_rotate.errors import printable
@@ -78,7 +79,12 @@ def config_log(
         log = await api.device_config(found.uuid, limit)
         return log, await user_names(api)
 
-    show_log(*with_api(settings_of(flags), fetch), format=format, applied=True)
+    log, users = with_api(settings_of(flags), fetch)
+    if format is Format.JSON:
+        emit_json({"config": log})
+        return
+    for line in log_lines(log, users, applied=True):
+        emit(line)
 
 
 @config_app.command("delete", epilog="Example: fioctl-rotate device config delete pump-7 fio-rotate-certs")
@@ -170,7 +176,8 @@ def show(
     if found.active_config is not None:
         emit("")
         emit("Configuration in force:")
-        show_log([found.active_config], {}, format=format, applied=True)
+        for line in log_lines([found.active_config], {}, applied=True):
+            emit(line)
 
 
 @app.command("updates", epilog="Example: fioctl-rotate devices updates pump-7 certs-1763989200")

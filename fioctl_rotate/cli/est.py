@@ -1,5 +1,6 @@
 """`est`: EST servers: authorize the managed one, look at one, run one of your own."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +11,9 @@ from fioctl_rotate.cli import keys_est
 from fioctl_rotate.cli.common import (
     Format,
     FormatOption,
+    check_lines,
     connected,
-    emit_checks,
+    emit,
     emit_json,
     group,
     note,
@@ -98,7 +100,8 @@ def check(
         emit_json({"url": result.url, "ok": not result.failed, "checks": list(result.checks)})
     else:
         note(printable(f"looking at {result.url}"))
-        emit_checks(result.checks)
+        for line in check_lines(result.checks, sys.stdout):
+            emit(line)
     if result.failed:
         raise Refused(
             f"devices would not rotate against {result.url}",

@@ -1,5 +1,6 @@
 """`keys`: the Factory's root and what it signs."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,9 @@ from fioctl_rotate.cli.common import (
     Format,
     FormatOption,
     YesOption,
+    check_lines,
     connected,
     emit,
-    emit_checks,
     emit_json,
     group,
     note,
@@ -280,6 +281,7 @@ def check(
             }
         )
     else:
-        emit_checks(checks)
+        for line in check_lines(checks, sys.stdout):
+            emit(line)
     if failed:
         raise Refused(f"{failed} of {len(checks)} checks failed")

@@ -17,6 +17,7 @@ from fioctl_rotate.cli.common import (
     interactive,
     is_terminal,
     note,
+    option,
     spread,
     warn,
 )
@@ -34,51 +35,26 @@ if TYPE_CHECKING:
 DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="PKI directory.", show_default=False)]
 
 
-def _option(annotation: Any, *names: str, metavar: str, help: str) -> tuple[Any, None]:
-    option = typer.Option(*names, metavar=metavar, help=help)
-    return (Annotated[annotation | None, option], None)
-
-
 KEY_OPTIONS: Options = {
-    "hsm_module": _option(
-        Path, "--hsm-module", metavar="FILE", help="The key is in an HSM: its PKCS#11 module."
+    "hsm_module": option("--hsm-module FILE", "PKCS#11 module of the HSM that holds the key."),
+    "hsm_token_label": option("--hsm-token-label LABEL", "Token label; the root's key in it is root-ca."),
+    "hsm_pin_file": option("--hsm-pin-file FILE", f"File with the token's PIN; else {variables.PIN}, else asked."),
+    "hsm_pin": option("--hsm-pin PIN", "The token's PIN, seen in the process list (fioctl's option)."),
+    "key_passphrase_file": option(
+        "--key-passphrase-file FILE", f"File with the passphrase; else {variables.PASSPHRASE}, else asked."
     ),
-    "hsm_token_label": _option(
-        str,
-        "--hsm-token-label",
-        metavar="LABEL",
-        help="Label of the HSM's token; the root's key in it is called root-ca.",
-    ),
-    "hsm_pin_file": _option(
-        Path,
-        "--hsm-pin-file",
-        metavar="FILE",
-        help=f"File with the token's PIN; else {variables.PIN}, else asked.",
-    ),
-    "hsm_pin": _option(
-        str,
-        "--hsm-pin",
-        metavar="PIN",
-        help="The token's PIN, seen by all in the process list; as fioctl has it.",
-    ),
-    "key_passphrase_file": _option(
-        Path,
-        "--key-passphrase-file",
-        metavar="FILE",
-        help=f"File with the passphrase of an encrypted key file; else {variables.PASSPHRASE}, else asked.",
-    ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class KeyOptions:
     """Where the root's key is, as the command line says."""
 
-    hsm_module: Path | None
-    hsm_token_label: str | None
-    hsm_pin_file: Path | None
-    hsm_pin: str | None
-    key_passphrase_file: Path | None
+    hsm_module: Path | None = None
+    hsm_token_label: str | None = None
+    hsm_pin_file: Path | None = None
+    hsm_pin: str | None = None
+    key_passphrase_file: Path | None = None
 
     def directory(self, path: Path) -> "PkiDirectory":
         """The PKI directory, with the key in it or in the token; what others can read there is warned about.

@@ -5,7 +5,6 @@ import sys
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +12,12 @@ import typer
 
 from fioctl_rotate.cli.common import (
     Format,
-    FormatOption,
     Options,
-    YesOption,
     duration_option,
     emit,
     emit_json,
     note,
+    option,
     spread,
     warn,
     wrapped,
@@ -48,133 +46,37 @@ def _in_a_folder(path: Path | None) -> Path | None:
     return path
 
 
-JunitOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--junit", metavar="FILE", callback=_in_a_folder, help="Write JUnit XML too, one case a device."
-    ),
-]
+JUNIT = typer.Option(
+    "--junit", metavar="FILE", callback=_in_a_folder, help="Write JUnit XML too, one case a device."
+)
+JunitOption = Annotated[Path | None, JUNIT]
 
 SENDING_OPTIONS: Options = {
-    "format": (FormatOption, Format.TEXT),
-    "yes": (YesOption, False),
-    "no_checks": (
-        Annotated[bool, typer.Option("--no-checks", help="Push without the checks before it.")],
-        False,
-    ),
-    "wait": (
-        Annotated[
-            bool,
-            typer.Option("--wait", help="After the push, wait as `rotations watch` does."),
-        ],
-        False,
-    ),
-    "timeout": (
-        Annotated[float | None, duration_option("--timeout", "With --wait: give up, with exit code 4.")],
-        None,
-    ),
-    "interval": (
-        Annotated[float, duration_option("--interval", "With --wait: polling interval.", shortest=0.05)],
-        15.0,
-    ),
-    "junit": (JunitOption, None),
-}
+    "format": option("--format", "How to show the plan, or the result."),
+    "yes": option("-y --yes", "Do not ask; answer yes."),
+    "no_checks": option("--no-checks", "Push without the checks before it."),
+    "wait": option("--wait", "After the push, wait as `rotations watch` does."),
+    "timeout": duration_option("--timeout", "With --wait: give up, with exit code 4."),
+    "interval": duration_option("--interval", "With --wait: polling interval.", shortest=0.05),
+    "junit": JUNIT,
+}  # fmt: skip
 
-WISH_OPTIONS: Options = {
-    "reason": (
-        Annotated[str, typer.Option("-r", "--reason", metavar="TEXT", help="Why; goes into the log.")],
-        Parameter.empty,
-    ),
-    "server_name": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--server-name",
-                metavar="NAME",
-                help="DNS name of your own EST server; without it, the Factory's managed one.",
-            ),
-        ],
-        None,
-    ),
-    "port": (
-        Annotated[int, typer.Option("-p", "--est-port", metavar="PORT", help="Port of the EST server.")],
-        entries.DEFAULT_PORT,
-    ),
-    "resource": (
-        Annotated[
-            str,
-            typer.Option(
-                "-e", "--est-resource", metavar="PATH", help="Path of the EST resource on the server."
-            ),
-        ],
-        entries.DEFAULT_RESOURCE,
-    ),
-    "pkey_ids": (
-        Annotated[
-            str,
-            typer.Option(
-                "--hsm-pkey-ids",
-                metavar="ID,ID",
-                help="PKCS#11 slot ids that a device's private key changes between.",
-            ),
-        ],
-        entries.DEFAULT_PKEY_IDS,
-    ),
-    "cert_ids": (
-        Annotated[
-            str,
-            typer.Option(
-                "--hsm-cert-ids",
-                metavar="ID,ID",
-                help="PKCS#11 slot ids that a device's certificate changes between.",
-            ),
-        ],
-        entries.DEFAULT_CERT_IDS,
-    ),
-    "rotation_id": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--rotation-id",
-                metavar="ID",
-                help="ROTATIONID to use: a job that runs again with it pushes nothing twice. "
-                "[default: certs-<unix time>]",
-            ),
-        ],
-        None,
-    ),
-}
+REQUEST_OPTIONS: Options = {
+    "reason": option("-r --reason TEXT", "Why; goes into the log."),
+    "server_name": option("--server-name NAME", "DNS name of your own EST server [default: the managed one's]."),
+    "port": option("-p --est-port PORT", "Port of the EST server."),
+    "resource": option("-e --est-resource PATH", "Path of the EST resource on the server."),
+    "pkey_ids": option("--hsm-pkey-ids ID,ID", "PKCS#11 slot ids for a device's private key."),
+    "cert_ids": option("--hsm-cert-ids ID,ID", "PKCS#11 slot ids for a device's certificate."),
+    "rotation_id": option("--rotation-id ID", "ROTATIONID [default: certs-<unix time>]; pushed once."),
+}  # fmt: skip
 
 MODE_OPTIONS: Options = {
-    "dryrun": (
-        Annotated[
-            bool,
-            typer.Option("--dryrun", "--dry-run", help="Show what would be sent, to whom, and send nothing."),
-        ],
-        False,
-    ),
-    "offline": (
-        Annotated[
-            bool,
-            typer.Option(
-                "--offline", help="With --dryrun and --server-name: ask the Factory nothing; needs no token."
-            ),
-        ],
-        False,
-    ),
-    "out": (
-        Annotated[
-            Path | None,
-            typer.Option("--out", metavar="FILE", help="With --dryrun: write the plan to FILE, for `apply`."),
-        ],
-        None,
-    ),
+    "dryrun": option("--dryrun --dry-run", "Show what would be sent, to whom, and send nothing."),
+    "offline": option("--offline", "With --dryrun and --server-name: ask the Factory nothing; needs no token."),
+    "out": option("--out FILE", "With --dryrun: write the plan to FILE, for `apply`."),
     **SENDING_OPTIONS,
-    "format": (
-        Annotated[PlanFormat, typer.Option("--format", help="How to show the plan, or the result.")],
-        PlanFormat.TEXT,
-    ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,7 +86,7 @@ class Sending:
     `junit` is the file to write at the end of the wait.
     """
 
-    format: Format | PlanFormat = Format.TEXT
+    format: Format = Format.TEXT
     yes: bool = False
     no_checks: bool = False
     wait: bool = False
@@ -194,9 +96,9 @@ class Sending:
 
     def check(self) -> None:
         """Refuse options that make no sense together (UsageError)."""
-        for option, given in self._of_a_wait():
+        for name, given in self._of_a_wait():
             if given and not self.wait:
-                raise UsageError(f"{option} goes with --wait")
+                raise UsageError(f"{name} goes with --wait")
 
     def _of_a_wait(self) -> tuple[tuple[str, bool], ...]:
         return ("--timeout", self.timeout is not None), ("--junit", self.junit is not None)
@@ -206,7 +108,7 @@ class Sending:
 class Modes(Sending):
     """How a rotate-certs command shall go about it: a push, or a dry run."""
 
-    format: PlanFormat = PlanFormat.TEXT
+    format: PlanFormat = PlanFormat.TEXT  # type: ignore[assignment]  # a dry run has one format more
     dryrun: bool = False
     offline: bool = False
     out: Path | None = None
@@ -214,24 +116,24 @@ class Modes(Sending):
     def check(self) -> None:
         """Refuse options that make no sense together (UsageError)."""
         if not self.dryrun:
-            for option, given in (
+            for name, given in (
                 ("--offline", self.offline),
                 ("--out", self.out is not None),
                 ("--format toml", self.format is PlanFormat.TOML),
             ):
                 if given:
-                    raise UsageError(f"{option} goes with --dryrun")
+                    raise UsageError(f"{name} goes with --dryrun")
             super().check()
-        for option, given in (("--wait", self.wait), *self._of_a_wait()):
+        for name, given in (("--wait", self.wait), *self._of_a_wait()):
             if given and self.dryrun:
-                raise UsageError(f"{option} does not go with --dryrun")
+                raise UsageError(f"{name} does not go with --dryrun")
         if self.out is not None and self.offline:
             raise UsageError(
                 "--out does not go with --offline: a plan holds what the target has now, and nobody was asked"
             )
 
 
-with_wish = spread("wish", RotationRequest, WISH_OPTIONS)
+with_wish = spread("wish", RotationRequest, REQUEST_OPTIONS)
 """Gives a command the options of a wish; it receives them as one `RotationRequest` in its parameter `wish`."""
 
 with_modes = spread("modes", Modes, MODE_OPTIONS)
@@ -260,8 +162,8 @@ def tell_about(plan: Plan, server_name: str | None) -> None:
     if server_name and host != server_name:
         note(f"EST server name {printable(server_name)} goes out as {host}")
     values = entries.parse_value(plan.value)
-    for option in ("PKEYIDS", "CERTIDS"):
-        for text in entries.slot_warnings(values[option]):
+    for key in ("PKEYIDS", "CERTIDS"):
+        for text in entries.slot_warnings(values[key]):
             warn(text)
     target = plan.target
     if target.kind == "device":

@@ -2,24 +2,27 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fioctl_rotate.cli.common import (
+    GROUP,
     Format,
     FormatOption,
+    GroupOption,
     Options,
     YesOption,
+    check_lines,
     confirm,
     connected,
     console,
     duration_option,
     emit,
-    emit_checks,
     emit_json,
     group,
     note,
+    option,
     settings_of,
     spread,
     table,
@@ -27,7 +30,7 @@ from fioctl_rotate.cli.common import (
     with_api,
     wrapped,
 )
-from fioctl_rotate.cli.planning import WISH_OPTIONS, JunitOption
+from fioctl_rotate.cli.planning import REQUEST_OPTIONS, JunitOption
 from fioctl_rotate.errors import Refused, UsageError, printable
 from fioctl_rotate.rotation.plan import RotationRequest, Target
 from fioctl_rotate.settings import Flags
@@ -42,29 +45,14 @@ app = group("What became of a rotation on every device.")
 
 CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
 
-
-def _wish(**options: Any) -> RotationRequest:
-    return RotationRequest(reason="check", **options)
-
-
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ROTATIONID; `rotations list` shows them.")]
 TARGET_OPTIONS: Options = {
-    "group": (
-        Annotated[
-            str | None, typer.Option("-g", "--group", metavar="GROUP", help="The device group that rotates.")
-        ],
-        None,
-    ),
-    "device": (
-        Annotated[
-            str | None, typer.Option("--device", metavar="DEVICE", help="One device, in place of a group.")
-        ],
-        None,
-    ),
+    "group": GROUP,
+    "device": option("--device DEVICE", "One device, in place of a group."),
 }
 
 
-def _target(group: str | None, device: str | None) -> Target:
+def _target(group: str | None = None, device: str | None = None) -> Target:
     if group is not None and device is None:
         return Target("group", group)
     if device is not None and group is None:
@@ -123,9 +111,9 @@ def show(
     rotation_id: IdArgument,
     target: Target,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Only devices that are failing, or finalized and not done.")
+        bool, option("--failed", "Only devices that are failing, or finalized and not done.")
     ] = False,
-    pending: Annotated[bool, typer.Option("--pending", help="Only devices that show no sign of it.")] = False,
+    pending: Annotated[bool, option("--pending", "Only devices that show no sign of it.")] = False,
     junit: JunitOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
@@ -186,9 +174,7 @@ def watch(
         float | None,
         duration_option("--timeout", "Give up after this time, with exit code 4."),
     ] = None,
-    exit_status: Annotated[
-        bool, typer.Option("--exit-status", help="Exit with 3 unless every device is done.")
-    ] = False,
+    exit_status: Annotated[bool, option("--exit-status", "Exit with 3 unless every device is done.")] = False,
     junit: JunitOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
@@ -212,16 +198,14 @@ def watch(
 
 @app.command("check", epilog="Example: fioctl-rotate rotations check -g field --each-device")
 @connected
-@spread("wish", _wish, {name: WISH_OPTIONS[name] for name in CHECKED})
+@spread("wish", RotationRequest, {name: REQUEST_OPTIONS[name] for name in CHECKED}, reason="check")
 def check(
     flags: Flags,
-    group: Annotated[
-        str, typer.Option("-g", "--group", metavar="GROUP", help="The group that is to rotate.")
-    ],
+    group: GroupOption,
     wish: RotationRequest,
     each_device: Annotated[
         bool,
-        typer.Option("--each-device", help="Ask each device, also where there are more than 200."),
+        option("--each-device", "Ask each device, also where there are more than 200."),
     ] = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
@@ -245,7 +229,8 @@ def check(
     if format is Format.JSON:
         emit_json({"ok": not findings.failed, "checks": list(findings.checks)})
     else:
-        emit_checks(findings.checks)
+        for line in check_lines(findings.checks, sys.stdout):
+            emit(line)
     if findings.failed:
         raise Refused(f"a check failed: group {group} is not ready to rotate")
 
@@ -291,7 +276,7 @@ def settle(
 def report(
     flags: Flags,
     rotation_id: IdArgument,
-    html: Annotated[Path, typer.Option("--html", metavar="FILE", help="File to write.")],
+    html: Annotated[Path, option("--html FILE", "File to write.")],
     target: Target,
 ) -> None:
     """Write a page that a person keeps: how the rotation went, what failed and why, who did not follow.

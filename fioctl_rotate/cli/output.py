@@ -1,0 +1,204 @@
+"""What a command shows: a result on stdout, as text or JSON; notes, warnings and questions on stderr."""
+
+import contextlib
+import re
+import shutil
+import signal
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TextIO
+
+import typer
+
+from fioctl_rotate.errors import Error, printable
+
+if TYPE_CHECKING:
+    import rich.table
+    from rich.console import Console
+
+    from fioctl_rotate.checks import Check
+
+# All control characters but the line feed and the tab.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+_NARROWEST = 24  # columns of a terminal that a cell keeps beside a long one
+
+
+class Format(StrEnum):
+    """How a result is shown."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows below headers. On a terminal columns are aligned; in a pipe a tab stands between two cells."""
+
+    headers: Sequence[str]
+    rows: Iterable[Sequence[str | None]]
+
+    def show(self) -> None:
+        """Write the table to stdout."""
+        if is_terminal(sys.stdout):
+            console().print(table(self.headers, self.rows))
+            return
+        for row in (self.headers, *self.rows):
+            emit("\t".join(printable(cell or "") for cell in row).rstrip("\t"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command found or did.
+
+    `document` is what `--format json` shows: plain data or msgspec structs. `lines` is what people read, each one
+    line or a table; it may be a generator, which is not started for JSON. `notes` follow on stderr. `error` is
+    raised once all this is shown, for a result that is bad news.
+    """
+
+    document: Any
+    lines: Iterable[str | Table] = ()
+    notes: Sequence[str] = ()
+    error: Error | None = None
+
+    def show(self, format: str) -> None:
+        """Write the result, and raise its error."""
+        if format == Format.JSON:
+            emit_json(self.document)
+        else:
+            self.show_text()
+        for text in self.notes:
+            note(text)
+        if self.error is not None:
+            raise self.error
+
+    def show_text(self) -> None:
+        """Write what people read."""
+        for line in self.lines:
+            if isinstance(line, Table):
+                line.show()
+            else:
+                emit(line)
+
+
+def emit(text: str) -> None:
+    """A line of the result, to stdout."""
+    typer.echo(_shown(text))
+
+
+def emit_json(value: Any, *, lines: bool = False) -> None:
+    """A result as one JSON document, to stdout; on one line where it is one of several (`lines`).
+
+    msgspec structs are taken as they would go over the wire.
+    """
+    import json
+
+    emit(json.dumps(value, indent=None if lines else 2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    # Only what json does not know is msgspec's, so a plain document is shown without importing it.
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+def note(text: str) -> None:
+    """Something a person may want to know, to stderr."""
+    typer.echo(_shown(text), err=True)
+
+
+def warn(text: str) -> None:
+    """Something a person should know before going on, to stderr."""
+    typer.echo(f"warning: {printable(text)}", err=True)
+
+
+def _shown(text: str) -> str:
+    """`text` without control of the terminal: names come from servers and devices. In JSON it means the same."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person may see what `stream` says; None is what a process has that was started with it closed."""
+    return stream is not None and stream.isatty()
+
+
+def wrapped(text: str, *, indent: int = 0, stream: TextIO | None) -> str:
+    """`text` as it is in a pipe; on a terminal broken between words, the lines after the first indented."""
+    if not is_terminal(stream):
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        text, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
+    )
+
+
+def check_lines(checks: "Sequence[Check]", stream: TextIO | None = None) -> list[str]:
+    """A line a check: status, name, message. Where `stream` is a terminal, messages stay in their column."""
+    width = max((len(check.name) for check in checks), default=0)
+    lines = []
+    for check in checks:
+        line = printable(f"{check.status:<4}  {check.name:<{width}}  {check.message}")
+        lines.append(wrapped(line, indent=len(line) - len(printable(check.message)), stream=stream))
+    return lines
+
+
+def interactive() -> bool:
+    """Whether a person sits at both ends: only then is anything asked, coloured or redrawn."""
+    return is_terminal(sys.stdin) and is_terminal(sys.stdout)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal; go on in a pipe or with `yes`; leave with exit code 1 where the answer is no."""
+    if yes or not interactive():
+        return
+    with asking():
+        agreed = typer.confirm(printable(question), err=True)
+    if not agreed:
+        note("nothing was changed")
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def asking() -> Iterator[None]:
+    """While the block asks a person something, Ctrl-C ends the command at once.
+
+    asyncio's own handler cancels its task, which a blocked prompt never notices: the answer would still count.
+    """
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """rich's console for stdout or stderr; outside a terminal it neither colours nor cuts lines."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    if is_terminal(stream):
+        return Console(file=stream, highlight=False)
+    return Console(file=stream, highlight=False, width=100_000, no_color=True, force_terminal=False)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str | None]]) -> "rich.table.Table":
+    """rich's table for a terminal; cells come from servers and devices: neither markup nor terminal control.
+
+    A long cell does not squeeze the columns before the last.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[printable(cell or "") for cell in row] for row in rows]
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for number, header in enumerate(headers):
+        longest = max((len(row[number]) for row in cells), default=0)
+        keep = min(max(longest, len(header)), _NARROWEST) if number + 1 < len(headers) else None
+        result.add_column(header, overflow="fold", min_width=keep)
+    for row in cells:
+        result.add_row(*map(Text, row))
+    return result
