@@ -1,89 +1,134 @@
-"""An EST server seen as a device would see it: TLS chain, name, expiry, and the roots it hands out."""
+"""An EST server checked as a device would meet it: TLS chain, name, expiry, the enrollment endpoint, the roots."""
 
 import asyncio
 import datetime
 import ssl
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
-import httpx
 from cryptography import x509
 
 from fioctl_rotate.checks import Check, Status
-from fioctl_rotate.errors import Error, printable
-from fioctl_rotate.est.client import decode_certificates
+from fioctl_rotate.errors import Error
+from fioctl_rotate.est.client import (
+    NoAnswer,
+    Target,
+    asks_for_certificate,
+    decode_certificates,
+    send,
+    target,
+)
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.pki.describe import expiry, fingerprint
 from fioctl_rotate.pki.pem import dns_names
+from fioctl_rotate.rotation.entry import reenroll_url
 from fioctl_rotate.tls import client_context
 
-REACHABLE, CHAIN, NAME, EXPIRY, CACERTS = "reachable", "chain", "name", "expiry", "cacerts"
+REACHABLE, CHAIN, NAME, EXPIRY, ENDPOINT, CACERTS = (
+    "reachable",
+    "chain",
+    "name",
+    "expiry",
+    "endpoint",
+    "cacerts",
+)
 
-# OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name: each check tells of one thing alone.
+# OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name: each check is about one thing alone.
 _NO_CHECK_TIME = 0x200000
+
+# How a server answers a POST without a client certificate where re-enrollment is. RFC 7030 §3.2.3 says 401;
+# nginx says 400, others 403.
+_THERE = (400, 401, 403)
+_NOT_THERE = (404, 405)
 
 
 async def probe(
     url: str, roots: Sequence[x509.Certificate], *, now: datetime.datetime, timeout: float = 10.0
 ) -> list[Check]:
-    """Look at the EST server at `url` (ESTSERVER's value) as a device does that trusts `roots` alone.
+    """Check the EST server at `url` (ESTSERVER's value) as a device does that trusts `roots` alone.
 
-    Each attempt to connect may take `timeout` seconds. The result holds `reachable` alone where that failed, else
-    one check for each of REACHABLE, CHAIN, NAME, EXPIRY, CACERTS. Raises nothing for what a server may do.
+    Each connection may take `timeout` seconds. The result holds REACHABLE alone where that failed, else one check
+    for each of REACHABLE, CHAIN, NAME, EXPIRY, ENDPOINT and CACERTS. (A server with TLS 1.2 alone that insists on
+    a client certificate shows its own to nobody else: then CHAIN stands for NAME and EXPIRY too.) Raises nothing
+    for what a server may do.
     """
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 443
-    except ValueError:
-        host, port = "", 0
-    if not host or parts.scheme != "https":
-        return [Check(REACHABLE, Status.FAIL, f"{url} is no URL of the form https://HOST:PORT/PATH")]
+        server = target(url)
+    except Error as error:
+        return [Check(REACHABLE, Status.FAIL, error.message)]
+    where = f"{server.host}:{server.port}"
     try:
-        leaf = await _leaf(host, port, timeout)
-    except (OSError, TimeoutError, ValueError) as error:
-        return [Check(REACHABLE, Status.FAIL, f"{host}:{port} {_words(error)}")]
+        leaf = await _leaf(server, timeout)
+    except NoAnswer as error:
+        if asks_for_certificate(error) and await _shows_certificate(server, timeout):
+            return [
+                Check(REACHABLE, Status.PASS, f"{where} answers"),
+                await _chain(server, client_context(pem(*roots)), timeout),
+                Check(ENDPOINT, Status.PASS, "the server asks for a client certificate in the handshake"),
+            ]
+        return [Check(REACHABLE, Status.FAIL, f"{where} {error.message}")]
+    any_name = client_context(pem(*roots))
+    any_name.check_hostname = False
+    any_name.verify_flags |= _NO_CHECK_TIME
+    chain, name, endpoint, cacerts = await asyncio.gather(
+        _chain(server, any_name, timeout),
+        _name(server, leaf, timeout),
+        _endpoint(url, timeout),
+        _cacerts(url, roots, timeout),
+    )
     return [
-        Check(REACHABLE, Status.PASS, f"{host}:{port} answers"),
-        await _chain(host, port, roots, timeout),
-        await _name(host, port, leaf, timeout),
+        Check(REACHABLE, Status.PASS, f"{where} answers"),
+        chain,
+        name,
         _expiry(leaf, now),
-        await _cacerts(url, roots, timeout),
+        endpoint,
+        cacerts,
     ]
 
 
-async def _leaf(host: str, port: int, timeout: float) -> x509.Certificate:
-    """The server's certificate, whatever it is worth."""
-    return x509.load_der_x509_certificate(await _handshake(host, port, _trusting_anything(), timeout))
-
-
-async def _chain(host: str, port: int, roots: Sequence[x509.Certificate], timeout: float) -> Check:
-    context = client_context(pem(*roots))
-    context.check_hostname = False
-    context.verify_flags |= _NO_CHECK_TIME
+async def _leaf(server: Target, timeout: float) -> x509.Certificate:
+    """The server's certificate, whoever signed it. Raises NoAnswer."""
     try:
-        await _handshake(host, port, context, timeout)
-    except (OSError, TimeoutError) as error:
-        return Check(CHAIN, Status.FAIL, f"devices do not trust its certificate: {_words(error)}")
+        return x509.load_der_x509_certificate(await _handshake(server, _trusting_anything(), timeout))
+    except (ValueError, x509.InvalidVersion) as error:
+        raise NoAnswer(ValueError("has a certificate that is not valid DER")) from error
+
+
+async def _shows_certificate(server: Target, timeout: float) -> bool:
+    """Whether the server comes as far as its certificate, before it asks for ours."""
+    try:
+        await _handshake(server, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), timeout)
+    except NoAnswer as error:
+        return isinstance(error.cause, ssl.SSLCertVerificationError)
+    return True
+
+
+async def _chain(server: Target, context: ssl.SSLContext, timeout: float) -> Check:
+    try:
+        await _handshake(server, context, timeout)
+    except NoAnswer as error:
+        # A server asks for the client's certificate after its own was verified.
+        if not asks_for_certificate(error):
+            return Check(CHAIN, Status.FAIL, f"devices do not trust its certificate: {error.message}")
     return Check(CHAIN, Status.PASS, "its certificate leads to the Factory's root")
 
 
-async def _name(host: str, port: int, leaf: x509.Certificate, timeout: float) -> Check:
+async def _name(server: Target, leaf: x509.Certificate, timeout: float) -> Check:
     # With the certificate as its own anchor, its name is all that is left to be wrong.
     context = client_context(pem(leaf))
     context.verify_flags |= _NO_CHECK_TIME
     try:
-        await _handshake(host, port, context, timeout)
-    except ssl.SSLCertVerificationError as error:
+        await _handshake(server, context, timeout)
+    except NoAnswer as error:
+        if not isinstance(error.cause, ssl.SSLCertVerificationError):
+            return Check(NAME, Status.FAIL, error.message)
         names = dns_names(leaf)
         found = f"its certificate is for {', '.join(names)}" if names else _without_names(leaf)
-        return Check(NAME, Status.FAIL, f"{found}, not {host} ({error.verify_message})")
-    except (OSError, TimeoutError) as error:
-        return Check(NAME, Status.FAIL, _words(error))
-    return Check(NAME, Status.PASS, f"its certificate is for {host}")
+        return Check(NAME, Status.FAIL, f"{found}, not {server.host} ({error.message})")
+    return Check(NAME, Status.PASS, f"its certificate is for {server.host}")
 
 
 def _without_names(leaf: x509.Certificate) -> str:
-    return f"its certificate has no SAN, and a name in the CN ({leaf.subject.rfc4514_string()}) is none to devices"
+    return f"its certificate has no SAN, and devices do not read a name in the CN ({leaf.subject.rfc4514_string()})"
 
 
 def _expiry(leaf: x509.Certificate, now: datetime.datetime) -> Check:
@@ -97,22 +142,54 @@ def _expiry(leaf: x509.Certificate, now: datetime.datetime) -> Check:
     return Check(EXPIRY, Status.PASS, f"valid until {leaf.not_valid_after_utc:%Y-%m-%d}")
 
 
-async def _cacerts(url: str, roots: Sequence[x509.Certificate], timeout: float) -> Check:
+async def _endpoint(url: str, timeout: float) -> Check:
+    """Ask for a re-enrollment without a client certificate, to see whether anything is there that refuses it."""
+    path = target(reenroll_url(url)).path.decode()
     try:
-        async with httpx.AsyncClient(verify=_trusting_anything(), timeout=timeout, trust_env=False) as client:
-            response = await client.get(f"{url.rstrip('/')}/cacerts")
-        if response.status_code != 200:
-            words = f"the server answers {response.status_code}, not 200: {response.text.strip()[:200]}"
-            return Check(CACERTS, Status.FAIL, printable(words.rstrip(": ")))
-        handed_out = decode_certificates(response.content)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Check(CACERTS, Status.FAIL, _words(error))
+        answer = await send("POST", reenroll_url(url), context=_trusting_anything(), deadline=timeout)
+    except NoAnswer as error:
+        # A server that closes while our request is on its way can reset the connection before its alert is read.
+        if asks_for_certificate(error) or await _alerts(target(url), timeout):
+            return Check(ENDPOINT, Status.PASS, "the server asks for a client certificate in the handshake")
+        return Check(ENDPOINT, Status.WARN, f"no answer to POST {path}: {error.message}")
+    message = f"POST {path} is answered {answer.status}"
+    if answer.status in _THERE:
+        return Check(ENDPOINT, Status.PASS, f"{message}, as it should be without a client certificate")
+    if answer.status in _NOT_THERE:
+        return Check(ENDPOINT, Status.FAIL, f"{message}: devices would not find re-enrollment there")
+    return Check(ENDPOINT, Status.WARN, f"{message}; expected 401 without a client certificate")
+
+
+async def _alerts(server: Target, timeout: float) -> bool:
+    """Whether the server ends a handshake with an alert that asks for a client certificate, if nothing is sent."""
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await _connect(server, _trusting_anything())
+            try:
+                await reader.read(1)
+            finally:
+                writer.transport.abort()
+    except (OSError, ValueError) as error:
+        return asks_for_certificate(error)
+    return False
+
+
+async def _cacerts(url: str, roots: Sequence[x509.Certificate], timeout: float) -> Check:
+    """The roots that the server hands out. No device asks for them, so a fault is a warning."""
+    try:
+        answer = await send("GET", f"{url}/cacerts", context=_trusting_anything(), deadline=timeout)
+        if answer.status != 200:
+            return Check(
+                CACERTS, Status.WARN, f"expected status 200, got {answer.status}: {answer.text}".rstrip(": ")
+            )
+        # Receivers should skip white space of any kind (RFC 8951 §3.1).
+        handed_out = decode_certificates(b"".join(answer.body.split()))
     except Error as error:
-        return Check(CACERTS, Status.FAIL, error.message)
+        return Check(CACERTS, Status.WARN, error.message)
     missing = [root for root in roots if root not in handed_out]
     if missing:
         return Check(
-            CACERTS, Status.FAIL, f"the Factory's root is not in it (SHA-256 {fingerprint(missing[0])[:16]}…)"
+            CACERTS, Status.WARN, f"the Factory's root is not in it (SHA-256 {fingerprint(missing[0])[:16]}…)"
         )
     more = len(handed_out) - len(roots)
     if more:
@@ -120,13 +197,25 @@ async def _cacerts(url: str, roots: Sequence[x509.Certificate], timeout: float) 
     return Check(CACERTS, Status.PASS, "holds the Factory's root alone")
 
 
-async def _handshake(host: str, port: int, context: ssl.SSLContext, timeout: float) -> bytes:
-    """The server's certificate, DER, after a handshake that `context` was content with."""
-    async with asyncio.timeout(timeout):
-        _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
-    der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+async def _handshake(server: Target, context: ssl.SSLContext, timeout: float) -> bytes:
+    """The server's certificate, DER, after a handshake that `context` accepted. Raises NoAnswer."""
+    try:
+        async with asyncio.timeout(timeout):
+            _, writer = await _connect(server, context)
+    except (OSError, ValueError) as error:
+        raise NoAnswer(error) from error
+    connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
+    der = connection.getpeercert(binary_form=True)
     writer.transport.abort()
-    return bytes(der)
+    if der is None:
+        raise NoAnswer(ValueError("shows no certificate"))
+    return der
+
+
+async def _connect(
+    server: Target, context: ssl.SSLContext
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(server.host, server.port, ssl=context, server_hostname=server.host)
 
 
 def _trusting_anything() -> ssl.SSLContext:
@@ -134,16 +223,3 @@ def _trusting_anything() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, TimeoutError):
-        return "does not answer in time"
-    if isinstance(error, ssl.SSLError):
-        return f"does not speak TLS as a device does ({error.reason or error})"
-    if isinstance(error, ConnectionRefusedError):
-        return "refuses connections"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return printable(text or type(error).__name__)

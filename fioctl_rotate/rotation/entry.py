@@ -57,6 +57,15 @@ def est_url(server_name: str, port: int = DEFAULT_PORT, resource: str = DEFAULT_
     return f"https://{host}:{port}{_checked_resource(resource)}"
 
 
+def reenroll_url(est_server: str) -> str:
+    """The URL to which a device posts its CSR: the text of ESTSERVER, then the operation (fioconfig: estStep).
+
+    The device does not tidy the path, so this is the only function that makes the URL. A URL to be sent as it
+    stands goes through `est.client.send`.
+    """
+    return f"{est_server}/simplereenroll"
+
+
 def ascii_host(server_name: str) -> str:
     """The host as a URL carries it: a DNS name in ASCII form, an IPv4 address, an IPv6 address in brackets.
 

@@ -2,6 +2,8 @@
 
 import datetime
 import socket
+import ssl
+import textwrap
 
 import pytest
 from cryptography import x509
@@ -12,7 +14,7 @@ from fioctl_rotate.est import service
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.tls import server_context
-from tests.scripted import Reply, Server
+from tests.scripted import Drop, Reply, Server
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -28,7 +30,10 @@ def factory_dir(pki, tmp_path):
 
 @pytest.fixture
 def est_server(pki, tmp_path, factory_dir, cli):
-    """`est_server()`: what `est check --format json` says of a server like this, check by check."""
+    """`est_server()`: what `est check --format json` says of a server like this, check by check.
+
+    `cacerts` and `post` are its answers to GET and POST: a Reply, or a function that makes one.
+    """
 
     def look(
         names=("localhost",),
@@ -37,7 +42,11 @@ def est_server(pki, tmp_path, factory_dir, cli):
         usage=ExtendedKeyUsageOID.SERVER_AUTH,
         start=NOW - DAY,
         end=NOW + 400 * DAY,
-        answer=None,
+        cacerts=None,
+        post=None,
+        path="/.well-known/est",
+        required=False,
+        highest=ssl.TLSVersion.MAXIMUM_SUPPORTED,
     ):
         issuer = issuer or pki
         key = generate_key()
@@ -58,9 +67,15 @@ def est_server(pki, tmp_path, factory_dir, cli):
         cert_file.write_text(certificates.pem(builder.sign(issuer.root_key, hashes.SHA256())))
         key_file.write_bytes(private_key_pem(key))
         roots = Reply(200, service.cacerts(pki.authority()), {"Content-Type": "application/pkcs7-mime"})
-        context = server_context(cert_file, key_file, certificates.pem(pki.ca), required=False)
-        with Server(answer or (lambda _asked: roots), context) as server:
-            url = f"{server.url}/.well-known/est"
+
+        def answers(asked):
+            chosen = {"GET": cacerts or roots, "POST": post or Reply(401)}[asked.method]
+            return chosen(asked) if callable(chosen) else chosen
+
+        context = server_context(cert_file, key_file, certificates.pem(pki.ca), required=required)
+        context.maximum_version = highest
+        with Server(answers, context) as server:
+            url = f"{server.url}{path}"
             result = cli("est", "check", url, "--pki", factory_dir, "--format", "json")
         statuses = {check["name"]: check["status"] for check in result.json["checks"]}
         words = {check["name"]: check["message"] for check in result.json["checks"]}
@@ -74,7 +89,7 @@ def est_server(pki, tmp_path, factory_dir, cli):
     return look
 
 
-ALL_WELL = dict.fromkeys(("reachable", "chain", "name", "expiry", "cacerts"), "pass")
+ALL_WELL = dict.fromkeys(("reachable", "chain", "name", "expiry", "endpoint", "cacerts"), "pass")
 
 
 def test_a_server_that_is_all_right(est_server):
@@ -129,15 +144,15 @@ def test_its_dates(est_server, start, end, status, word):
 
 def test_cacerts_of_another_factory(est_server, pki):
     other = type(pki).make()
-    statuses, words = est_server(answer=lambda _: Reply(200, service.cacerts(other.authority())))
-    assert statuses == {**ALL_WELL, "cacerts": "fail"}
+    statuses, words = est_server(cacerts=Reply(200, service.cacerts(other.authority())))
+    assert statuses == {**ALL_WELL, "cacerts": "warn"}
     assert "root is not in it" in words["cacerts"]
 
 
 def test_cacerts_with_more_than_the_root(est_server, pki):
     other = type(pki).make()
     both = service.cacerts(pki.authority(roots=[pki.root, other.root]))
-    statuses, words = est_server(answer=lambda _: Reply(200, both))
+    statuses, words = est_server(cacerts=Reply(200, both))
     assert statuses == {**ALL_WELL, "cacerts": "warn"}
     assert "1 certificate" in words["cacerts"]
 
@@ -146,29 +161,89 @@ def test_cacerts_with_more_than_the_root(est_server, pki):
     ("reply", "word"),
     [
         (Reply(404, b"no"), "404"),
-        (Reply(500, b"no device CA\n"), "500, not 200: no device CA"),
-        (Reply(500, b"\x1b[31m" * 10_000), r"500, not 200: \x1b[31m"),
-        (Reply(500, b""), "500, not 200"),
+        (Reply(500, b"no device CA\n"), "expected status 200, got 500: no device CA"),
+        (Reply(500, b"\x1b[31m" * 10_000), r"got 500: \x1b[31m"),
+        (Reply(500, b""), "got 500"),
         (Reply(200, b"<html>\x1b[31m"), "base64"),
         (Reply(200, b""), "PKCS#7"),
         (Reply(302, b"", {"Location": "/elsewhere"}), "302"),
     ],
 )
 def test_cacerts_that_are_none(est_server, reply, word):
-    statuses, words = est_server(answer=lambda _: reply)
-    assert statuses == {**ALL_WELL, "cacerts": "fail"}
+    statuses, words = est_server(cacerts=reply)
+    assert statuses == {**ALL_WELL, "cacerts": "warn"}
     assert word in words["cacerts"]
 
 
-def test_cacerts_are_asked_for_below_the_path(est_server, pki):
-    paths = []
+def test_cacerts_with_white_space(est_server, pki):
+    lines = textwrap.wrap(service.cacerts(pki.authority()).decode(), 64)
+    spaced = " \t\r\n".join(lines).encode()
+    statuses, _ = est_server(cacerts=Reply(200, spaced))
+    assert statuses == ALL_WELL
 
-    def answer(asked):
-        paths.append(asked.path)
-        return Reply(200, service.cacerts(pki.authority()))
 
-    est_server(answer=answer)
-    assert paths == ["/.well-known/est/cacerts"]
+@pytest.mark.parametrize(
+    "path", ["/.well-known/est", "/.well-known/est/", "/x//y", "/x/../y", "/./x", "/%2e/x"]
+)
+def test_the_server_is_asked_as_a_device_asks(est_server, pki, path):
+    asked = []
+
+    def answer(request):
+        asked.append((request.method, request.path))
+        return Reply(401) if request.method == "POST" else Reply(200, service.cacerts(pki.authority()))
+
+    est_server(cacerts=answer, post=answer, path=path)
+    assert sorted(asked) == [("GET", f"{path}/cacerts"), ("POST", f"{path}/simplereenroll")]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, "pass"),
+        (401, "pass"),
+        (403, "pass"),
+        (404, "fail"),
+        (405, "fail"),
+        (200, "warn"),
+        (201, "warn"),
+        (302, "warn"),
+        (307, "warn"),
+        (500, "warn"),
+        (503, "warn"),
+    ],
+)
+def test_the_enrollment_endpoint(est_server, status, expected):
+    statuses, message = est_server(post=Reply(status, b"", {"Location": "/elsewhere"}))
+    assert statuses == {**ALL_WELL, "endpoint": expected}
+    assert str(status) in message["endpoint"]
+
+
+def test_an_endpoint_that_hangs_up(est_server):
+    def hang_up(_asked):
+        raise Drop
+
+    statuses, message = est_server(post=hang_up)
+    assert statuses == {**ALL_WELL, "endpoint": "warn"}
+    assert "no answer" in message["endpoint"]
+
+
+def test_a_server_that_insists_on_a_client_certificate(est_server):
+    statuses, message = est_server(required=True)
+    assert statuses == {**ALL_WELL, "cacerts": "warn"}
+    assert "asks for a client certificate" in message["endpoint"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "chain"),
+    [
+        ({}, "pass"),
+        ({"names": ("other.example",)}, "fail"),
+        ({"end": NOW - DAY, "start": NOW - 2 * DAY}, "fail"),
+    ],
+)
+def test_a_server_that_insists_on_it_before_tls_1_3(est_server, changes, chain):
+    statuses, _ = est_server(required=True, highest=ssl.TLSVersion.TLSv1_2, **changes)
+    assert statuses == {"reachable": "pass", "chain": chain, "endpoint": "pass"}
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_all_well(factory):
     findings = factory()
     assert set(told(findings).values()) == {"pass"}, findings.checks
     assert set(told(findings)) == {
-        "est-reachable", "est-chain", "est-name", "est-expiry", "est-cacerts",
+        "est-reachable", "est-chain", "est-name", "est-expiry", "est-endpoint", "est-cacerts",
         "lifetimes", "slots", "lmp", "online", "shadowed",
     }  # fmt: skip
     assert len(findings.baselines) == 3
