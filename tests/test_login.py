@@ -195,7 +195,7 @@ def test_a_token_that_may_not_tell_whose_it_is_is_good(cli: Cli, serve: Serve) -
     }
     shown = cli("whoami")
     assert "User:" not in shown.out
-    assert "may not tell whose it is" in shown.err
+    assert "may not read its own user" in shown.err
 
 
 def test_profiles_are_kept_beside_each_other(

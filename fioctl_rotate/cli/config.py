@@ -6,7 +6,7 @@ import typer
 
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import GroupOption, LimitOption, OptionalGroup, Result, Table, YesOption
-from fioctl_rotate.cli.configlog import log_lines
+from fioctl_rotate.cli.configlog import FileArgument, log_lines
 from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
 from fioctl_rotate.cli.pushing import rotate
 from fioctl_rotate.errors import UsageError
@@ -18,7 +18,6 @@ groups_app = common.group("Device groups.")
 app.add_typer(groups_app, name="device-group")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.")]
-FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Name of the configuration file.")]
 
 
 @app.command(

@@ -1,12 +1,16 @@
 """How a configuration log is shown, for groups, devices and the fleet alike."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from fioctl_rotate.errors import printable
 
 if TYPE_CHECKING:
     from fioctl_rotate import wire
+
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Name of the configuration file.")]
 
 
 def log_lines(

@@ -1,25 +1,13 @@
-"""`devices` (also `device`): rotate one device's certificate, and look at devices."""
+"""`devices` (also `device`): rotate one device's certificate, and show devices."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fioctl_rotate.cli.common import (
-    Format,
-    FormatOption,
-    LimitOption,
-    YesOption,
-    confirm,
-    connected,
-    console,
-    emit,
-    emit_json,
-    group,
-    settings_of,
-    table,
-    with_api,
-)
-from fioctl_rotate.cli.configlog import log_lines
+from fioctl_rotate.cli import common
+from fioctl_rotate.cli.common import LimitOption, OptionalGroup, Result, Table, YesOption
+from fioctl_rotate.cli.configlog import FileArgument, log_lines
 from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
 from fioctl_rotate.cli.pushing import rotate
 from fioctl_rotate.errors import printable
@@ -28,21 +16,20 @@ from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
     from fioctl_rotate import wire
-    from fioctl_rotate.api.client import FactoryApi
 
-app = group("Rotate a device's certificate; look at devices.")
-config_app = group("A device's own configuration.")
+app = common.group("Rotate a device's certificate; show devices.")
+config_app = common.group("A device's own configuration.")
 app.add_typer(config_app, name="config")
 
 DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Name of the device.")]
-ByUuidOption = Annotated[bool, typer.Option("-u", "--by-uuid", help="DEVICE is a uuid rather than a name.")]
+ByUuidOption = Annotated[bool, common.option("-u --by-uuid", "DEVICE is a uuid, not a name.")]
 
 
 @config_app.command(
     "rotate-certs",
     epilog="Example: fioctl-rotate device config rotate-certs pump-7 -r 'key may have leaked' --dryrun",
 )
-@connected
+@common.connected
 @with_modes
 @with_wish
 def rotate_certs(
@@ -61,128 +48,93 @@ def rotate_certs(
 
 
 @config_app.command("log", epilog="Example: fioctl-rotate device config log pump-7 -n 1")
-@connected
-def config_log(
-    flags: Flags,
-    device: DeviceArgument,
-    by_uuid: ByUuidOption = False,
-    limit: LimitOption = None,
-    format: FormatOption = Format.TEXT,
-) -> None:
+@common.connected
+async def config_log(
+    flags: Flags, device: DeviceArgument, by_uuid: ByUuidOption = False, limit: LimitOption = None
+) -> Result:
     """Show what was configured for one device alone, newest first, and when it fetched it."""
-
-    async def fetch(api: "FactoryApi") -> "tuple[list[wire.Config], dict[str, str]]":
+    async with common.connect(flags) as api:
         from fioctl_rotate.ops.configs import user_names
         from fioctl_rotate.ops.push import find_device
 
         found = await find_device(api, device, by_uuid=by_uuid)
         log = await api.device_config(found.uuid, limit)
-        return log, await user_names(api)
-
-    log, users = with_api(settings_of(flags), fetch)
-    if format is Format.JSON:
-        emit_json({"config": log})
-        return
-    for line in log_lines(log, users, applied=True):
-        emit(line)
+        return Result({"config": log}, log_lines(log, await user_names(api), applied=True))
 
 
 @config_app.command("delete", epilog="Example: fioctl-rotate device config delete pump-7 fio-rotate-certs")
-@connected
-def config_delete(
+@common.connected
+async def config_delete(
     flags: Flags,
     device: DeviceArgument,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Name of the configuration file.")],
+    file: FileArgument,
     by_uuid: ByUuidOption = False,
     yes: YesOption = False,
-) -> None:
+) -> Result:
     """Delete a file of a device's own configuration.
 
     A device whose own fio-rotate-certs is deleted follows its group's entry again.
     """
-    settings = settings_of(flags)
-    confirm(f"Delete {file} of device {device} in factory {settings.factory}?", yes=yes)
-
-    async def work(api: "FactoryApi") -> "wire.Device":
+    async with common.connect(flags) as api:
         from fioctl_rotate.ops.configs import delete_device_file
 
-        return await delete_device_file(api, device, file, by_uuid=by_uuid)
-
-    found = with_api(settings, work)
-    emit(f"deleted {file} of device {found.name} in factory {settings.factory} at {settings.destination}")
+        common.confirm(f"Delete {file} of device {device} in factory {api.factory}?", yes=yes)
+        found = await delete_device_file(api, device, file, by_uuid=by_uuid)
+        return common.done(api, f"deleted {file} of device {found.name}", file=file, device=found.name)
 
 
 @app.command("list", epilog="Example: fioctl-rotate devices list -g field")
-@connected
-def list_devices(
-    flags: Flags,
-    group: Annotated[
-        str | None, typer.Option("-g", "--group", metavar="GROUP", help="Devices of this group only.")
-    ] = None,
-    format: FormatOption = Format.TEXT,
-) -> None:
-    """List devices, by name."""
-
-    async def fetch(api: "FactoryApi") -> "list[wire.Device]":
+@common.connected
+async def list_devices(flags: Flags, group: OptionalGroup = None) -> Result:
+    """List devices, by name; with -g, those of one group."""
+    async with common.connect(flags) as api:
         from fioctl_rotate.ops.push import find_group
 
         if group is not None:
             await find_group(api, group)
-        return await api.devices(group)
-
-    devices = with_api(settings_of(flags), fetch)
-    if format is Format.JSON:
-        emit_json({"devices": devices})
-        return
-    rows = [(d.name, d.group_name, d.last_seen, d.lmp_ver, d.target_name, d.uuid) for d in devices]
-    console().print(table(("NAME", "GROUP", "LAST SEEN", "LMP", "TARGET", "UUID"), rows))
+        devices = await api.devices(group)
+    rows = ((d.name, d.group_name, d.last_seen, d.lmp_ver, d.target_name, d.uuid) for d in devices)
+    table = Table(("NAME", "GROUP", "LAST SEEN", "LMP", "TARGET", "UUID"), rows)
+    return Result({"devices": devices}, [table])
 
 
 @app.command("show", epilog="Example: fioctl-rotate devices show pump-7")
-@connected
-def show(
-    flags: Flags,
-    device: DeviceArgument,
-    by_uuid: ByUuidOption = False,
-    format: FormatOption = Format.TEXT,
-) -> None:
+@common.connected
+async def show(flags: Flags, device: DeviceArgument, by_uuid: ByUuidOption = False) -> Result:
     """Show one device: its group, when it was seen, its public key, and the configuration in force."""
-
-    async def fetch(api: "FactoryApi") -> "wire.Device":
+    async with common.connect(flags) as api:
         from fioctl_rotate.ops.push import find_device
 
-        return await find_device(api, device, by_uuid=by_uuid)
+        found = await find_device(api, device, by_uuid=by_uuid)
+    return Result(found, _device_lines(found))
 
-    found = with_api(settings_of(flags), fetch)
-    if format is Format.JSON:
-        emit_json(found)
-        return
+
+def _device_lines(device: "wire.Device") -> Iterator[str]:
     for label, value in (
-        ("Name", found.name),
-        ("UUID", found.uuid),
-        ("Factory", found.factory),
-        ("Group", found.group_name),
-        ("Owner", found.owner),
-        ("Last seen", found.last_seen),
-        ("LmP", found.lmp_ver),
-        ("Target", found.target_name),
-        ("Tag", found.tag),
-        ("Status", found.status),
-        ("Production", None if found.is_prod is None else str(found.is_prod).lower()),
+        ("Name", device.name),
+        ("UUID", device.uuid),
+        ("Factory", device.factory),
+        ("Group", device.group_name),
+        ("Owner", device.owner),
+        ("Last seen", device.last_seen),
+        ("LmP", device.lmp_ver),
+        ("Target", device.target_name),
+        ("Tag", device.tag),
+        ("Status", device.status),
+        ("Production", None if device.is_prod is None else str(device.is_prod).lower()),
     ):
-        emit(f"{label + ':':<12}{printable(value or '-')}")
-    if found.public_key:
-        emit(found.public_key.strip())
-    if found.active_config is not None:
-        emit("")
-        emit("Configuration in force:")
-        for line in log_lines([found.active_config], {}, applied=True):
-            emit(line)
+        yield f"{label + ':':<12}{printable(value or '-')}"
+    if device.public_key:
+        yield device.public_key.strip()
+    if device.active_config is not None:
+        yield ""
+        yield "Configuration in force:"
+        yield from log_lines([device.active_config], {}, applied=True)
 
 
 @app.command("updates", epilog="Example: fioctl-rotate devices updates pump-7 certs-1763989200")
-@connected
-def updates(
+@common.connected
+async def updates(
     flags: Flags,
     device: DeviceArgument,
     update: Annotated[
@@ -191,27 +143,17 @@ def updates(
     ] = None,
     by_uuid: ByUuidOption = False,
     limit: LimitOption = None,
-    format: FormatOption = Format.TEXT,
-) -> None:
+) -> Result:
     """List a device's updates, rotations among them, or the events of one."""
-
-    async def fetch(api: "FactoryApi") -> "tuple[list[wire.Update], list[wire.Event]]":
+    async with common.connect(flags) as api:
         from fioctl_rotate.ops.push import find_device
 
         found = await find_device(api, device, by_uuid=by_uuid)
         if update is None:
-            return (await api.device_updates(found.uuid))[:limit], []
-        return [], (await api.device_events(found.uuid, update))[:limit]
-
-    found, events = with_api(settings_of(flags), fetch)
-    if format is Format.JSON:
-        emit_json({"updates": found} if update is None else {"events": events})
-    elif update is None:
-        rows = [(u.correlation_id, u.target, u.version, u.time) for u in found]
-        console().print(table(("ID", "TARGET", "VERSION", "TIME"), rows))
-    else:
-        outcome = {None: "", True: "ok", False: "failed"}
-        rows = [
-            (e.device_time, e.event_type.id, outcome[e.event.success], e.event.details or "") for e in events
-        ]
-        console().print(table(("DEVICE TIME", "EVENT", "RESULT", "DETAILS"), rows))
+            known = (await api.device_updates(found.uuid))[:limit]
+            rows = [(u.correlation_id, u.target, u.version, u.time) for u in known]
+            return Result({"updates": known}, [Table(("ID", "TARGET", "VERSION", "TIME"), rows)])
+        events = (await api.device_events(found.uuid, update))[:limit]
+    outcome = {None: "", True: "ok", False: "failed"}
+    rows = [(e.device_time, e.event_type.id, outcome[e.event.success], e.event.details or "") for e in events]
+    return Result({"events": events}, [Table(("DEVICE TIME", "EVENT", "RESULT", "DETAILS"), rows)])

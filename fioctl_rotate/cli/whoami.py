@@ -1,69 +1,54 @@
 """`whoami`: which Factory, user and server commands talk to, and why."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fioctl_rotate.cli.common import (
-    Format,
-    FormatOption,
-    connected,
-    emit,
-    emit_json,
-    note,
-    settings_of,
-    single,
-    with_api,
-)
+from fioctl_rotate.cli import common
+from fioctl_rotate.cli.common import Result
 from fioctl_rotate.errors import printable
 from fioctl_rotate.settings import Flags, Settings
 
 if TYPE_CHECKING:
     from fioctl_rotate import wire
-    from fioctl_rotate.api.client import FactoryApi
 
 
-@connected
-def whoami(flags: Flags, format: FormatOption = Format.TEXT) -> None:
+@common.connected
+async def whoami(flags: Flags) -> Result:
     """Show which Factory, user and server commands talk to, and where each setting came from.
 
     The server is asked who the token is, so it shows too that the token works.
     """
-    settings = settings_of(flags)
-
-    async def ask(api: "FactoryApi") -> "wire.User | None":
+    settings = common.settings_of(flags)
+    async with common.open_api(settings) as api:
         from fioctl_rotate.ops.login import find_user
 
-        return await find_user(api)
+        user = await find_user(api)
+    document = {
+        "factory": settings.factory,
+        "server": settings.destination,
+        "login": _login(settings),
+        "user": user,
+        "settings-file": str(settings.config_file) if settings.config_file else None,
+        "profile": settings.profile,
+        "sources": dict(settings.sources),
+    }
+    notes = () if user else ("the token is valid, but may not read its own user",)
+    return Result(document, _lines(settings, user), notes)
 
-    user = with_api(settings, ask)
-    if format is Format.JSON:
-        emit_json(
-            {
-                "factory": settings.factory,
-                "server": settings.destination,
-                "login": _login(settings),
-                "user": user,
-                "settings-file": str(settings.config_file) if settings.config_file else None,
-                "profile": settings.profile,
-                "sources": dict(settings.sources),
-            }
-        )
-        return
+
+def _lines(settings: Settings, user: "wire.User | None") -> Iterator[str]:
     sources = settings.sources
-    place = "mock" if settings.mock else "server"
     login = _login(settings)
-    rows = [
+    for label, value, source in (
         ("Factory", settings.factory, sources.get("factory")),
-        ("Server", settings.destination, sources.get(place)),
+        ("Server", settings.destination, sources.get("mock" if settings.mock else "server")),
         ("User", f"{user.name}, {user.role} ({user.polis_id})" if user else None, None),
         ("Login", login, sources.get("oauth" if login == "OAuth" else "token")),
         ("CACERT", settings.cacert, sources.get("cacert")),
         ("Timeout", f"{settings.timeout:g} s", sources.get("timeout", "default")),
-    ]
-    for label, value, source in rows:
+    ):
         if value is not None:
-            emit(f"{label + ':':<10}{printable(value)}" + (f"  [{source}]" if source else ""))
-    if user is None:
-        note("the token works, and may not tell whose it is")
+            yield f"{label + ':':<10}{printable(value)}" + (f"  [{source}]" if source else "")
 
 
 def _login(settings: Settings) -> str | None:
@@ -73,4 +58,4 @@ def _login(settings: Settings) -> str | None:
     return "API token" if settings.token else "OAuth"
 
 
-app = single(whoami, "fioctl-rotate whoami --profile work")
+app = common.single(whoami, "fioctl-rotate whoami --profile work")
