@@ -1,8 +1,39 @@
-"""Files written so that neither a crash nor another reader sees half of one."""
+"""Files read within bounds, and written so that neither a crash nor another reader sees half of one."""
 
+import errno
 import os
+import select
 import tempfile
 from pathlib import Path
+
+# Nobody types a passphrase or writes a settings file slower than this, in seconds.
+_PATIENCE = 10.0
+
+
+def read_file(path: Path, *, most: int = 1 << 20) -> bytes:
+    """All that is in a file, a pipe or a device.
+
+    Raises OSError, also where that is more than `most` bytes or where nothing comes for ten seconds: so neither
+    /dev/zero nor a FIFO that nobody writes to holds a command up. FileNotFoundError where there is no file.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "not a valid file name", str(path)) from error
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    data = bytearray()
+    try:
+        while poll.poll(_PATIENCE * 1000):
+            piece = os.read(fd, most + 1 - len(data))
+            if not piece:
+                return bytes(data)
+            data += piece
+            if len(data) > most:
+                raise OSError(errno.EFBIG, f"larger than {most} bytes", str(path))
+    finally:
+        os.close(fd)
+    raise OSError(errno.ETIMEDOUT, f"nothing came for {_PATIENCE:g} s", str(path))
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:

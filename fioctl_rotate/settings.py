@@ -14,7 +14,6 @@ default profile, `[profiles.NAME]` others:
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 
 from fioctl_rotate.duration import parse_duration
 from fioctl_rotate.errors import Refused, UsageError
+from fioctl_rotate.toml import read_toml
 
 DEFAULT_SERVER = "https://api.foundries.io"
 DEFAULT_TIMEOUT = 30.0
@@ -192,14 +192,7 @@ def merge(
 
 def load_file(path: Path) -> dict[str, Any]:
     """The settings file's content, checked; {} where there is no file. Raises UsageError in words."""
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UsageError(f"cannot read settings file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"settings file {path} is not TOML: {error}") from error
+    values = read_toml(path, "settings file") if path.exists() else {}
     profiles = values.pop("profiles", {})
     _check_keys(values, str(path))
     if not isinstance(profiles, dict):

@@ -1,0 +1,62 @@
+"""TOML that somebody else wrote, read within bounds of time and memory, or refused in one line."""
+
+from pathlib import Path
+from typing import Any
+
+from fioctl_rotate.errors import UsageError, printable
+from fioctl_rotate.files import read_file
+
+# tomllib's time grows with the square of the parts of a dotted key; this many steps take about a second.
+_MOST_STEPS = 5_000_000
+_DEEPEST = 50
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The TOML file at `path`; `what` is what errors call it, with `path` after it.
+
+    Raises UsageError where it cannot be read or is not TOML.
+    """
+    try:
+        data = read_file(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {what} {path}: {error.strerror}") from error
+    return parse_toml(data, f"{what} {path}")
+
+
+def parse_toml(data: bytes, what: str) -> dict[str, Any]:
+    """The TOML in `data`, UTF-8 with or without a byte order mark. Raises UsageError."""
+    # Not every command that can read TOML does.
+    import tomllib
+
+    try:
+        text = data.decode("utf-8-sig")
+        if sum(line.count(".") ** 2 for line in text.split("\n")) > _MOST_STEPS:
+            raise UsageError(f"{what} is not TOML that can be read: too many dots on one line")
+        values = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{what} is not TOML: not UTF-8 at byte {error.start}") from error
+    except RecursionError as error:
+        raise UsageError(f"{what} is not TOML that can be read: nested too deeply") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{what} is not TOML: {printable(str(error))[:200]}") from error
+    except ValueError as error:
+        raise UsageError(
+            f"{what} is not TOML that can be read: a number or a date is out of range"
+        ) from error
+    if _depth(values) > _DEEPEST:
+        raise UsageError(f"{what} is not TOML that can be read: nested too deeply")
+    return values
+
+
+def _depth(value: object) -> int:
+    """How deep tables and arrays are nested; dotted keys nest deeper than Python can recurse."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, dict | list)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return depth
