@@ -3,8 +3,12 @@
 import errno
 import os
 import select
-import tempfile
 from pathlib import Path
+
+from fioctl_rotate.errors import Error
+
+# What FAT, SMB and some FUSE file systems answer to a hard link, a mode or the sync of a directory.
+_NOT_SUPPORTED = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 
 # Nobody types a passphrase or writes a settings file slower than this, in seconds.
 _PATIENCE = 10.0
@@ -36,15 +40,36 @@ def read_file(path: Path, *, most: int = 1 << 20) -> bytes:
     raise OSError(errno.ETIMEDOUT, f"nothing came for {_PATIENCE:g} s", str(path))
 
 
+def read(path: Path) -> bytes:
+    """What is in the file, as `read_file`. Raises Error."""
+    data = read_if_there(path)
+    if data is None:
+        raise Error(f"{path}: no such file")
+    return data
+
+
+def read_if_there(path: Path) -> bytes | None:
+    """As `read`; None where there is no such file."""
+    try:
+        return read_file(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Error(f"{path} cannot be read: {_reason(error)}") from error
+
+
+def read_text(path: Path) -> str:
+    """What is in the file as text: UTF-8, without the BOM that Windows puts first. Raises Error."""
+    try:
+        return read(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Error(f"{path} is not UTF-8 text") from error
+
+
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` with `data`: temporary file beside it, created with `mode`, fsync, rename."""
-    fd, temporary = _temporary(path)
+    temporary = _written_beside(path, data, mode)
     try:
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -52,38 +77,102 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     _fsync_directory(path.parent)
 
 
-def create_exclusive(path: Path, data: bytes, mode: int = 0o400) -> None:
+def create_new(path: Path, data: bytes, mode: int = 0o400) -> None:
     """Create `path` with `mode` and `data`; it either appears whole or not at all.
 
-    Raises:
-        FileExistsError: something is there already; it is left as it was.
+    Raises Error where something is there already, which stays as it is, or where `path` cannot be written.
     """
-    fd, temporary = _temporary(path)
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        # A hard link fails where the name is taken, which a rename would not.
-        path.hardlink_to(temporary)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _fsync_directory(path.parent)
+        temporary = _written_beside(path, data, mode)
+        try:
+            _rename_new(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _fsync_directory(path.parent)
+    except FileExistsError as error:
+        raise Error(f"{path} already exists, and is never overwritten") from error
+    except OSError as error:
+        raise Error(f"{path} cannot be written: {_reason(error)}") from error
 
 
-def _temporary(path: Path) -> tuple[int, Path]:
-    """A new file beside `path`, mode 0600, open. An OSError names `path`, which is what people know of."""
+def set_aside(path: Path) -> Path:
+    """Rename a file to `NAME.bak`, or `NAME.bak.2` and so on where that is taken; returns the new path.
+
+    Raises Error where it cannot be renamed.
+    """
+    number = 1
+    while True:
+        kept = path.with_name(f"{path.name}.bak" if number == 1 else f"{path.name}.bak.{number}")
+        try:
+            _rename_new(path, kept)
+            return kept
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise Error(f"{path} cannot be renamed to {kept.name}: {_reason(error)}") from error
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    """Rename, except over something: FileExistsError where `target` is taken."""
+    try:
+        # A link fails where the name is taken, which a rename would not.
+        target.hardlink_to(source)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+        # No hard links here: an empty file, which is ours because it is new, keeps the name until the rename.
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            source.replace(target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+    else:
+        source.unlink()
+
+
+def _written_beside(path: Path, data: bytes, mode: int) -> Path:
+    """A temporary file beside `path` with `mode` and `data`, synced. An OSError names `path`, which people know."""
+    import tempfile  # only those who write pay for it
+
     try:
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
-    return fd, Path(name)
+    temporary = Path(name)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            _set_mode(file.fileno(), mode)
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _set_mode(fd: int, mode: int) -> None:
+    """Set the mode where the file system has modes; elsewhere the file keeps the one that its mount gives all."""
+    try:
+        os.fchmod(fd, mode)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
 
 
 def _fsync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
     finally:
         os.close(fd)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -14,7 +14,7 @@ import pytest
 import stamina
 from cryptography import x509
 
-from fioctl_rotate.files import create_exclusive
+from fioctl_rotate.files import create_new
 from fioctl_rotate.pki import certificates, keys
 from tests.commandline import Cli, Result
 from tests.scripted import Answer, Asked, Drop, Hang, Reply, Server, running_mock
@@ -369,7 +369,7 @@ def tls(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
         now=NOW,
     )
     chain = tmp_path / "server.pem"
-    create_exclusive(chain, keys.private_key_pem(server_key) + certificates.pem(certificate).encode())
+    create_new(chain, keys.private_key_pem(server_key) + certificates.pem(certificate).encode())
     (tmp_path / "root.pem").write_text(certificates.pem(root))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)

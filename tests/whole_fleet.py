@@ -31,7 +31,8 @@ from fioctl_rotate.mock.setup import Place, token_file
 from fioctl_rotate.mock.store import Store
 from fioctl_rotate.ops import mock
 from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.keys import generate_key, load_private_key, private_key_pem
+from fioctl_rotate.pki.keys import generate_key, private_key_pem
+from fioctl_rotate.pki.parsing import load_private_key
 from fioctl_rotate.rotation.progress import STEPS
 
 ROLES = {

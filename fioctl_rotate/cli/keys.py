@@ -123,7 +123,7 @@ def show(
             f"{settings.factory} on {settings.destination} has no PKI of its own",
             hint="`fioctl-rotate keys ca create DIR` sets it up",
         )
-    from fioctl_rotate.pki.pem import load_bundle
+    from fioctl_rotate.pki.parsing import load_bundle
 
     everything = not (just_root or just_tls or just_device_cas)
     parts: list[tuple[str, str, list[x509.Certificate]]] = []
@@ -238,11 +238,12 @@ def sign(
     addresses, URIs and email addresses. No Factory is talked to.
     """
     from fioctl_rotate.ops.signing import sign_csr
-    from fioctl_rotate.pki import certificates, describe
+    from fioctl_rotate.pki import certificates
+    from fioctl_rotate.pki.parsing import is_ca
 
     certificate = sign_csr(keys.directory(pki_dir), csr)
     emit(certificates.pem(certificate).strip())
-    if describe.as_data(certificate)["ca"]:
+    if is_ca(certificate):
         warn("this is a device CA: once on file with the Factory, whoever has its key can admit devices")
 
 

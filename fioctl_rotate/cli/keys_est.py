@@ -170,13 +170,13 @@ def _authorize(
     yes: bool,
 ) -> "AuthorizedEst":
     async def work(api: "FactoryApi") -> "AuthorizedEst":
+        from fioctl_rotate.files import read
         from fioctl_rotate.ops.ceremony import authorize_est
-        from fioctl_rotate.pki.stores import read
 
         return await authorize_est(
             api,
             pki,
-            csr_pem=read(csr, "the EST TLS CSR") if csr else None,
+            csr_pem=read(csr) if csr else None,
             dns_name=dns_name,
             dry_run=dryrun,
             person=person(yes=yes, replaces=True),
@@ -212,7 +212,7 @@ def _show_authorized(settings: Settings, certificate: "x509.Certificate", format
     if format is Format.JSON:
         emit_json(_in_factory(settings, certificate))
         return
-    from fioctl_rotate.pki.pem import dns_names
+    from fioctl_rotate.pki.parsing import dns_names
 
     show_certificate("the EST TLS certificate", certificate, pretty=False)
     note(f"the EST server of {settings.factory or 'the Factory'} is {', '.join(dns_names(certificate))}")

@@ -20,7 +20,8 @@ from cryptography.x509.oid import NameOID
 
 from fioctl_rotate.errors import Error
 from fioctl_rotate.files import write_atomic
-from fioctl_rotate.pki.keys import generate_key, load_private_key, private_key_pem
+from fioctl_rotate.pki.keys import generate_key, private_key_pem
+from fioctl_rotate.pki.parsing import load_private_key
 
 
 class Sota:

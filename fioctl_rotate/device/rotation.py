@@ -19,7 +19,8 @@ from fioctl_rotate.device.state import RotationState, go_json
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.client import build_csr, check_new_certificate, decode_certificates
 from fioctl_rotate.files import write_atomic
-from fioctl_rotate.pki.keys import generate_key, load_private_key, private_key_pem, public_key_pem
+from fioctl_rotate.pki.keys import generate_key, private_key_pem, public_key_pem
+from fioctl_rotate.pki.parsing import load_private_key
 from fioctl_rotate.rotation.progress import STARTED, STEPS
 from fioctl_rotate.wire import (
     ConfigFile,

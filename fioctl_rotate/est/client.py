@@ -175,7 +175,7 @@ def _reason(error: BaseException) -> str:
 def build_csr(key: ec.EllipticCurvePrivateKey, current: x509.Certificate) -> bytes:
     """The body of a re-enrollment: base64 DER of a CSR for `key` with the subject of `current`, byte for byte.
 
-    It asks for KU digitalSignature and EKU clientAuth, both critical, as fioconfig does. Raises ValueError where
+    It asks for KU digitalSignature and EKU clientAuth, both critical, as fioconfig does. Raises Error where
     the subject is not valid DER and cannot be repeated.
     """
     csr = (

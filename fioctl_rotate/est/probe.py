@@ -19,7 +19,7 @@ from fioctl_rotate.est.client import (
 )
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.pki.describe import expiry, fingerprint
-from fioctl_rotate.pki.pem import dns_names
+from fioctl_rotate.pki.parsing import dns_names
 from fioctl_rotate.rotation.entry import reenroll_url
 from fioctl_rotate.tls import client_context
 

@@ -122,8 +122,8 @@ def _sign(
         raise EstError("the CA of this server has expired", 500)
     try:
         subject = copied_subject(csr)
-    except ValueError as error:
-        raise EstError(f"the CSR is refused: {error}") from error
+    except Error as error:
+        raise EstError(f"the CSR is refused: {error.message}") from error
     return sign_device(
         subject,
         public_key,

@@ -186,7 +186,7 @@ def _csr(db: sqlite3.Connection, directory: Path, factory: Factory, kind: str) -
     file = f"{kind}-{hashlib.sha256(public_key.encode()).hexdigest()[:16]}.key"
     folder = keys_directory(directory, factory.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.create_exclusive(folder / file, keys.private_key_pem(key))
+    files.create_new(folder / file, keys.private_key_pem(key))
     db.execute(
         "INSERT INTO backend_key (factory, kind, public_key, file, csr) VALUES (?, ?, ?, ?, ?)",
         (factory.name, kind, public_key, file, csr),

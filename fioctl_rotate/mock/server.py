@@ -22,7 +22,7 @@ from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.gateway import gateway_app
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store import Store
-from fioctl_rotate.pki import keys
+from fioctl_rotate.pki.parsing import load_private_key
 
 CERTIFICATE_LIFETIME = datetime.timedelta(days=365)
 """For how long the managed EST server signs."""
@@ -152,7 +152,7 @@ def _authority(factory: Factory, pair: authority.KeyPair | None) -> Authority | 
     return Authority(
         roots=[x509.load_pem_x509_certificate(factory.root_crt.encode())],
         certificate=x509.load_pem_x509_certificate(pair.certificate.encode()),
-        key=keys.load_private_key(pair.key.read_bytes(), name=str(pair.key)),
+        key=load_private_key(pair.key.read_bytes(), name=str(pair.key)),
         lifetime=CERTIFICATE_LIFETIME,
     )
 

@@ -18,7 +18,7 @@ from fioctl_rotate.errors import Error, Refused, printable
 from fioctl_rotate.pki import certificate_rules, certificates, policy
 from fioctl_rotate.pki.describe import as_text
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory, Root
-from fioctl_rotate.pki.pem import dns_names, load_bundle, load_certificate, load_csr
+from fioctl_rotate.pki.parsing import dns_names, load_bundle, load_certificate, load_csr
 from fioctl_rotate.pki.policy import Purpose, require
 from fioctl_rotate.pki.stores import KeyStore
 
@@ -224,10 +224,9 @@ def judged_csr(
     if not pem:
         raise Error(f"{api.server} gave no CSR where {what} was asked for")
     csr = load_csr(pem, what)
-    names = None if expected is None else [expected]
     require(
         what,
-        policy.csr_violations(csr, purpose, api.factory, expected_names=names),
+        policy.csr_violations(csr, purpose, api.factory, expected_name=expected),
         hint=f"nothing was signed; {api.server} asked for it, so whoever runs that has to say why",
     )
     return csr

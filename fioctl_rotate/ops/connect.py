@@ -10,12 +10,13 @@ from typing import Any
 
 import httpx
 
-from fioctl_rotate import __version__
+from fioctl_rotate import __version__, files
 from fioctl_rotate.api import oauth
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import Clock, utc_now
-from fioctl_rotate.errors import UsageError
+from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.ops.settings_file import changing
+from fioctl_rotate.pki.armor import certificate_blocks
 from fioctl_rotate.settings import Settings, is_loopback
 
 Trace = Callable[[str], None]
@@ -124,9 +125,7 @@ def _trust(cacert: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if cacert:
         try:
-            context.load_verify_locations(cadata=Path(cacert).read_text("ascii"))
-        except (OSError, UnicodeDecodeError, ssl.SSLError) as error:
-            raise UsageError(
-                f"CACERT names {cacert}, which is no file of PEM certificates: {error}"
-            ) from error
+            context.load_verify_locations(cadata=certificate_blocks(files.read(Path(cacert)), cacert))
+        except (Error, ssl.SSLError, ValueError) as error:  # ValueError: no certificate in it
+            raise UsageError(f"CACERT={cacert}: expected a file of PEM certificates: {error}") from error
     return context

@@ -11,11 +11,11 @@ from fioctl_rotate import wire
 from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.probe import probe
+from fioctl_rotate.files import read
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import est_host
 from fioctl_rotate.pki.directory import ROOT_CERTIFICATE
-from fioctl_rotate.pki.pem import load_bundle
-from fioctl_rotate.pki.stores import read
+from fioctl_rotate.pki.parsing import load_bundle
 from fioctl_rotate.settings import Settings
 
 
@@ -60,8 +60,7 @@ def _roots(certs: wire.Certs, pki: Path | None) -> list[x509.Certificate]:
         roots, where = load_bundle(certs.root_crt, "the Factory's root"), "the Factory has"
     else:
         path = pki / ROOT_CERTIFICATE
-        pem = read(path, "the root certificate").decode("utf-8", "replace")
-        roots, where = load_bundle(pem, str(path)), f"{path} holds"
+        roots, where = load_bundle(read(path), str(path)), f"{path} has"
     if not roots:
         raise Error(f"{where} no root certificate", hint="`fioctl-rotate keys ca create DIR` makes one")
     return roots

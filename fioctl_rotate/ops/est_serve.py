@@ -14,14 +14,15 @@ from pathlib import Path
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from fioctl_rotate.errors import Error, printable
 from fioctl_rotate.est.server import PATH, LogRecord, est_app
 from fioctl_rotate.est.service import Authority
+from fioctl_rotate.files import read
 from fioctl_rotate.pki import variables
-from fioctl_rotate.pki.pem import load_bundle, load_certificate
-from fioctl_rotate.pki.stores import KeyStore, read
+from fioctl_rotate.pki.certificates import pem
+from fioctl_rotate.pki.parsing import is_ca, load_bundle, load_certificate
+from fioctl_rotate.pki.stores import KeyStore
 from fioctl_rotate.serving import address, listen, running, until_interrupted
 from fioctl_rotate.tls import reloading_context, server_context
 
@@ -76,27 +77,18 @@ def serve_est(
 def load(service: EstService) -> tuple[Authority, ssl.SSLContext]:
     """Read the files. Raises Error, in one line, for the first that is not usable or does not fit another."""
     files = service.files
-    roots = load_bundle(
-        read(files.root_cert, "the root certificate").decode("utf-8", "replace"), str(files.root_cert)
-    )
-    if not roots:
-        raise Error(f"{files.root_cert} holds no certificate")
-    ca = load_certificate(read(files.ca_cert, "the CA certificate"), str(files.ca_cert))
+    roots = _certificates(files.root_cert)
+    ca = load_certificate(read(files.ca_cert), str(files.ca_cert))
     key = files.ca_key.load()
     if key is None:
         raise Error(f"there is no {files.ca_key.name}, the CA's key")
     if key.public_key() != ca.public_key():
         raise Error(f"{files.ca_key.name} is not the key of {files.ca_cert}")
-    if not _is_ca(ca):
+    if not is_ca(ca):
         raise Error(f"{files.ca_cert} is not a CA certificate: devices would get what no gateway takes")
-    trusted = ca.public_bytes(Encoding.PEM).decode()
-    if files.client_cas is not None:
-        bundle = read(files.client_cas, "the client CAs").decode("utf-8", "replace")
-        if not load_bundle(bundle, str(files.client_cas)):
-            raise Error(f"{files.client_cas} holds no certificate")
-        trusted += bundle
+    trusted = [ca, *(_certificates(files.client_cas) if files.client_cas is not None else [])]
     try:
-        context = server_context(files.tls_cert, files.tls_key, trusted, required=False)
+        context = server_context(files.tls_cert, files.tls_key, pem(*trusted), required=False)
     except FileNotFoundError as error:
         raise Error(f"there is no {files.tls_cert}, or no {files.tls_key}") from error
     except ssl.SSLError as error:
@@ -106,11 +98,11 @@ def load(service: EstService) -> tuple[Authority, ssl.SSLContext]:
     return Authority(roots, ca, key, service.lifetime), context
 
 
-def _is_ca(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
+def _certificates(path: Path) -> list[x509.Certificate]:
+    found = load_bundle(read(path), str(path))
+    if not found:
+        raise Error(f"{path} has no certificate")
+    return found
 
 
 async def _serve(service: EstService, sock: socket.socket, started: Callable[[], None]) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from cryptography import x509
 
-from fioctl_rotate import wire
+from fioctl_rotate import files, wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.errors import Error
 from fioctl_rotate.ops.ceremony import key_name, present_est, require_own_root
 from fioctl_rotate.pki import certificate_rules, describe
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, ROOT_CERTIFICATE, PkiDirectory
-from fioctl_rotate.pki.pem import load_bundle
+from fioctl_rotate.pki.parsing import is_ca, load_bundle
 from fioctl_rotate.pki.policy import organizational_units
 
 
@@ -64,7 +64,7 @@ def _files(directory: PkiDirectory, root: x509.Certificate, now: datetime.dateti
                 continue
             violations = (
                 certificate_rules.device_ca_violations(certificate, factory, root, now=now)
-                if _is_ca(certificate)
+                if is_ca(certificate)
                 else certificate_rules.server_certificate_violations(certificate, root, now=now)
             )
             yield _standing(name, certificate, violations, now)
@@ -78,9 +78,9 @@ def _is_bundle(path: Path) -> bool:
     if path.name == LOCAL_CA:
         return False
     try:
-        return len(load_bundle(path.read_text("ascii"), path.name)) > 1
-    except (OSError, UnicodeDecodeError, Error):
-        return False  # told where the file is looked at
+        return len(load_bundle(files.read(path), path.name)) > 1
+    except Error:
+        return False  # the check of the file itself says what is wrong
 
 
 def _own_key(directory: PkiDirectory, name: str, certificate: x509.Certificate) -> Iterator[Check]:
@@ -136,12 +136,8 @@ def _factory(
             local = directory.certificate(path.name)
         except Error:
             continue  # told where the files were looked at
-        if local is not None and _is_ca(local) and local != root and local not in device_cas:
+        if local is not None and is_ca(local) and local != root and local not in device_cas:
             yield Check(path.name, Status.WARN, "is not among the device CAs that the Factory trusts")
-
-
-def _is_ca(certificate: x509.Certificate) -> bool:
-    return bool(describe.as_data(certificate)["ca"])
 
 
 def _servers(

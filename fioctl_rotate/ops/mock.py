@@ -27,7 +27,7 @@ from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import find_group
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.directory import LOCAL_CA, PkiDirectory
-from fioctl_rotate.pki.keys import load_private_key
+from fioctl_rotate.pki.parsing import load_private_key
 from fioctl_rotate.serving import listen
 from fioctl_rotate.settings import Flags, resolve
 

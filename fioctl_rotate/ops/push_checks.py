@@ -17,7 +17,7 @@ from fioctl_rotate.ops import baselines
 from fioctl_rotate.ops.rotations import of_device, of_group, own_entry
 from fioctl_rotate.ops.watch import AT_ONCE, events_of
 from fioctl_rotate.pki.certificates import years_later
-from fioctl_rotate.pki.pem import dns_names, load_bundle
+from fioctl_rotate.pki.parsing import dns_names, load_bundle
 from fioctl_rotate.rotation.entry import parse_value, slot_warnings
 from fioctl_rotate.rotation.plan import Plan
 from fioctl_rotate.rotation.progress import parse_time

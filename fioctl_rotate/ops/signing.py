@@ -12,6 +12,7 @@ from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error, UsageError
+from fioctl_rotate.files import create_new, read
 from fioctl_rotate.ops.ceremony import (
     NOBODY,
     Prompter,
@@ -28,9 +29,9 @@ from fioctl_rotate.ops.ceremony import (
 )
 from fioctl_rotate.pki import certificate_rules, certificates, policy
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory
-from fioctl_rotate.pki.pem import load_bundle, load_certificate, load_csr
+from fioctl_rotate.pki.parsing import is_ca, load_bundle, load_certificate, load_csr
 from fioctl_rotate.pki.policy import Purpose, require
-from fioctl_rotate.pki.stores import KeyStore, read, write_new
+from fioctl_rotate.pki.stores import KeyStore
 
 
 async def add_device_ca(
@@ -96,8 +97,8 @@ def sign_csr(directory: PkiDirectory, csr_file: Path, *, now: Clock = utc_now) -
     Raises Error or PolicyRefused. Source: fioctl `keys ca sign`.
     """
     root = directory.root(now=now())
-    csr = load_csr(read(csr_file, "the CSR"), str(csr_file))
-    purpose = Purpose.DEVICE_CA if policy.wants_ca(csr) else Purpose.TLS
+    csr = load_csr(read(csr_file), str(csr_file))
+    purpose = Purpose.DEVICE_CA if is_ca(csr) else Purpose.TLS
     require(str(csr_file), policy.csr_violations(csr, purpose, root.factory))
     return signed(csr, root, purpose, now())
 
@@ -151,7 +152,7 @@ async def fetch_est_csr(
     expected = dns_name or expected_est_name(certs)
     csrs = await api.create_csrs(wire.CsrRequest(est_tls_csr=True))
     csr = judged_csr(csrs.est_tls_csr, "the EST TLS CSR", Purpose.EST_TLS, api, expected)
-    write_new(out, (csrs.est_tls_csr or "").encode(), 0o644)
+    create_new(out, (csrs.est_tls_csr or "").encode(), 0o644)
     return csr
 
 
@@ -160,13 +161,12 @@ def sign_est_csr(
 ) -> x509.Certificate:
     """Judge the EST TLS CSR in a file, sign it, and write the certificate to `out`. No network is used."""
     root = directory.root(now=now())
-    csr = load_csr(read(csr_file, "the EST TLS CSR"), str(csr_file))
+    csr = load_csr(read(csr_file), str(csr_file))
     gateway = directory.certificate(GATEWAY_TLS)
     expected = dns_name or (managed_est_name(certificates.pem(gateway)) if gateway is not None else None)
-    names = None if expected is None else [expected]
-    require(str(csr_file), policy.csr_violations(csr, Purpose.EST_TLS, root.factory, expected_names=names))
+    require(str(csr_file), policy.csr_violations(csr, Purpose.EST_TLS, root.factory, expected_name=expected))
     certificate = signed(csr, root, Purpose.EST_TLS, now())
-    write_new(out, certificates.pem(certificate).encode(), 0o644)
+    create_new(out, certificates.pem(certificate).encode(), 0o644)
     return certificate
 
 
@@ -180,7 +180,7 @@ async def upload_est_certificate(
 ) -> x509.Certificate:
     """Upload an EST TLS certificate that was signed elsewhere. Needs `factory_ca.pem`, not its key."""
     root = directory.root_certificate(api.factory, now=now())
-    certificate = load_certificate(read(certificate_file, "the EST TLS certificate"), str(certificate_file))
+    certificate = load_certificate(read(certificate_file), str(certificate_file))
     require(
         str(certificate_file),
         certificate_rules.server_certificate_violations(certificate, root, now=now(), one_name=True),

@@ -1,6 +1,6 @@
-"""The certificates of a Factory, as its PKI wants them: who signs, for how long, with which extensions.
+"""The certificates of a Factory: who signs, for how long, with which extensions.
 
-Subjects are taken over as they are, string types and order included. Source: fioctl's Go templates, RFC 5280.
+Subjects are copied as they are, string types and order included. Source: fioctl's Go templates, RFC 5280.
 """
 
 import datetime
@@ -8,24 +8,23 @@ import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from fioctl_rotate.pki.parsing import extension
 
 ROOT_YEARS = 20
 SIGNED_YEARS = 10
 
 
+_USAGE_BITS = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
+
+
 def _key_usage(*granted: str) -> x509.KeyUsage:
-    bits = (
-        *(
-            "digital_signature",
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-        ),
-        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
-    )
-    return x509.KeyUsage(**{bit: bit in granted for bit in bits})
+    return x509.KeyUsage(**{bit: bit in granted for bit in _USAGE_BITS})
 
 
 DIGITAL_SIGNATURE = _key_usage("digital_signature")
@@ -135,8 +134,6 @@ def sign_device(
 
 def pem(*certificates: x509.Certificate) -> str:
     """The certificates as PEM blocks, one after the other."""
-    from cryptography.hazmat.primitives.serialization import Encoding
-
     return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
 
 
@@ -190,10 +187,9 @@ def _issued(
 
 
 def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    try:
-        identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except x509.ExtensionNotFound:
-        key = issuer.public_key()
-        assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101  every caller signs with its key
-        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+    identifier = extension(issuer, x509.SubjectKeyIdentifier)
+    if identifier is not None:
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+    key = issuer.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101  every caller signs with its key
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)

@@ -1,4 +1,4 @@
-"""A certificate told to people and to programs."""
+"""A certificate shown to people and to programs."""
 
 import datetime
 
@@ -7,25 +7,22 @@ from cryptography.hazmat.primitives import hashes
 
 from fioctl_rotate.errors import printable
 from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.pem import extensions, find, oid_name
-from fioctl_rotate.pki.policy import key_kind
+from fioctl_rotate.pki.keys import key_kind
+from fioctl_rotate.pki.parsing import dns_names, extensions, is_ca, oid_name
 
 SOON = datetime.timedelta(days=90)
 
 
 def as_data(certificate: x509.Certificate) -> dict[str, object]:
     """The certificate for JSON: text, lists and booleans; times RFC 3339 UTC, serial and fingerprint hex."""
-    found, _ = extensions(lambda: certificate.extensions)
-    constraints = find(found, x509.BasicConstraints)
-    san = find(found, x509.SubjectAlternativeName)
     return {
         "subject": certificate.subject.rfc4514_string(),
         "issuer": certificate.issuer.rfc4514_string(),
         "serial": f"{certificate.serial_number:x}",
         "not-before": f"{certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}",
         "not-after": f"{certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
-        "ca": bool(constraints and constraints.ca),
-        "dns-names": san.get_values_for_type(x509.DNSName) if san else [],
+        "ca": is_ca(certificate),
+        "dns-names": dns_names(certificate),
         "sha256": fingerprint(certificate),
         "pem": certificates.pem(certificate),
     }
@@ -39,10 +36,10 @@ def as_text(certificate: x509.Certificate) -> str:
         f"serial       {certificate.serial_number:x}",
         f"valid        {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
         f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
-        f"key          {key_kind(certificate.public_key)}",
+        f"key          {key_kind(certificate.public_key())}",
         f"sha256       {fingerprint(certificate)}",
     ]
-    found, unreadable = extensions(lambda: certificate.extensions)
+    found, unreadable = extensions(certificate)
     for extension in found:
         critical = " (critical)" if extension.critical else ""
         lines.append(f"{_extension(extension)}{critical}")
@@ -51,7 +48,7 @@ def as_text(certificate: x509.Certificate) -> str:
 
 
 def expiry(certificate: x509.Certificate, *, now: datetime.datetime) -> str | None:
-    """Words for a certificate that has expired or does so within 90 days, else None."""
+    """A message for a certificate that has expired or does so within 90 days, else None."""
     left = certificate.not_valid_after_utc - now
     when = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
     if left < datetime.timedelta(0):

@@ -6,6 +6,7 @@ a new file replaces is kept beside it as `NAME.bak`. The root's key may be in a 
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import os
 import stat
@@ -16,19 +17,23 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fioctl_rotate import files
 from fioctl_rotate.errors import Error, Refused
-from fioctl_rotate.pki import certificate_rules, certificates, keys
+from fioctl_rotate.pki import certificate_rules, certificates
 from fioctl_rotate.pki.hsm import Token, TokenKeyStore
-from fioctl_rotate.pki.pem import load_certificate
+from fioctl_rotate.pki.parsing import load_certificate
 from fioctl_rotate.pki.policy import organizational_units, require
-from fioctl_rotate.pki.stores import AskPassphrase, FileKeyStore, KeyStore, read, read_if_there, write_new
+from fioctl_rotate.pki.stores import AskPassphrase, FileKeyStore, KeyStore
 
 ROOT_KEY = "factory_ca.key"
 ROOT_CERTIFICATE = "factory_ca.pem"
 LOCAL_CA = "local-ca.pem"
 ONLINE_CA = "online-crt"
 GATEWAY_TLS = "tls-crt"
-EST_TLS = "est-tls.pem"
+
+
+# What `flock` of a directory ends in where there are no locks: NFS, SMB and FUSE by their mount options.
+_NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class PkiDirectory:
     def root_certificate(self, factory: str | None = None, *, now: datetime.datetime) -> x509.Certificate:
         """`factory_ca.pem`, found to be a root (of `factory`, where given) that is valid at `now`."""
         self.check_there()
-        return self._judged_root(read(self.path / ROOT_CERTIFICATE, "the root's certificate"), factory, now)
+        return self._judged_root(files.read(self.path / ROOT_CERTIFICATE), factory, now)
 
     def root(self, factory: str | None = None, *, now: datetime.datetime) -> Root:
         """The root with its key, the two found to belong together."""
@@ -68,32 +73,32 @@ class PkiDirectory:
         if key is None:
             raise Error(
                 f"{self.root_key.name} is missing: the root's private key",
-                hint="a key in an HSM is named by --hsm-module and --hsm-token-label",
+                hint="for a key in an HSM, give --hsm-module and --hsm-token-label",
             )
         self._require_pair(certificate, key)
         (unit,) = organizational_units(certificate.subject)
         return Root(certificate, key, unit)
 
     def root_as_far_as_made(self, factory: str, *, now: datetime.datetime) -> x509.Certificate | None:
-        """The root's certificate, or None where there is none yet; whatever is there is found to fit together.
+        """The root's certificate, or None where there is none yet; certificate and key are found to be a pair.
 
-        Raises Error where there is a certificate without its key, which no ceremony can go on from.
+        Raises Error where there is a certificate without its key: no ceremony can go on from there.
         """
         key = self.root_key.load()
-        pem = read_if_there(self.path / ROOT_CERTIFICATE)
+        pem = files.read_if_there(self.path / ROOT_CERTIFICATE)
         if pem is None:
             return None
         certificate = self._judged_root(pem, factory, now)
         if key is None:
             raise Error(
-                f"{self.path / ROOT_CERTIFICATE} is there, and its key is not: {self.root_key.name} is missing",
-                hint="a key in an HSM is named by --hsm-module and --hsm-token-label",
+                f"{self.root_key.name} is missing: the private key of {self.path / ROOT_CERTIFICATE}",
+                hint="for a key in an HSM, give --hsm-module and --hsm-token-label",
             )
         self._require_pair(certificate, key)
         return certificate
 
     def make_root(self, factory: str, *, now: datetime.datetime) -> Root:
-        """The root of `factory`: what is there is taken, what is missing is made, the key first."""
+        """The root of `factory`: what is there is used, what is missing is made, the key first."""
         certificate = self.root_as_far_as_made(factory, now=now)
         key = self.root_key.load() or self.root_key.create()
         if certificate is None:
@@ -108,10 +113,14 @@ class PkiDirectory:
         return certificate
 
     def _require_pair(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-        if not keys.same_key(certificate.public_key(), key.public_key()):
+        if certificate.public_key() != key.public_key():
             raise Refused(f"{self.path / ROOT_CERTIFICATE} is not the certificate of {self.root_key.name}")
 
     # --- What the root signs ---
+
+    def set_aside(self, name: str) -> Path:
+        """Rename a file to `NAME.bak`, or `NAME.bak.2` and so on where that is taken; returns the new path."""
+        return files.set_aside(self.path / name)
 
     def key_file(self, name: str) -> FileKeyStore:
         """The key in a file of the directory."""
@@ -119,66 +128,69 @@ class PkiDirectory:
 
     def certificate(self, name: str) -> x509.Certificate | None:
         """The certificate in the file `name`, or None where there is none."""
-        pem = read_if_there(self.path / name)
+        pem = files.read_if_there(self.path / name)
         return None if pem is None else load_certificate(pem, str(self.path / name))
 
     def write(self, name: str, certificate: x509.Certificate) -> None:
         """Write a certificate to a new file, mode 0400."""
-        write_new(self.path / name, certificates.pem(certificate).encode())
-
-    def set_aside(self, name: str) -> Path:
-        """Rename a file to `NAME.bak`, or `NAME.bak.2` and so on where that is taken; returns the new path."""
-        old = self.path / name
-        number = 1
-        while True:
-            kept = self.path / (f"{name}.bak" if number == 1 else f"{name}.bak.{number}")
-            try:
-                # A link fails where the name is taken, which a rename would not.
-                kept.hardlink_to(old)
-            except FileExistsError:
-                number += 1
-                continue
-            old.unlink()
-            return kept
+        files.create_new(self.path / name, certificates.pem(certificate).encode())
 
     # --- The directory itself ---
 
     def check_there(self) -> None:
-        """Raise Error where the path is no directory."""
+        """Raise Error where the path is not a directory."""
         if not self.path.is_dir():
             what = "not a directory" if self.path.exists() else "no such directory"
-            raise Error(f"{self.path}: {what}", hint="the PKI directory is what `keys ca create DIR` made")
+            raise Error(
+                f"{self.path}: {what}", hint="`fioctl-rotate keys ca create DIR` makes a PKI directory"
+            )
 
     def make(self) -> None:
         """Make the directory, mode 0700, where there is none. Raises Error where that cannot be."""
         try:
             self.path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise Error(f"{self.path} cannot be made: {error.strerror or error}") from error
+            raise Error(f"cannot make the directory {self.path}: {error.strerror or error}") from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other ceremonies out of the directory while the block runs; clear away what a killed one left.
+        """Keep other ceremonies out of the directory while the block runs; remove what a killed one left.
 
-        A write that was cut off leaves a temporary file beside its target, of a key perhaps: under the lock
-        nobody is writing, so whatever has such a name goes.
+        Where the file system has no locks (some network mounts), nothing is removed, and files are still never
+        overwritten. Raises Error where another ceremony runs, or the directory cannot be read.
         """
         self.check_there()
-        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            fd = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise Error(f"{self.path} cannot be read: {error.strerror or error}") from error
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._remove_leftovers()
             except BlockingIOError as error:
                 raise Error(f"{self.path} is in use by another command; try again when it is done") from error
-            for name in (ROOT_KEY, ROOT_CERTIFICATE, "*.key", "*.pem", ONLINE_CA, GATEWAY_TLS):
-                for leftover in self.path.glob(f".{name}.????????"):
-                    leftover.unlink()
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise Error(f"{self.path} cannot be locked: {error.strerror or error}") from error
             yield
         finally:
             os.close(fd)
 
+    def _remove_leftovers(self) -> None:
+        """Remove what a write that was cut off left: a temporary file, or, without hard links, an empty one.
+
+        A temporary file may hold a key. Under the lock nobody is writing, so all of them are leftovers.
+        """
+        for name in (ROOT_KEY, ROOT_CERTIFICATE, "*.key", "*.pem", ONLINE_CA, GATEWAY_TLS):
+            for leftover in self.path.glob(f".{name}.????????"):
+                target = leftover.with_name(leftover.name[1:-9])
+                if target.is_file() and target.stat().st_size == 0:
+                    target.unlink()
+                leftover.unlink()
+
     def loose_modes(self) -> list[str]:
-        """What others on this machine can read or change, a line each: the directory, and every private key."""
+        """What others on this machine can read or change, one line each: the directory, and every private key."""
         if not self.path.is_dir():
             return []
         found = []

@@ -1,12 +1,10 @@
-"""Private keys: made, read from PEM and written as fioctl writes them."""
+"""Keys: made, named for people, and written as fioctl writes them."""
 
-from collections.abc import Callable
-
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
-from fioctl_rotate.errors import Error
+P256 = "EC P-256"
+"""What people call the only kind of key that a Factory uses."""
 
 
 def generate_key() -> ec.EllipticCurvePrivateKey:
@@ -30,36 +28,16 @@ def public_key_pem(key: ec.EllipticCurvePublicKey) -> str:
     ).decode()
 
 
-def load_private_key(
-    pem: bytes, *, name: str, passphrase: bytes | Callable[[], bytes | None] | None = None
-) -> ec.EllipticCurvePrivateKey:
-    """The P-256 key in `pem`, SEC1 or PKCS#8; `name` is what errors call it.
-
-    A `passphrase` that is a function is called only where the key is encrypted. Raises Error where it is no key,
-    is encrypted and there is no passphrase or a wrong one, or is another kind of key.
-    """
-    try:
-        key = serialization.load_pem_private_key(pem, None)
-    except TypeError as error:  # what cryptography raises for an encrypted key
-        word = passphrase() if callable(passphrase) else passphrase
-        if word is None:
-            raise Error(
-                f"{name} is encrypted and no passphrase was given",
-                hint="set FIOCTL_ROTATE_KEY_PASSPHRASE, give --key-passphrase-file, or run it on a terminal",
-            ) from error
-        try:
-            key = serialization.load_pem_private_key(pem, word)
-        except (ValueError, UnsupportedAlgorithm) as wrong:
-            raise Error(
-                f"{name} cannot be decrypted: the passphrase is wrong, or the file damaged"
-            ) from wrong
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise Error(f"{name} is not a PEM private key") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise Error(f"{name} is not an EC key on P-256 (prime256v1), which a Factory's keys are")
-    return key
-
-
-def same_key(one: object, other: ec.EllipticCurvePublicKey) -> bool:
-    """Whether `one`, any public key, is `other`."""
-    return isinstance(one, ec.EllipticCurvePublicKey) and one == other
+def key_kind(key: object) -> str:
+    """What kind of public key it is, for people: `EC P-256`, `RSA 2048`."""
+    match key:
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
+            return P256
+        case ec.EllipticCurvePublicKey():
+            return f"EC {key.curve.name}"
+        case rsa.RSAPublicKey():
+            return f"RSA {key.key_size}"
+        case dsa.DSAPublicKey():
+            return f"DSA {key.key_size}"
+        case _:
+            return type(key).__name__.removeprefix("_").removesuffix("PublicKey")

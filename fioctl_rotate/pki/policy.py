@@ -1,27 +1,27 @@
-"""What a CSR may ask of the root: every violation told, field by field.
+"""What a CSR may ask of the root: every violation is listed, field by field.
 
-fioctl signs whatever CSR the backend returns; we look first. Sources: fioctl's signing (x509/golang.go), RFC 5280
-§4.2, RFC 6125 §6.4 for names.
+fioctl signs whatever CSR the backend returns; we check it first. Sources: fioctl's signing (x509/golang.go), RFC
+5280 §4.2, RFC 6125 §6.4 for names.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fioctl_rotate.errors import Error, Refused, printable
 from fioctl_rotate.pki.certificates import usages
-from fioctl_rotate.pki.pem import extensions, find, oid_name
+from fioctl_rotate.pki.keys import P256, key_kind
+from fioctl_rotate.pki.parsing import UNPARSED, dns_names, extensions, find, oid_name
 from fioctl_rotate.pki.subject import raw_subject
 
 _HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.IGNORECASE)
-_DUE_KEY = "EC on P-256"
 STRONG_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_ALLOWED_NAMES = (x509.DNSName, x509.IPAddress, x509.UniformResourceIdentifier, x509.RFC822Name)
 
 
 class Purpose(Enum):
@@ -34,7 +34,7 @@ class Purpose(Enum):
 
 
 class PolicyRefused(Refused):
-    """A CSR or a certificate breaks rules: one line an error has, and one for each rule below it."""
+    """A CSR or a certificate breaks rules: the line of an error, and below it a line for each rule."""
 
     def __init__(self, what: str, violations: Sequence[str], *, hint: str | None = None) -> None:
         super().__init__(f"{what} is refused: {'; '.join(violations)}", hint=hint)
@@ -60,48 +60,36 @@ def require(what: str, violations: Sequence[str], *, hint: str | None = None) ->
 
 
 def csr_violations(
-    csr: x509.CertificateSigningRequest,
-    purpose: Purpose,
-    factory: str,
-    *,
-    expected_names: Iterable[str] | None = None,
+    csr: x509.CertificateSigningRequest, purpose: Purpose, factory: str, *, expected_name: str | None = None
 ) -> list[str]:
     """Every rule that the CSR breaks as one for `purpose` in `factory`; empty where it may be signed.
 
-    `expected_names` are the DNS names that it must ask for, exactly; None takes any proper ones.
+    `expected_name` is the one DNS name that it must ask for; None takes any valid ones.
     """
-    found, unreadable = extensions(lambda: csr.extensions)
-    violations = [*_signature(csr), *key_violations(csr.public_key), *_csr_subject(csr, purpose, factory)]
+    found, unreadable = extensions(csr)
+    violations = [*_signature(csr), *key_violations(csr.public_key()), *_csr_subject(csr, purpose, factory)]
     if unreadable:
         return violations + unreadable
-    violations += _asked(found, purpose)
+    violations += _requested(found, purpose)
     if purpose is Purpose.DEVICE_CA:
         violations += _no_names(found)
     else:
-        violations += name_violations(found, purpose, expected_names)
-        violations += _common_name_is_a_name(csr, found)
+        violations += name_violations(found, purpose)
+        violations += _expected_name(csr, expected_name)
+        violations += _common_name_is_a_name(csr)
     return violations
 
 
-def wants_ca(csr: x509.CertificateSigningRequest) -> bool:
-    """Whether the CSR asks for CA:TRUE, which is how `keys ca sign` tells what it is to become."""
-    found, _ = extensions(lambda: csr.extensions)
-    constraints = find(found, x509.BasicConstraints)
-    return constraints is not None and constraints.ca
-
-
 def names(csr: x509.CertificateSigningRequest) -> list[x509.GeneralName]:
-    """All names in the SAN of a CSR that policy let pass."""
-    found, _ = extensions(lambda: csr.extensions)
-    san = find(found, x509.SubjectAlternativeName)
-    return list(san) if san is not None else []
+    """All names in the SAN of a CSR that broke no rule."""
+    return list(find(extensions(csr)[0], x509.SubjectAlternativeName) or [])
 
 
 def public_key(csr: x509.CertificateSigningRequest) -> ec.EllipticCurvePublicKey:
-    """The key of a CSR that policy let pass. Raises Error for any other."""
+    """The key of a CSR that broke no rule. Raises Error for any other."""
     key = csr.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise Error("the CSR's key is not an EC key")
+        raise Error(f"expected a CSR with an {P256} key, got {key_kind(key)}")
     return key
 
 
@@ -114,138 +102,112 @@ def _signature(csr: x509.CertificateSigningRequest) -> Iterator[str]:
     try:
         algorithm = csr.signature_hash_algorithm
         if algorithm is not None and not isinstance(algorithm, STRONG_HASHES):
-            yield f"signature: made with {algorithm.name}, where SHA-256 or better is due"
+            yield f"signature: expected SHA-256 or better, got {algorithm.name}"
         elif not csr.is_signature_valid:
-            yield "signature: not made with the CSR's own key"
-    except (UnsupportedAlgorithm, ValueError, TypeError):
+            yield "signature: not made by the CSR's own key"
+    except UNPARSED:
         yield "signature: of an unknown kind"
 
 
-def key_violations(load: Callable[[], object]) -> Iterator[str]:
-    """What is wrong with a public key; `load` parses it, as far as the library can."""
-    kind = key_kind(load)
-    if kind != _DUE_KEY:
-        yield f"key: {kind}, where {_DUE_KEY} is due"
-
-
-def key_kind(load: Callable[[], object]) -> str:
-    """What kind of public key it is, for people; `load` parses it, as far as the library can."""
-    try:
-        key = load()
-    except (UnsupportedAlgorithm, ValueError, TypeError):
-        return "of an unknown kind or not a point on its curve"
-    match key:
-        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
-            return _DUE_KEY
-        case ec.EllipticCurvePublicKey():
-            return f"EC on {key.curve.name}"
-        case rsa.RSAPublicKey():
-            return f"RSA of {key.key_size} bits"
-        case dsa.DSAPublicKey():
-            return f"DSA of {key.key_size} bits"
-        case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
-            return "EdDSA"
-        case _:
-            return "of another kind"
+def key_violations(key: object) -> Iterator[str]:
+    """What is wrong with a public key."""
+    if key_kind(key) != P256:
+        yield f"key: expected {P256}, got {key_kind(key)}"
 
 
 def _csr_subject(csr: x509.CertificateSigningRequest, purpose: Purpose, factory: str) -> Iterator[str]:
     if csr.subject.public_bytes() != raw_subject(csr):
-        yield "subject: cannot be kept byte for byte in a certificate"
-    # A CA's subject must carry the factory; a server's need not, as fioctl's own tests show, but no other one's.
-    yield from subject_violations(csr.subject, factory, ou_due=purpose is Purpose.DEVICE_CA)
+        yield "subject: cannot be copied byte for byte into a certificate"
+    # A CA's subject must have the factory; a server's need not, as fioctl's own tests show, but not another one's.
+    yield from subject_violations(csr.subject, factory, ou_required=purpose is Purpose.DEVICE_CA)
 
 
-def subject_violations(subject: x509.Name, factory: str, *, ou_due: bool) -> Iterator[str]:
-    """What is wrong with a subject: its one OU is the factory (it may lack where `ou_due` is False), one CN."""
+def subject_violations(subject: x509.Name, factory: str | None, *, ou_required: bool) -> Iterator[str]:
+    """What is wrong with a subject: expected is one CN, and one OU, which names the factory (None: any).
+
+    Unless `ou_required`, the OU may be missing.
+    """
     units = organizational_units(subject)
-    if not units and ou_due:
-        yield f"subject OU: missing, where {factory!r} is due"
-    elif len(units) > 1:
-        yield f"subject OU: {len(units)} of them, where {factory!r} alone is due"
-    elif units and units[0] != factory:
-        yield f"subject OU: {units[0]!r}, where {factory!r} is due"
+    wanted = "one" if factory is None else repr(factory)
+    if len(units) > 1:
+        yield f"subject OU: expected {wanted}, got {len(units)}"
+    elif units and factory is not None and units[0] != factory:
+        yield f"subject OU: expected {wanted}, got {units[0]!r}"
+    elif not units and ou_required:
+        yield f"subject OU: expected {wanted}, got none"
     common_names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(common_names) != 1:
-        yield f"subject CN: {len(common_names) or 'none'}, where one is due"
+        yield f"subject CN: expected one, got {len(common_names) or 'none'}"
     for attribute in subject:
         text = attribute.value
         if isinstance(text, str) and (not text.strip() or not text.isprintable()):
-            yield f"subject {attribute.rfc4514_attribute_name}: {text!r} is empty or holds control characters"
+            yield f"subject {attribute.rfc4514_attribute_name}: {text!r} is empty or has control characters"
 
 
-def _asked(found: Iterable[x509.Extension[x509.ExtensionType]], purpose: Purpose) -> Iterator[str]:
-    """The extensions other than names: what is neither due nor harmless."""
+def _requested(found: Iterable[x509.Extension[x509.ExtensionType]], purpose: Purpose) -> Iterator[str]:
+    """What is wrong with the extensions other than names."""
     for extension in found:
         value = extension.value
         match value:
             case x509.SubjectAlternativeName():
                 pass
             case x509.BasicConstraints():
-                if value.ca and purpose is not Purpose.DEVICE_CA:
-                    yield f"basic constraints: CA:TRUE, which is not due for {_article(purpose)}"
-                if not value.ca and purpose is Purpose.DEVICE_CA:
-                    yield "basic constraints: CA:FALSE, where a CA is due"
-                if value.path_length:
-                    yield f"basic constraints: path length {value.path_length}, where 0 is due"
+                yield from _basic_constraints(value, purpose)
             case x509.KeyUsage():
                 wrong = sorted(usages(value) - _allowed_usages(purpose))
                 if wrong:
-                    yield f"key usage: {', '.join(wrong)}, not due for {_article(purpose)}"
+                    yield f"key usage: {', '.join(wrong)} not allowed for {_article(purpose)}"
             case x509.ExtendedKeyUsage():
                 allowed = set() if purpose is Purpose.DEVICE_CA else {ExtendedKeyUsageOID.SERVER_AUTH}
                 for oid in value:
                     if oid not in allowed:
-                        yield f"extended key usage: {oid_name(oid)}, not due for {_article(purpose)}"
+                        yield f"extended key usage: {oid_name(oid)} not allowed for {_article(purpose)}"
             case _:
-                yield f"extension {oid_name(extension.oid)}: not due in a CSR"
+                yield f"extension {oid_name(extension.oid)}: not allowed in a CSR"
 
 
-def name_violations(
-    found: Iterable[x509.Extension[x509.ExtensionType]],
-    purpose: Purpose,
-    expected: Iterable[str] | None,
-) -> Iterator[str]:
-    """What is wrong with the names in the SAN of a server for `purpose`; `expected` are those due, None any."""
-    san = find(found, x509.SubjectAlternativeName)
-    general = list(san) if san is not None else []
+def _basic_constraints(value: x509.BasicConstraints, purpose: Purpose) -> Iterator[str]:
+    if value.ca and purpose is not Purpose.DEVICE_CA:
+        yield f"basic constraints: CA:TRUE not allowed for {_article(purpose)}"
+    if not value.ca and purpose is Purpose.DEVICE_CA:
+        yield "basic constraints: expected CA:TRUE, got CA:FALSE"
+    if value.path_length:
+        yield f"basic constraints: expected path length 0, got {value.path_length}"
+
+
+def name_violations(found: Iterable[x509.Extension[x509.ExtensionType]], purpose: Purpose) -> Iterator[str]:
+    """What is wrong with the names in the SAN of a server for `purpose`."""
+    general = list(find(found, x509.SubjectAlternativeName) or [])
     dns = [name.value for name in general if isinstance(name, x509.DNSName)]
-    if purpose is Purpose.TLS:
-        if not general:
-            yield "names: none in the SAN, and a CN alone is not one"
-        others = [
-            n for n in general if isinstance(n, (x509.OtherName, x509.RegisteredID, x509.DirectoryName))
-        ]
-    else:
-        if not dns:
-            yield "DNS names: none in the SAN, and a CN alone is not one"
-        elif purpose is Purpose.EST_TLS and len(dns) > 1:
-            yield f"DNS names: {len(dns)} ({', '.join(dns)}), where exactly one is due"
-        others = [n for n in general if not isinstance(n, x509.DNSName)]
-    for name in others:
-        yield f"names: {_general_name(name)}, which is not a DNS name"
+    if not (general if purpose is Purpose.TLS else dns):
+        yield "DNS names: missing in the SAN; a name in the CN does not count"
+    if purpose is Purpose.EST_TLS and len(dns) > 1:
+        yield f"DNS names: expected exactly one, got {len(dns)} ({', '.join(dns)})"
+    for name in general:
+        if not isinstance(name, _ALLOWED_NAMES if purpose is Purpose.TLS else x509.DNSName):
+            yield f"names: expected a DNS name, got {_general_name(name)}"
     for text in dns:
         reason = host_name_fault(text)
         if reason:
             yield f"DNS name {text!r}: {reason}"
     if len({name.lower() for name in dns}) < len(dns):
-        yield "DNS names: the same one twice"
-    wanted = None if expected is None else sorted(name.lower() for name in expected)
-    if dns and wanted is not None and sorted(name.lower() for name in dns) != wanted:
-        yield f"DNS names: {', '.join(dns)}, where {', '.join(wanted)} is expected"
+        yield "DNS names: the same name twice"
+
+
+def _expected_name(csr: x509.CertificateSigningRequest, expected: str | None) -> Iterator[str]:
+    dns = dns_names(csr)
+    if expected is not None and dns and [name.lower() for name in dns] != [expected.lower()]:
+        yield f"DNS names: expected {expected}, got {', '.join(dns)}"
 
 
 def _no_names(found: Iterable[x509.Extension[x509.ExtensionType]]) -> Iterator[str]:
     if find(found, x509.SubjectAlternativeName) is not None:
-        yield "names: a SAN, not due for a device CA"
+        yield "names: a SAN is not allowed for a device CA"
 
 
-def _common_name_is_a_name(
-    csr: x509.CertificateSigningRequest, found: Iterable[x509.Extension[x509.ExtensionType]]
-) -> Iterator[str]:
-    """A server's CN that looks like a host's name must be one of the names it is checked by."""
-    san = find(found, x509.SubjectAlternativeName)
-    dns = [name.lower() for name in san.get_values_for_type(x509.DNSName)] if san is not None else []
+def _common_name_is_a_name(csr: x509.CertificateSigningRequest) -> Iterator[str]:
+    """A server's CN that looks like a host's name must be one of the names that clients check."""
+    dns = [name.lower() for name in dns_names(csr)]
     for attribute in csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
         text = str(attribute.value)
         if dns and "." in text and " " not in text and text.lower() not in dns:
@@ -274,7 +236,7 @@ def host_name_fault(name: str) -> str | None:
 
 
 def _allowed_usages(purpose: Purpose) -> set[str]:
-    """What may be asked for; what is granted is the purpose's own KeyUsage whatever was asked."""
+    """What may be asked for; what is granted is the purpose's own KeyUsage in any case."""
     if purpose is Purpose.DEVICE_CA:
         return {"keyCertSign", "cRLSign", "digitalSignature"}
     return {"digitalSignature", "keyEncipherment", "keyAgreement"}

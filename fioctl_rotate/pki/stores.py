@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fioctl_rotate import files
 from fioctl_rotate.errors import Error
 from fioctl_rotate.pki import keys
+from fioctl_rotate.pki.parsing import load_private_key
 
 T = TypeVar("T")
 
@@ -66,44 +67,14 @@ class FileKeyStore:
 
     def load(self) -> ec.EllipticCurvePrivateKey | None:
         """The file's key, or None where there is no file. Raises Error where it cannot be read or used."""
-        pem = read_if_there(self.path)
+        pem = files.read_if_there(self.path)
         if pem is None:
             return None
         ask = self._ask
-        return keys.load_private_key(
-            pem, name=self.name, passphrase=(lambda: ask(self.name)) if ask is not None else None
-        )
+        return load_private_key(pem, name=self.name, passphrase=(lambda: ask(self.name)) if ask else None)
 
     def create(self) -> ec.EllipticCurvePrivateKey:
         """Make a key and write it. Raises Error where the file is there already or cannot be written."""
         key = keys.generate_key()
-        write_new(self.path, keys.private_key_pem(key))
+        files.create_new(self.path, keys.private_key_pem(key))
         return key
-
-
-def read_if_there(path: Path) -> bytes | None:
-    """What is in the file, or None where there is none. Raises Error where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise Error(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def read(path: Path, what: str) -> bytes:
-    """What is in the file; `what` it should be is told where it is missing. Raises Error."""
-    data = read_if_there(path)
-    if data is None:
-        raise Error(f"{path} is missing: {what}")
-    return data
-
-
-def write_new(path: Path, data: bytes, mode: int = 0o400) -> None:
-    """Create the file with `mode`. Raises Error where there is one already, which stays as it is."""
-    try:
-        files.create_exclusive(path, data, mode)
-    except FileExistsError as error:
-        raise Error(f"{path} exists already, and is never overwritten") from error
-    except OSError as error:
-        raise Error(f"{path} cannot be written: {error.strerror or error}") from error

@@ -8,34 +8,27 @@ from collections.abc import Iterator
 
 from cryptography import x509
 
-# The subject's place in TBSCertificate (behind version, serial, algorithm, issuer and validity; RFC 5280 §4.1)
-# and in CertificationRequestInfo (behind the version; RFC 2986 §4.1).
-_IN_CERTIFICATE = 5
-_IN_CSR = 1
+from fioctl_rotate.errors import Error
 
 
 def raw_subject(signed: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
-    """The DER of the subject, exactly as it stands in `signed`.
-
-    A certificate without a version field (X.509 v1) is not understood: ValueError.
-    """
+    """The DER of the subject, exactly as it stands in `signed`."""
     if isinstance(signed, x509.CertificateSigningRequest):
-        fields = list(_elements(signed.tbs_certrequest_bytes))
-        return fields[_IN_CSR]
+        # CertificationRequestInfo: version, subject (RFC 2986 §4.1).
+        return list(_elements(signed.tbs_certrequest_bytes))[1]
+    # TBSCertificate: version (absent in X.509 v1), serial, algorithm, issuer, validity, subject (RFC 5280 §4.1).
     fields = list(_elements(signed.tbs_certificate_bytes))
-    if fields[0][0] != 0xA0:
-        raise ValueError("an X.509 v1 certificate")
-    return fields[_IN_CERTIFICATE]
+    return fields[5] if fields[0][0] == 0xA0 else fields[4]
 
 
 def copied_subject(signed: x509.Certificate | x509.CertificateSigningRequest) -> x509.Name:
     """The subject, fit to be put into another certificate or CSR.
 
-    Raises ValueError where it would not come out byte for byte the same.
+    Raises Error where it would not come out byte for byte the same.
     """
     subject = signed.subject
     if subject.public_bytes() != raw_subject(signed):
-        raise ValueError("the subject cannot be copied byte for byte")
+        raise Error("the subject cannot be copied byte for byte")
     return subject
 
 

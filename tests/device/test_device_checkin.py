@@ -10,7 +10,7 @@ from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.device.setup import Kind
 from fioctl_rotate.errors import Error
 from fioctl_rotate.pki.certificates import pem
-from fioctl_rotate.pki.keys import load_private_key
+from fioctl_rotate.pki.parsing import load_private_key
 
 
 def plain(value):

@@ -286,7 +286,7 @@ def test_a_root_of_another_factory_is_not_adopted(cli: Cli, factory: Path, tmp_p
     manuals_root(tmp_path / "pki", "other")
     refused = cli("keys", "ca", "create", tmp_path / "pki", "--mock", factory, "-f", FACTORY)
     assert refused.code == 5
-    assert "subject OU: 'other', where 'acme' is due" in refused.err
+    assert "subject OU: expected 'acme', got 'other'" in refused.err
     shown = cli("keys", "ca", "show", "--mock", factory, "-f", FACTORY)
     assert shown.code == 1
     assert "has no PKI of its own" in shown.err

@@ -96,19 +96,31 @@ def with_csr(field: str, made: x509.CertificateSigningRequest | bytes | None) ->
 CA_NAME = subject((CN, "fio-1"), (OU, FACTORY))
 HOSTILE = {
     "gateway wants CA": ("tls-csr", csr(x509.BasicConstraints(ca=True, path_length=None)), "CA:TRUE"),
-    "gateway without names": ("tls-csr", csr(san=None), "DNS names: none in the SAN"),
-    "gateway of another factory": ("tls-csr", csr(name=subject((CN, NAME), (OU, "b"))), "subject OU: 'b'"),
+    "gateway without names": ("tls-csr", csr(san=None), "DNS names: missing in the SAN"),
+    "gateway of another factory": (
+        "tls-csr",
+        csr(name=subject((CN, NAME), (OU, "b"))),
+        "'acme', got 'b'",
+    ),
     "gateway wildcard": ("tls-csr", csr(san=dns("*.example.com")), "a wildcard"),
-    "gateway on P-384": ("tls-csr", csr(key=ec.generate_private_key(ec.SECP384R1())), "key: EC on secp384r1"),
+    "gateway on P-384": ("tls-csr", csr(key=ec.generate_private_key(ec.SECP384R1())), "got EC secp384r1"),
     "gateway missing": ("tls-csr", None, "gave no CSR where the gateway TLS CSR was asked for"),
-    "gateway twice": ("tls-csr", pem(csr()) * 2, "holds 2 PEM blocks, not one"),
-    "gateway a certificate": ("tls-csr", pem(certificate()), "is a PEM block of another kind"),
-    "online CA with names": ("ca-csr", csr(name=CA_NAME), "names: a SAN, not due for a device CA"),
-    "online CA without OU": ("ca-csr", csr(name=subject((CN, "fio-1")), san=None), "subject OU: missing"),
+    "gateway twice": ("tls-csr", pem(csr()) * 2, "expected one PEM block, got 2"),
+    "gateway a certificate": (
+        "tls-csr",
+        pem(certificate()),
+        "REQUEST block, got CERTIFICATE",
+    ),
+    "online CA with names": ("ca-csr", csr(name=CA_NAME), "names: a SAN is not allowed for a device CA"),
+    "online CA without OU": (
+        "ca-csr",
+        csr(name=subject((CN, "fio-1")), san=None),
+        "OU: expected 'acme', got none",
+    ),
     "online CA not a CA": (
         "ca-csr",
         csr(x509.BasicConstraints(ca=False, path_length=None), name=CA_NAME, san=None),
-        "basic constraints: CA:FALSE, where a CA is due",
+        "basic constraints: expected CA:TRUE, got CA:FALSE",
     ),
     "online CA with more": (
         "ca-csr",
@@ -141,11 +153,11 @@ def created(factory: Path, tmp_path: Path) -> PkiDirectory:
 
 def test_authorize_and_add_device_ca_judge_the_backends_csr(factory: Path, created: PkiDirectory) -> None:
     hostile = Backend(factory, with_csr("est-tls-csr", csr(name=subject((CN, NAME), (OU, "b")))))
-    with pytest.raises(Refused, match="subject OU: 'b'"):
+    with pytest.raises(Refused, match="'acme', got 'b'"):
         hostile.run(lambda api: authorize_est(api, created))
     assert "PATCH" not in hostile.seen
     hostile = Backend(factory, with_csr("ca-csr", csr(name=CA_NAME)))
-    with pytest.raises(Refused, match="a SAN, not due"):
+    with pytest.raises(Refused, match="a SAN is not allowed"):
         hostile.run(lambda api: add_device_ca(api, created, online_ca=True, local_ca=False))
     assert "PATCH" not in hostile.seen
 
@@ -203,5 +215,5 @@ def managed(method: str, body: bytes | None) -> httpx.Response | None:
 
 
 def test_the_managed_est_servers_name_is_told_from_the_gateways(factory: Path, created: PkiDirectory) -> None:
-    with pytest.raises(Refused, match=r"DNS names: localhost, where r1\.est\.foundries\.io is expected"):
+    with pytest.raises(Refused, match=r"DNS names: expected r1\.est\.foundries\.io, got localhost"):
         Backend(factory, managed).run(lambda api: authorize_est(api, created))

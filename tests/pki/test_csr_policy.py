@@ -145,12 +145,12 @@ CONSTRAINTS = x509.NameConstraints([x509.DNSName("example.com")], None)
 
 HOSTILE: dict[str, tuple[Make, str]] = {
     # names
-    "no SAN": (lambda: pem(csr(san=None)), "DNS names: none in the SAN, and a CN alone is not one"),
+    "no SAN": (lambda: pem(csr(san=None)), "DNS names: missing in the SAN; a name in the CN does not count"),
     "two names": (
         named(NAME, "b.example.com"),
-        f"DNS names: 2 ({NAME}, b.example.com), where exactly one is due",
+        f"DNS names: expected exactly one, got 2 ({NAME}, b.example.com)",
     ),
-    "a name twice": (named(NAME, NAME.upper()), "DNS names: the same one twice"),
+    "a name twice": (named(NAME, NAME.upper()), "DNS names: the same name twice"),
     "wildcard": (named("*.example.com"), "DNS name '*.example.com': a wildcard"),
     "wildcard inside": (named("e*t.example.com"), "DNS name 'e*t.example.com': a wildcard"),
     "trailing dot": (named("est.example.com."), "DNS name 'est.example.com.': ends in a dot"),
@@ -168,76 +168,85 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     "long label": (named("a" * 64 + ".example.com"), "a label longer than 63 characters"),
     "long name": (named(".".join(["a" * 60] * 5)), "longer than 253 characters"),
     "IP as a DNS name": (named("192.168.1.1"), "DNS name '192.168.1.1': an IP address"),
-    "other name": (named("est.evil.com"), f"DNS names: est.evil.com, where {NAME} is expected"),
+    "other name": (named("est.evil.com"), f"DNS names: expected {NAME}, got est.evil.com"),
     "CN of another host": (
         called((CN, "a.evil.com"), (OU, FACTORY)),
         "subject CN: 'a.evil.com' looks like a host",
     ),
     "IP SAN": (
         san(x509.DNSName(NAME), x509.IPAddress(ipaddress.ip_address("10.0.0.1"))),
-        "names: the IP address 10.0.0.1, which is not a DNS name",
+        "names: expected a DNS name, got the IP address 10.0.0.1",
     ),
     "URI SAN": (
         san(x509.DNSName(NAME), x509.UniformResourceIdentifier("spiffe://a")),
-        "names: the URI spiffe://a, which is not a DNS name",
+        "names: expected a DNS name, got the URI spiffe://a",
     ),
     "email SAN": (
         san(x509.DNSName(NAME), x509.RFC822Name("a@example.com")),
-        "names: the email address a@example.com, which is not a DNS name",
+        "names: expected a DNS name, got the email address a@example.com",
     ),
     "directory name": (
         san(x509.DNSName(NAME), x509.DirectoryName(SERVER)),
-        "names: a name of the kind DirectoryName",
+        "names: expected a DNS name, got a name of the kind DirectoryName",
     ),
     "registered id": (
         san(x509.DNSName(NAME), x509.RegisteredID(x509.ObjectIdentifier("1.2.3"))),
-        "names: a name of the kind RegisteredID",
+        "names: expected a DNS name, got a name of the kind RegisteredID",
     ),
-    "other name kind": (san(x509.DNSName(NAME), OTHER_NAME), "names: a name of the kind OtherName"),
+    "other name kind": (
+        san(x509.DNSName(NAME), OTHER_NAME),
+        "expected a DNS name, got a name of the kind OtherName",
+    ),
     # what it wants to be
     "CA:TRUE": (
         asks(x509.BasicConstraints(ca=True, path_length=None)),
-        "basic constraints: CA:TRUE, which is not",
+        "basic constraints: CA:TRUE not allowed for an EST server",
     ),
-    "path length": (asks(x509.BasicConstraints(ca=True, path_length=3)), "basic constraints: path length 3"),
-    "keyCertSign": (asks(usage("digital_signature", "key_cert_sign")), "key usage: keyCertSign, not due"),
-    "cRLSign": (asks(usage("crl_sign")), "key usage: cRLSign, not due for an EST server"),
-    "nonRepudiation": (asks(usage("content_commitment")), "key usage: nonRepudiation, not due"),
+    "path length": (
+        asks(x509.BasicConstraints(ca=True, path_length=3)),
+        "expected path length 0, got 3",
+    ),
+    "keyCertSign": (asks(usage("digital_signature", "key_cert_sign")), "key usage: keyCertSign not allowed"),
+    "cRLSign": (asks(usage("crl_sign")), "key usage: cRLSign not allowed for an EST server"),
+    "nonRepudiation": (asks(usage("content_commitment")), "key usage: nonRepudiation not allowed"),
     "clientAuth": (
         asks(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])),
-        "extended key usage: clientAuth, not due",
+        "extended key usage: clientAuth not allowed",
     ),
     "any purpose": (
         asks(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])),
-        "extended key usage: 2.5.29.37.0, not due",
+        "extended key usage: 2.5.29.37.0 not allowed",
     ),
     "code signing": (
         asks(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING])),
-        "extended key usage: codeSigning, not due",
+        "extended key usage: codeSigning not allowed",
     ),
-    "name constraints": (asks(CONSTRAINTS), "extension nameConstraints: not due in a CSR"),
-    "policies": (asks(POLICIES), "extension certificatePolicies: not due in a CSR"),
-    "AIA": (asks(AIA), "extension authorityInfoAccess: not due in a CSR"),
-    "CRL": (asks(CRL), "extension cRLDistributionPoints: not due in a CSR"),
+    "name constraints": (asks(CONSTRAINTS), "extension nameConstraints: not allowed in a CSR"),
+    "policies": (asks(POLICIES), "extension certificatePolicies: not allowed in a CSR"),
+    "AIA": (asks(AIA), "extension authorityInfoAccess: not allowed in a CSR"),
+    "CRL": (asks(CRL), "extension cRLDistributionPoints: not allowed in a CSR"),
     "must-staple": (
         asks(x509.TLSFeature([x509.TLSFeatureType.status_request])),
-        "extension TLSFeature: not due",
+        "extension TLSFeature: not allowed",
     ),
-    "unknown extension": (asks(UNKNOWN), "extension 1.2.3.4.5: not due in a CSR"),
-    "subject key id": (asks(x509.SubjectKeyIdentifier(b"1" * 20)), "extension subjectKeyIdentifier: not due"),
+    "unknown extension": (asks(UNKNOWN), "extension 1.2.3.4.5: not allowed in a CSR"),
+    "subject key id": (
+        asks(x509.SubjectKeyIdentifier(b"1" * 20)),
+        "extension subjectKeyIdentifier: not allowed",
+    ),
     # subject
-    "other factory": (called((CN, NAME), (OU, "other")), "subject OU: 'other', where 'acme' is due"),
-    "factory in other case": (called((CN, NAME), (OU, "ACME")), "subject OU: 'ACME', where 'acme' is due"),
+    "other factory": (called((CN, NAME), (OU, "other")), "subject OU: expected 'acme', got 'other'"),
+    "factory in other case": (called((CN, NAME), (OU, "ACME")), "subject OU: expected 'acme', got 'ACME'"),
     "two OUs": (
         called((CN, NAME), (OU, FACTORY), (OU, "b")),
-        "subject OU: 2 of them, where 'acme' alone is due",
+        "subject OU: expected 'acme', got 2",
     ),
-    "no CN": (called((OU, FACTORY)), "subject CN: none, where one is due"),
-    "two CNs": (called((CN, NAME), (CN, NAME), (OU, FACTORY)), "subject CN: 2, where one is due"),
-    "empty subject": (called(), "subject CN: none, where one is due"),
+    "no CN": (called((OU, FACTORY)), "subject CN: expected one, got none"),
+    "two CNs": (called((CN, NAME), (CN, NAME), (OU, FACTORY)), "subject CN: expected one, got 2"),
+    "empty subject": (called(), "subject CN: expected one, got none"),
     "control characters": (
         called((CN, NAME), (OU, FACTORY), (O, "a\x1b[31mb")),
-        "subject O: 'a\\x1b[31mb' is empty or holds control characters",
+        "subject O: 'a\\x1b[31mb' is empty or has control characters",
     ),
     "blank attribute": (
         called((CN, NAME), (OU, FACTORY), (NameOID.LOCALITY_NAME, " ")),
@@ -246,24 +255,24 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     # key and signature
     "RSA": (
         keyed(lambda: rsa.generate_private_key(65537, 2048)),
-        "key: RSA of 2048 bits, where EC on P-256 is due",
+        "key: expected EC P-256, got RSA 2048",
     ),
     "P-384": (
         keyed(lambda: ec.generate_private_key(ec.SECP384R1())),
-        "key: EC on secp384r1, where EC on P-256",
+        "key: expected EC P-256, got EC secp384r1",
     ),
     "secp256k1": (
         keyed(lambda: ec.generate_private_key(ec.SECP256K1())),
-        "key: EC on secp256k1, where EC on P-256",
+        "key: expected EC P-256, got EC secp256k1",
     ),
-    "Ed25519": (keyed(ed25519.Ed25519PrivateKey.generate, None), "key: EdDSA, where EC on P-256 is due"),
-    "DSA": (keyed(lambda: dsa.generate_private_key(2048)), "key: DSA of 2048 bits, where EC on P-256 is due"),
-    "off the curve": (off_curve, "key: of an unknown kind or not a point on its curve"),
-    "signature of another CSR": (other_signature, "signature: not made with the CSR's own key"),
-    "somebody else's key": (swapped_key, "signature: not made with the CSR's own key"),
+    "Ed25519": (keyed(ed25519.Ed25519PrivateKey.generate, None), "key: expected EC P-256, got Ed25519"),
+    "DSA": (keyed(lambda: dsa.generate_private_key(2048)), "key: expected EC P-256, got DSA 2048"),
+    "off the curve": (off_curve, "is not a CSR that can be read"),
+    "signature of another CSR": (other_signature, "signature: not made by the CSR's own key"),
+    "somebody else's key": (swapped_key, "signature: not made by the CSR's own key"),
     "a bit flipped": (
         lambda: armored(replaced(der(csr()), b"est.example.com", b"esT.example.com")),
-        "signature: not made with the CSR's own key",
+        "signature: not made by the CSR's own key",
     ),
     # reading
     "unsorted RDN": (
@@ -274,18 +283,30 @@ HOSTILE: dict[str, tuple[Make, str]] = {
         resigned(lambda b: replaced(b, b"\2\1\0", b"\2\1\5")),
         "is a CSR of an unknown version",
     ),
-    "truncated": (lambda: armored(der(csr())[:-9]), "is not a CSR in DER"),
-    "garbage in armour": (lambda: armored(b"not DER at all"), "is not a CSR in DER"),
+    "truncated": (
+        lambda: armored(der(csr())[:-9]),
+        "is not a CSR that can be read",
+    ),
+    "garbage in armour": (
+        lambda: armored(b"not DER at all"),
+        "is not a CSR that can be read",
+    ),
     "empty file": (lambda: b"", "is not PEM"),
     "DER, not PEM": (lambda: der(csr()), "is not PEM"),
     "HTML": (lambda: b"<html><body>503</body></html>", "is not PEM"),
-    "two CSRs": (lambda: pem(csr()) * 2, "holds 2 PEM blocks, not one"),
-    "text before": (
-        lambda: b"Certificate Request:\n" + pem(csr()),
-        "holds something else beside its PEM block",
+    "two CSRs": (lambda: pem(csr()) * 2, "expected one PEM block, got 2"),
+    "glued": (
+        lambda: pem(csr()).rstrip() + pem(csr()),
+        "line 8: expected -----END CERTIFICATE REQUEST----- alone on a line, got",
     ),
-    "a certificate": (lambda: pem(certificate()), "is a PEM block of another kind: CERTIFICATE"),
-    "a private key": (lambda: private_key_pem(P256), "is a PEM block of another kind: EC PRIVATE KEY"),
+    "cut off": (lambda: pem(csr())[:-9], "line 8: expected -----END CERTIFICATE REQUEST----- alone"),
+    "no end": (lambda: pem(csr())[:-36], "has no -----END CERTIFICATE REQUEST-----"),
+    "UTF-16": (lambda: pem(csr()).decode().encode("utf-16"), "is UTF-16 text: expected ASCII or UTF-8"),
+    "a certificate": (lambda: pem(certificate()), "expected a CERTIFICATE REQUEST block, got CERTIFICATE"),
+    "a private key": (
+        lambda: private_key_pem(P256),
+        "expected a CERTIFICATE REQUEST block, got EC PRIVATE KEY",
+    ),
 }
 
 
@@ -321,8 +342,8 @@ def test_every_violation_is_told_on_a_line_of_its_own(cli: Cli, pki: Path, tmp_p
     assert result.code == 5
     assert result.err.splitlines()[:4] == [
         f"error: {asked} is refused:",
-        "  subject OU: 'b', where 'acme' is due",
-        "  basic constraints: CA:TRUE, which is not due for an EST server",
+        "  subject OU: expected 'acme', got 'b'",
+        "  basic constraints: CA:TRUE not allowed for an EST server",
         "  DNS name '*.x.com': a wildcard, which devices' TLS libraries judge differently",
     ]
 
@@ -340,7 +361,7 @@ def test_a_sha1_signature_is_refused(cli: Cli, pki: Path, tmp_path: Path) -> Non
     asked.write_bytes(sha1_signed(tmp_path))
     result = cli("keys", "est", "authorize", pki, "--csr", asked, "--out", tmp_path / "out")
     assert result.code == 5
-    assert "signature: made with sha1, where SHA-256 or better is due" in result.err
+    assert "signature: expected SHA-256 or better, got sha1" in result.err
 
 
 def test_an_extension_twice_is_refused(cli: Cli, pki: Path, tmp_path: Path) -> None:
@@ -368,11 +389,11 @@ def test_an_extension_twice_is_refused(cli: Cli, pki: Path, tmp_path: Path) -> N
     [
         (
             lambda: csr(x509.BasicConstraints(ca=True, path_length=None), san=SAN),
-            "names: a SAN, not due for a device CA",
+            "names: a SAN is not allowed for a device CA",
         ),
         (
             lambda: csr(x509.BasicConstraints(ca=True, path_length=2), san=None),
-            "path length 2, where 0 is due",
+            "expected path length 0, got 2",
         ),
         (
             lambda: csr(
@@ -380,7 +401,7 @@ def test_an_extension_twice_is_refused(cli: Cli, pki: Path, tmp_path: Path) -> N
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),
                 san=None,
             ),
-            "extended key usage: clientAuth, not due for a device CA",
+            "extended key usage: clientAuth not allowed for a device CA",
         ),
         (
             lambda: csr(
@@ -388,13 +409,13 @@ def test_an_extension_twice_is_refused(cli: Cli, pki: Path, tmp_path: Path) -> N
                 usage("key_cert_sign", "data_encipherment"),
                 san=None,
             ),
-            "key usage: dataEncipherment, not due for a device CA",
+            "key usage: dataEncipherment not allowed for a device CA",
         ),
         (
             lambda: csr(
                 x509.BasicConstraints(ca=True, path_length=None), name=subject((CN, "fio-1")), san=None
             ),
-            "subject OU: missing, where 'acme' is due",
+            "subject OU: expected 'acme', got none",
         ),
         (
             lambda: csr(
@@ -402,12 +423,18 @@ def test_an_extension_twice_is_refused(cli: Cli, pki: Path, tmp_path: Path) -> N
                 name=subject((CN, "fio-1"), (OU, "b")),
                 san=None,
             ),
-            "subject OU: 'b', where 'acme' is due",
+            "subject OU: expected 'acme', got 'b'",
         ),
-        (lambda: csr(x509.BasicConstraints(ca=False, path_length=None), san=None), "names: none in the SAN"),
-        (lambda: csr(name=subject((CN, "a"), (OU, "b"))), "subject OU: 'b', where 'acme' is due"),
+        (
+            lambda: csr(x509.BasicConstraints(ca=False, path_length=None), san=None),
+            "names: missing in the SAN",
+        ),
+        (lambda: csr(name=subject((CN, "a"), (OU, "b"))), "subject OU: expected 'acme', got 'b'"),
         (lambda: csr(san=dns("*.example.com")), "a wildcard"),
-        (lambda: csr(san=x509.SubjectAlternativeName([OTHER_NAME])), "names: a name of the kind OtherName"),
+        (
+            lambda: csr(san=x509.SubjectAlternativeName([OTHER_NAME])),
+            "expected a DNS name, got a name of the kind OtherName",
+        ),
     ],
 )
 def test_keys_ca_sign_refuses(

@@ -1,0 +1,75 @@
+"""PEM blocks found in files, text around them skipped. Standard library only: CA bundles are read without more.
+
+Source: RFC 7468 §2. Programs write text before and between blocks (`openssl x509 -text`, `openssl pkcs12`), editors
+a byte order mark, and people comments in any language.
+"""
+
+import re
+from dataclasses import dataclass
+
+from fioctl_rotate.errors import Error, printable
+
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_BEGIN = re.compile(rb"-----BEGIN ([ -,.-~]+(?:-[ -,.-~]+)*)-----")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One PEM block: its label, such as CERTIFICATE, and its lines from BEGIN to END as one text."""
+
+    label: str
+    pem: bytes
+
+
+def blocks(pem: str | bytes | None, what: str) -> list[Block]:
+    """Every PEM block in `pem`, in order; none where there is none. `what` is what errors call it.
+
+    BEGIN and END stand on lines of their own, as Go and OpenSSL want it. Raises Error for a block that does not
+    end, or that is glued to the next one, with the number of that line.
+    """
+    data = pem.encode("utf-8", "replace") if isinstance(pem, str) else pem or b""
+    if data.startswith(_UTF16):
+        raise Error(f"{what} is UTF-16 text: expected ASCII or UTF-8")
+    found: list[Block] = []
+    label, lines = b"", list[bytes]()
+    for number, line in enumerate(data.removeprefix(_BOM).splitlines(), 1):
+        line = line.rstrip()
+        if not lines:
+            if begin := _BEGIN.fullmatch(line):
+                label, lines = begin[1], [line]
+            continue
+        end = b"-----END " + label + b"-----"
+        if line.startswith(b"-----") and line != end:
+            raise Error(f"{what}, line {number}: expected {_shown(end)} alone on a line, got {_shown(line)}")
+        lines.append(line)
+        if line == end:
+            found.append(Block(label.decode("ascii"), b"\n".join(lines) + b"\n"))
+            lines = []
+    if lines:
+        raise Error(
+            f"{what} has no {_shown(b'-----END ' + label + b'-----')}: the end of the file is missing"
+        )
+    return found
+
+
+def only_block(pem: str | bytes | None, what: str, label: str) -> bytes:
+    """The one PEM block in `pem`, which has this label. Raises Error for any other number or label."""
+    found = blocks(pem, what)
+    if not found:
+        raise Error(f"{what} is not PEM: expected a {label} block")
+    if len(found) > 1:
+        raise Error(f"{what}: expected one PEM block, got {len(found)}")
+    if found[0].label.removeprefix("NEW ") != label:  # RFC 7468 §7: NEW CERTIFICATE REQUEST is an old name
+        raise Error(f"{what}: expected a {label} block, got {found[0].label}")
+    return found[0].pem
+
+
+def certificate_blocks(pem: str | bytes | None, what: str) -> str:
+    """The CERTIFICATE blocks in `pem` alone, as OpenSSL reads them: ASCII, no other text. Raises Error."""
+    found = [block.pem for block in blocks(pem, what) if block.label == "CERTIFICATE"]
+    return b"".join(found).decode("ascii", "replace")
+
+
+def _shown(line: bytes) -> str:
+    return printable(line[:80].decode("utf-8", "replace"))
