@@ -17,7 +17,7 @@ import httpx
 
 from fioctl_rotate.clock import utc_now
 from fioctl_rotate.mock.operator import operator_app
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store.database import Store
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fioctl_rotate.clock import utc_now
-from fioctl_rotate.mock import events
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store import updates
+from fioctl_rotate.mock.store.database import Store
 from tests.commandline import Cli
 from tests.scripted import Answer, Asked
 
@@ -43,7 +43,7 @@ def post_events(directory: Path, uuid: str, *told: dict[str, Any], update: str =
     ]
     store = Store(directory)
     with store.transaction() as db:
-        events.store(db, uuid, batch, utc_now())
+        updates.keep(db, uuid, batch, utc_now())
     store.close()
 
 

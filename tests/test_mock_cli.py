@@ -1,5 +1,7 @@
 """`mock init`, `mock serve`, `mock events` as typed."""
 
+import contextlib
+import datetime
 import json
 import os
 import signal
@@ -7,12 +9,13 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
+from fioctl_rotate.mock.store import event_queue
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.serving import listen
 
 Cli = Callable[..., Any]
@@ -134,15 +137,9 @@ def test_events_of_a_quiet_factory(cli: Cli, factory: Path) -> None:
 
 
 def test_events(cli: Cli, factory: Path) -> None:
-    from fioctl_rotate import wire
-    from fioctl_rotate.mock import fleet
-    from fioctl_rotate.mock.store import Store
-
-    store = Store(factory)
-    with store.transaction() as db:
-        applied = wire.ConfigApplied(uuid="uuid-1", time=1772366400)
-        fleet.push(db, "acme", "DEVICE_CONFIG_APPLIED", applied)
-    store.close()
+    time = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
+    with contextlib.closing(Store(factory)) as store, store.transaction() as db:
+        event_queue.push_config_applied(db, "acme", "uuid-1", time)
     line = "2026-03-01T12:00:00+00:00  DEVICE_CONFIG_APPLIED  uuid-1\n"
     assert cli("mock", "events", factory).out == line
     assert cli("mock", "events", factory, "-f", "acme", "--format", "json").json["events"] == [
@@ -174,7 +171,7 @@ def test_a_taken_port_is_one_line(cli: Cli, factory: Path) -> None:
     assert result.out == ""
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(directory: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-m", "fioctl_rotate", "mock", "serve", str(directory)]
     command += [*map(str, FREE), *arguments]

@@ -13,10 +13,10 @@ import pytest
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import Clock
 from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.mock.mock_server import Ports
+from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.mock.operator import operator_app
-from fioctl_rotate.mock.server import Ports
-from fioctl_rotate.mock.setup import Place
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.push import plan_group, settle
 from fioctl_rotate.ops.push import push as push_plan
@@ -95,7 +95,7 @@ def test_a_settled_device_does_not_rotate_back_at_its_next_boot(tmp_path: Path, 
     directory = tmp_path / "mock"
 
     async def scenario() -> str:
-        await mock.init(directory, "acme", place=Place(0, 0, 0), group="field", devices=1)
+        await mock.init(directory, "acme", addresses=Addresses(0, 0, 0), group="field", devices=1)
         async with mock.serve(directory, ports=Ports(0, 0, 0)) as factory:
             # Finalize comes well after the push, by the device's clock, which dates what it stores.
             device = Device(next((directory / "devices").iterdir()), clock=later(1))

@@ -25,10 +25,10 @@ from fioctl_rotate.device.setup import Kind
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.server import est_app
 from fioctl_rotate.est.service import Authority
-from fioctl_rotate.mock import fleet
-from fioctl_rotate.mock.server import Ports
-from fioctl_rotate.mock.setup import Place, token_file
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.mock_server import Ports
+from fioctl_rotate.mock.new_factory import Addresses, token_file
+from fioctl_rotate.mock.store import device_records
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops import mock
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
@@ -156,7 +156,7 @@ async def whole_fleet(directory: Path, counts: dict[str, int], *, check_in: floa
     made = await mock.init(
         directory,
         "acme",
-        place=Place(0, 0, 0),
+        addresses=Addresses(0, 0, 0),
         group="field",
         devices=len(roles),
         kinds=lambda number: KINDS.get(roles[number - 1], Kind()),
@@ -236,9 +236,9 @@ def _set_back(directory: Path, uuids: list[str]) -> None:
     """Devices that were last seen days ago."""
     with contextlib.closing(Store(directory)) as store, store.transaction() as db:
         for uuid in uuids:
-            fleet.see_device(
+            device_records.see_device(
                 db,
-                fleet.find_device(db, "acme", uuid, by_uuid=True),
+                device_records.find_device(db, "acme", uuid, by_uuid=True),
                 datetime.now(UTC) - timedelta(days=3),
             )
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.mock import events, fleet
+from fioctl_rotate.mock.new_factory import create
 from fioctl_rotate.mock.operator import operator_app
-from fioctl_rotate.mock.setup import create
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store import device_groups, device_records, updates
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.rotation.entry import make_entry
 from fioctl_rotate.rotation.plan import request_body
 from fioctl_rotate.rotation.progress import STARTED, STEPS
@@ -31,7 +31,7 @@ class World:
         self.store = Store(directory)
         self._numbers = itertools.count()
         with self.store.transaction() as db:
-            fleet.create_group(db, "acme", "field", None, author="me", now=now)
+            device_groups.create_group(db, "acme", "field", None, author="me", now=now)
 
     def wait(self, **time):
         self.now += timedelta(**time)
@@ -39,18 +39,20 @@ class World:
     def add(self, *names, lmp="4.0.20-2-95", seen=True, group="field"):
         with self.store.transaction() as db:
             for name in names:
-                row = fleet.register(
+                row = device_records.register(
                     db, "acme", f"uuid-{name}", f"key of {name}", owner="me", author="me", now=self.now,
                     name=name, group=group,
                 )  # fmt: skip
-                fleet.report(db, row["uuid"], lmp_ver=lmp, target_name="lmp-1", tag="main")
+                device_records.report(db, row.uuid, lmp_ver=lmp, target_name="lmp-1", tag="main")
                 if seen:
-                    fleet.see_device(db, row, self.now)
+                    device_records.see_device(db, row, self.now)
 
     def see(self, *names):
         with self.store.transaction() as db:
             for name in names:
-                fleet.see_device(db, fleet.find_device(db, "acme", name, by_uuid=False), self.now)
+                device_records.see_device(
+                    db, device_records.find_device(db, "acme", name, by_uuid=False), self.now
+                )
 
     def tell(self, name, kind, success=True, words=None, *, rotation="certs-1", clock=timedelta()):
         """The device posts an event, over its old certificate; `clock` is how wrong its clock is."""
@@ -62,7 +64,7 @@ class World:
             "event": detail | ({"details": words} if words else {}),
         }
         with self.store.transaction() as db:
-            events.store(db, f"uuid-{name}", [event], self.now)
+            updates.keep(db, f"uuid-{name}", [event], self.now)
         self.see(name)
 
     def rotate(self, *names, upto=5, fail=None, words="HTTP_500 - no", **how):
@@ -78,7 +80,8 @@ class World:
         """The gateway takes each device's new key."""
         with self.store.transaction() as db:
             for name in names:
-                db.execute("UPDATE device SET public_key = ? WHERE name = ?", (f"new key of {name}", name))
+                device = device_records.find_device(db, "acme", name, by_uuid=False)
+                device_records.take_new_key(db, device, f"new key of {name}", self.now)
         self.see(*names)
 
     @asynccontextmanager

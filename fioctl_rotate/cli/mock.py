@@ -10,7 +10,7 @@ from fioctl_rotate.cli.common import Format, FormatOption, emit, emit_json, grou
 
 if TYPE_CHECKING:
     from fioctl_rotate.est.server import LogRecord
-    from fioctl_rotate.mock.accounts import Factory
+    from fioctl_rotate.mock.store.accounts import FactoryRecord
 
 app = group("A mocked Factory to rehearse on.")
 app.command("devices", epilog=mock_devices.EXAMPLE)(mock_devices.devices)
@@ -62,17 +62,19 @@ def init(
 
     A directory may hold several Factories. `--mock DIR` on any command talks to it, with no server to start.
     """
-    from fioctl_rotate.mock.setup import Place
+    from fioctl_rotate.mock.new_factory import Addresses
     from fioctl_rotate.ops import mock
 
-    place = Place(
+    addresses = Addresses(
         api_port=port,
         gateway_port=gateway_port,
         est_port=est_port,
         gateway_name=gateway_name,
         est_name=est_name,
     )
-    made = run(mock.init(directory, factory, place=place, group=group, devices=devices, bare=bare, tell=note))
+    made = run(
+        mock.init(directory, factory, addresses=addresses, group=group, devices=devices, bare=bare, tell=note)
+    )
     if format is Format.JSON:
         emit_json(
             {
@@ -161,7 +163,7 @@ def serve(
     (DIR/fioctl-NAME.yaml for a Factory that was not the first).
     Certificates that are made while it runs are used without a restart.
     """
-    from fioctl_rotate.mock.server import Ports
+    from fioctl_rotate.mock.mock_server import Ports
     from fioctl_rotate.ops import mock
     from fioctl_rotate.serving import until_interrupted
 
@@ -198,10 +200,10 @@ def events(
         emit(f"{time.isoformat()}  {kind}  {body['Uuid']}")
 
 
-def _announce(directory: Path, factory: "Factory", format: Format) -> None:
+def _announce(directory: Path, factory: "FactoryRecord", format: Format) -> None:
     import sys
 
-    from fioctl_rotate.mock.setup import token_file
+    from fioctl_rotate.mock.new_factory import token_file
     from fioctl_rotate.ops.mock import fioctl_config
 
     est = f"https://{factory.est_name}:{factory.est_port}/.well-known/est"

@@ -16,9 +16,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import UNSET
 
 from fioctl_rotate import files, wire
-from fioctl_rotate.mock.accounts import Factory
 from fioctl_rotate.mock.problem import Problem
-from fioctl_rotate.mock.store import stamp
+from fioctl_rotate.mock.store import accounts, backend_keys
+from fioctl_rotate.mock.store.accounts import FactoryRecord
+from fioctl_rotate.mock.store.backend_keys import BackendKey
 from fioctl_rotate.pki import certificates, keys
 
 CA, EST_TLS, TLS = "ca", "est-tls", "tls"
@@ -26,7 +27,7 @@ CA, EST_TLS, TLS = "ca", "est-tls", "tls"
 
 
 def create_csrs(
-    db: sqlite3.Connection, directory: Path, factory: Factory, request: wire.CsrRequest
+    db: sqlite3.Connection, directory: Path, factory: FactoryRecord, request: wire.CsrRequest
 ) -> wire.Csrs:
     """The CSRs asked for, the same ones until their certificates are there; their keys are 0400 in `directory`.
 
@@ -49,17 +50,17 @@ def create_csrs(
 
 def upload(
     db: sqlite3.Connection,
-    factory: Factory,
+    factory: FactoryRecord,
     patch: wire.CertsPatch,
     *,
     author: str,
     now: datetime.datetime,
 ) -> None:
-    """Take new certificates, all of them or, where one is not right, none.
+    """Take new certificates, all of them or, where one is not valid, none.
 
     Raises Problem: what is wrong, by field (400); another root than the one on file (409).
     """
-    check = _Check(db, factory, now)
+    check = _Upload(db, factory, now)
     root = check.root(patch.root_crt)
     ca_crt, disabled = factory.ca_crt, disabled_serials(factory)
     if patch.ca_crt is not UNSET:
@@ -71,23 +72,11 @@ def upload(
         tls_crt = check.server(patch.tls_crt, root, TLS, factory.gateway_name)
     if patch.est_tls_crt is not UNSET:
         est_tls_crt = check.server(patch.est_tls_crt, root, EST_TLS, factory.est_name)
-    db.execute(
-        "UPDATE factory SET root_crt = ?, ca_crt = ?, tls_crt = ?, est_tls_crt = ?, disabled_ca_serials = ?,"
-        " certs_version = certs_version + 1, updated_at = ?, updated_by = ? WHERE name = ?",
-        (
-            certificates.pem(root),
-            ca_crt,
-            tls_crt,
-            est_tls_crt,
-            json.dumps(sorted(disabled)),
-            stamp(now),
-            author,
-            factory.name,
-        ),
-    )
+    kept = accounts.Certificates(certificates.pem(root), ca_crt, tls_crt, est_tls_crt, disabled)
+    accounts.keep_certificates(db, factory.name, kept, author=author, now=now)
 
 
-def on_file(factory: Factory) -> wire.Certs:
+def on_file(factory: FactoryRecord) -> wire.Certs:
     """The certificates as `GET certs/` shows them."""
     return wire.Certs(
         root_crt=factory.root_crt,
@@ -112,20 +101,17 @@ class KeyPair:
     key: Path
 
 
-def key_pair(db: sqlite3.Connection, directory: Path, factory: Factory, kind: str) -> KeyPair | None:
+def key_pair(db: sqlite3.Connection, directory: Path, factory: FactoryRecord, kind: str) -> KeyPair | None:
     """The certificate on file of that kind whose key the backend has, the newest key's where there are several.
 
     None where there is none: not made yet, or revoked.
     """
     on_file = {CA: factory.ca_crt, EST_TLS: factory.est_tls_crt, TLS: factory.tls_crt}[kind]
     keyed = {public_key_of(certificate): certificate for certificate in bundled(on_file)}
-    rows = db.execute(
-        "SELECT * FROM backend_key WHERE factory = ? AND kind = ? ORDER BY id DESC", (factory.name, kind)
-    )
-    for row in rows:
-        if certificate := keyed.get(row["public_key"]):
-            key = keys_directory(directory, factory.name) / row["file"]
-            return KeyPair(certificates.pem(certificate), key)
+    for key in backend_keys.newest_first(db, factory.name, kind):
+        if certificate := keyed.get(key.public_key):
+            path = keys_directory(directory, factory.name) / key.file
+            return KeyPair(certificates.pem(certificate), path)
     return None
 
 
@@ -155,7 +141,12 @@ def issuer_of(bundle: str | None, certificate: x509.Certificate) -> x509.Certifi
     return None
 
 
-def disabled_serials(factory: Factory) -> set[str]:
+def is_disabled(factory: FactoryRecord, ca: x509.Certificate) -> bool:
+    """Whether the device CA registers no new devices."""
+    return str(ca.serial_number) in disabled_serials(factory)
+
+
+def disabled_serials(factory: FactoryRecord) -> set[str]:
     """The serials (base 10) of device CAs that register no new devices."""
     return set(json.loads(factory.disabled_ca_serials))
 
@@ -166,13 +157,9 @@ def is_production(certificate: x509.Certificate) -> bool:
     return any(category.value == "production" for category in categories)
 
 
-def _csr(db: sqlite3.Connection, directory: Path, factory: Factory, kind: str) -> str:
-    row = db.execute(
-        "SELECT csr FROM backend_key WHERE factory = ? AND kind = ? AND certificate IS NULL",
-        (factory.name, kind),
-    ).fetchone()
-    if row:
-        return str(row["csr"])
+def _csr(db: sqlite3.Connection, directory: Path, factory: FactoryRecord, kind: str) -> str:
+    if waiting := backend_keys.waiting_csr(db, factory.name, kind):
+        return waiting
     key = keys.generate_key()
     names = {CA: None, EST_TLS: factory.est_name, TLS: factory.gateway_name}
     common_name = names[kind] or f"{factory.name}-online-ca"
@@ -187,17 +174,14 @@ def _csr(db: sqlite3.Connection, directory: Path, factory: Factory, kind: str) -
     folder = keys_directory(directory, factory.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files.create_new(folder / file, keys.private_key_pem(key))
-    db.execute(
-        "INSERT INTO backend_key (factory, kind, public_key, file, csr) VALUES (?, ?, ?, ?, ?)",
-        (factory.name, kind, public_key, file, csr),
-    )
+    backend_keys.add(db, factory.name, kind, BackendKey(public_key, file), csr)
     return csr
 
 
-class _Check:
+class _Upload:
     """The checks of an upload; each returns what is to be kept."""
 
-    def __init__(self, db: sqlite3.Connection, factory: Factory, now: datetime.datetime) -> None:
+    def __init__(self, db: sqlite3.Connection, factory: FactoryRecord, now: datetime.datetime) -> None:
         self._db = db
         self._factory = factory
         self._now = now
@@ -278,11 +262,8 @@ class _Check:
 
     def _claim(self, certificate: x509.Certificate, kind: str) -> bool:
         """Whether the certificate is for a key that the backend made for this; if so it is noted there."""
-        return bool(
-            self._db.execute(
-                "UPDATE backend_key SET certificate = ? WHERE factory = ? AND kind = ? AND public_key = ?",
-                (certificates.pem(certificate), self._factory.name, kind, public_key_of(certificate)),
-            ).rowcount
+        return backend_keys.claim(
+            self._db, self._factory.name, kind, public_key_of(certificate), certificates.pem(certificate)
         )
 
     def _parse(self, field: str, pem: str) -> list[x509.Certificate]:
@@ -341,4 +322,4 @@ def _reason(entry: x509.RevokedCertificate) -> x509.ReasonFlags | None:
 
 
 def _wrong(field: str, message: str) -> Problem:
-    return Problem(400, "the certificates are not right", {field: message})
+    return Problem(400, "the certificates are not valid", {field: message})

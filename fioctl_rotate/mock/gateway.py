@@ -7,6 +7,7 @@ chains to a device CA was checked in the TLS handshake. Source: fioconfig's app.
 import asyncio
 import datetime
 import email.utils
+import functools
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,18 +25,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fioctl_rotate import wire
 from fioctl_rotate.clock import Clock
-from fioctl_rotate.mock import accounts, authority, configs, events, fleet
+from fioctl_rotate.mock import authority
 from fioctl_rotate.mock.body import read_body
-from fioctl_rotate.mock.configs import Target
 from fioctl_rotate.mock.operation import BODY_LIMIT, decode
-from fioctl_rotate.mock.problem import HANDLED, Problem
-from fioctl_rotate.mock.store import Store, stamp
+from fioctl_rotate.mock.problem import Problem
+from fioctl_rotate.mock.refusals import HANDLED, problem_of
+from fioctl_rotate.mock.requests import DeviceConfigRequest, KeyAnnouncement
+from fioctl_rotate.mock.store import accounts, config_levels, device_records, updates
+from fioctl_rotate.mock.store.accounts import FactoryRecord
+from fioctl_rotate.mock.store.config_levels import Scope
+from fioctl_rotate.mock.store.database import DeviceRecord, Store
 from fioctl_rotate.pki import keys
-
-PUBLIC_KEY_CHANGE = "DEVICE_PUBKEY_CHANGE"
-CONFIG_APPLIED = "DEVICE_CONFIG_APPLIED"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class _Call:
     """One request of a device that was let in."""
 
     db: sqlite3.Connection
-    device: sqlite3.Row
+    device: DeviceRecord
     headers: Headers
     body: bytes
     now: datetime.datetime
@@ -73,15 +74,14 @@ def gateway_app(store: Store, factory: str, *, clock: Clock) -> Starlette:
         now = clock()
         certificate = _client_certificate(request)
         with store.transaction() as db:
-            device = admit(db, factory, certificate, now)
-            fleet.see_device(db, device, now)
+            device = device_records.see_device(db, admit(db, factory, certificate, now), now)
         # Who it is stands by itself: a request that is refused undoes neither a key change nor last-seen.
         with store.transaction() as db:
             answer = function(_Call(db, device, request.headers, body, now))
         return _response(answer, now)
 
-    def refused(_request: Request, error: Exception) -> Response:
-        problem = Problem.of(error)
+    def refused(request: Request, error: Exception) -> Response:
+        problem = problem_of(request, error)
         return _response(_Answer(problem.status, problem.body()), clock())
 
     app = Starlette(
@@ -93,77 +93,62 @@ def gateway_app(store: Store, factory: str, *, clock: Clock) -> Starlette:
             Route("/device", endpoint(_announce_key), methods=["PATCH"]),
             Route("/events", endpoint(_post_events), methods=["POST"]),
         ],
-        exception_handlers=dict.fromkeys((Problem, *HANDLED), refused),
+        exception_handlers=dict.fromkeys(HANDLED, refused),
     )
     app.router.redirect_slashes = False
     return app
 
 
 def admit(
-    db: sqlite3.Connection, factory: str, certificate: x509.Certificate, now: datetime.datetime
-) -> sqlite3.Row:
+    db: sqlite3.Connection, factory_name: str, certificate: x509.Certificate, now: datetime.datetime
+) -> DeviceRecord:
     """The device whose certificate this is; one that nobody knows yet is registered.
 
     A certificate with the key that the device has announced makes that its key, and denies the old one. Raises
-    Problem (403): a denied or deleted device, a third key, a new device of a disabled CA.
+    Problem (403): a CA that was revoked, a denied or deleted device, a third key, a new device of a disabled CA.
     """
+    factory = accounts.choose_factory(db, factory_name)
+    # The handshake has checked the chain, but a connection may be older than the CRL that revoked its CA.
+    issuer = _issuer(factory.ca_crt, certificate)
+    if issuer is None:
+        raise Problem(403, "the certificate is not signed by a device CA of this Factory")
     uuid = _common_name(certificate)
     public_key = authority.public_key_of(certificate)
-    row: sqlite3.Row | None = db.execute(
-        "SELECT * FROM device WHERE uuid = ? AND factory = ?", (uuid, factory)
-    ).fetchone()
-    if row is None:
-        return _register(db, factory, uuid, certificate, public_key, now)
-    if public_key == row["public_key"]:
-        return row
-    if public_key != row["next_public_key"]:
+    device = device_records.known_device(db, factory.name, uuid)
+    if device is None:
+        return _register(db, factory, uuid, certificate, issuer, now)
+    if public_key == device.public_key:
+        return device
+    if public_key != device.next_public_key:
         raise Problem(403, f"device {uuid} comes with a key that is not its own")
-    return _promote(db, row, now)
+    return device_records.take_new_key(db, device, public_key, now)
 
 
-def _promote(db: sqlite3.Connection, device: sqlite3.Row, now: datetime.datetime) -> sqlite3.Row:
-    uuid, old, new = device["uuid"], device["public_key"], device["next_public_key"]
-    db.execute("UPDATE device SET public_key = ?, next_public_key = NULL WHERE uuid = ?", (new, uuid))
-    db.execute(
-        "INSERT OR REPLACE INTO denied_key (public_key, uuid, denied_at) VALUES (?, ?, ?)",
-        (old, uuid, stamp(now)),
-    )
-    change = wire.PublicKeyChange(
-        uuid=uuid,
-        device_group_id=device["group_id"],
-        time=int(now.timestamp()),
-        new_pub_key=new,
-        old_pub_key=old,
-    )
-    fleet.push(db, device["factory"], PUBLIC_KEY_CHANGE, change)
-    row: sqlite3.Row = db.execute("SELECT * FROM device WHERE uuid = ?", (uuid,)).fetchone()
-    return row
+@functools.lru_cache(maxsize=10_000)
+def _issuer(ca_crt: str | None, certificate: x509.Certificate) -> x509.Certificate | None:
+    return authority.issuer_of(ca_crt, certificate)
 
 
 def _register(
     db: sqlite3.Connection,
-    factory_name: str,
+    factory: FactoryRecord,
     uuid: str,
     certificate: x509.Certificate,
-    public_key: str,
+    issuer: x509.Certificate,
     now: datetime.datetime,
-) -> sqlite3.Row:
+) -> DeviceRecord:
     """Register a device by itself, owned by whoever the CA that signed for it is."""
-    factory = accounts.find_factory(db, factory_name)
-    issuer = authority.issuer_of(factory.ca_crt, certificate) if factory else None
-    if factory is None or issuer is None:
-        raise Problem(403, "the certificate is not of a device CA of this Factory")
-    if str(issuer.serial_number) in authority.disabled_serials(factory):
+    if authority.is_disabled(factory, issuer):
         raise Problem(403, "the device CA is disabled, so it registers no new devices")
     owner = _common_name(issuer).removeprefix("fio-")
     if owner not in {user.polis_id for user in accounts.users(db, factory.name)}:
         owner = factory.created_by
     try:
-        return fleet.register(
+        return device_records.register(
             db,
             factory.name,
             uuid,
-            public_key,
+            authority.public_key_of(certificate),
             owner=owner,
             author=owner,
             now=now,
@@ -174,31 +159,30 @@ def _register(
 
 
 def _get_config(call: _Call) -> _Answer:
-    merged = configs.merged(call.db, call.device)
+    merged = config_levels.merged(call.db, call.device)
     if merged.files is None:
         return _Answer(204)
     since = _time(call.headers.get("if-modified-since"))
     if since is not None and since >= merged.changed:
         return _Answer(304, date=merged.changed)
-    configs.mark_applied(call.db, call.device, merged.changed, call.now)
-    applied = wire.ConfigApplied(uuid=call.device["uuid"], time=int(call.now.timestamp()))
-    fleet.push(call.db, call.device["factory"], CONFIG_APPLIED, applied)
+    device_records.mark_fetched(call.db, call.device, merged.changed, call.now)
     return _Answer(200, merged.files, merged.changed)
 
 
 def _get_own_config(call: _Call) -> _Answer:
-    files = configs.own(call.db, call.device["uuid"])
+    files = config_levels.own_level(call.db, call.device.uuid)
     return _Answer(204) if files is None else _Answer(200, files)
 
 
 def _patch_config(call: _Call) -> _Answer:
     """Always 201: a fresh device takes nothing else."""
-    request = decode(call.body, wire.GatewayConfigRequest)
-    configs.change(
+    request: DeviceConfigRequest = decode(call.body, DeviceConfigRequest)
+    config_levels.change(
         call.db,
-        Target("device", call.device["uuid"]),
-        wire.ConfigRequest(reason=request.reason, files=request.files or []),
-        author=call.device["uuid"],
+        Scope("device", call.device.uuid),
+        request.files or [],
+        reason=request.reason,
+        author=call.device.uuid,
         now=call.now,
         replace=False,
     )
@@ -206,21 +190,17 @@ def _patch_config(call: _Call) -> _Answer:
 
 
 def _get_device(call: _Call) -> _Answer:
-    device = fleet.find_device(call.db, call.device["factory"], call.device["uuid"], by_uuid=True)
-    return _Answer(200, fleet.record(call.db, device))
+    return _Answer(200, device_records.record(call.db, call.device))
 
 
 def _announce_key(call: _Call) -> _Answer:
-    announced = _public_key(decode(call.body, wire.KeyAnnouncement).next_pubkey)
-    if announced == call.device["public_key"] or fleet.is_denied(call.db, announced):
-        raise Problem(400, "the key is not right", {"next_pubkey": "is or was the device's key"})
-    call.db.execute("UPDATE device SET next_public_key = ? WHERE uuid = ?", (announced, call.device["uuid"]))
+    announced = _public_key(decode(call.body, KeyAnnouncement).next_pubkey)
+    device_records.announce_key(call.db, call.device, announced)
     return _Answer(200, {})
 
 
 def _post_events(call: _Call) -> _Answer:
-    items = decode(call.body, list[Any])
-    events.store(call.db, call.device["uuid"], items, call.now)
+    updates.keep(call.db, call.device.uuid, decode(call.body, list[Any]), call.now)
     return _Answer(200, {})
 
 
@@ -235,7 +215,7 @@ def _response(answer: _Answer, now: datetime.datetime) -> Response:
 
 
 def _time(header: str | None) -> datetime.datetime | None:
-    """The time in If-Modified-Since, which Go's RFC 1123 ends with UTC and HTTP with GMT; None where it is none."""
+    """The time in If-Modified-Since, None where it is not valid. Go's RFC 1123 ends with UTC, HTTP's with GMT."""
     try:
         parsed = email.utils.parsedate_to_datetime(header or "")
     except ValueError:
@@ -253,7 +233,7 @@ def _client_certificate(request: Request) -> x509.Certificate:
 def _common_name(certificate: x509.Certificate) -> str:
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(names) != 1:
-        raise Problem(403, f"the certificate has {len(names)} common names, not one")
+        raise Problem(403, f"expected one common name in the certificate, got {len(names)}")
     return str(names[0].value)
 
 
@@ -263,5 +243,5 @@ def _public_key(pem: str) -> str:
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise Problem(400, "the key is not right", {"next_pubkey": "is not an EC public key in PEM"})
+        raise Problem(400, "the key is not valid", {"next_pubkey": "expected an EC public key in PEM"})
     return keys.public_key_pem(key)

@@ -1,6 +1,5 @@
-"""/openapi.json, made from the table of operations and the messages that they take and give."""
+"""/openapi.json, made from the operations and the messages that they take and give."""
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 import fioctl_rotate
-from fioctl_rotate.mock.operation import LIMITS, Operation
+from fioctl_rotate.mock.operation import LIMITS, Operation, Pem, path_parameters
 
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "page": {"type": "integer", "minimum": 1},
@@ -28,7 +27,8 @@ class ErrorBody(Struct, rename="kebab", kw_only=True, omit_defaults=True):
 def description(operations: Iterable[Operation]) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     operations = list(operations)
-    models = [kind for operation in operations for kind in (operation.takes, operation.gives) if kind]
+    messages = {kind: None for operation in operations for kind in (operation.takes, operation.gives)}
+    models = [kind for kind in messages if kind not in (None, Pem)]
     _, components = msgspec.json.schema_components(
         [*models, ErrorBody], ref_template="#/components/schemas/{name}"
     )
@@ -52,19 +52,18 @@ def description(operations: Iterable[Operation]) -> dict[str, Any]:
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
-    names = re.findall(r"{(\w+)", operation.path)
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in path_parameters(operation.path)
     ] + [
         {"name": name, "in": "query", "schema": _PARAMETERS.get(name, {"type": "string"})}
         for name in operation.parameters
     ]
-    content = {"application/json": {"schema": _schema(operation.gives or dict)}}
-    if operation.gives is str:
-        content = {"application/x-pem-file": {"schema": {"type": "string"}}}
     answered: dict[str, Any] = {"description": "Done."}
-    if operation.status != 204:
-        answered["content"] = content
+    if operation.gives is Pem:
+        answered["content"] = {"application/x-pem-file": {"schema": {"type": "string"}}}
+    elif operation.gives is not None:
+        answered["content"] = {"application/json": {"schema": _schema(operation.gives)}}
     described: dict[str, Any] = {
         "operationId": f"{operation.method.lower()} {operation.path}",
         "description": operation.function.__doc__,

@@ -1,20 +1,25 @@
-"""What a call of the operator API is made of: its description, its input, and the checks that all calls share."""
+"""What a call of the operator API is made of: its declaration, its input, and the checks that all calls share."""
 
 import datetime
-import functools
+import re
 import sqlite3
+import types
+import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
-from msgspec import inspect
 
-from fioctl_rotate.mock import accounts
-from fioctl_rotate.mock.accounts import Factory, Identity
 from fioctl_rotate.mock.problem import Problem
+from fioctl_rotate.mock.store import accounts, device_records
+from fioctl_rotate.mock.store.accounts import Caller, FactoryRecord
+from fioctl_rotate.mock.store.database import DeviceRecord
+
+FACTORY = "/ota/factories/{factory}"
+DEVICE = "/ota/devices/{device}"
 
 LIMITS = (10, 20, 30, 40, 50, 100, 200, 500, 1000)
 """The sizes of a page that the API knows."""
@@ -24,36 +29,52 @@ DEFAULT_LIMIT = 500
 BODY_LIMIT = 2 << 20
 """A request's body in bytes at most; a configuration has a limit of its own."""
 
+_MAY_ONLY_READ = "this token may only read"
+PAGED = ("page", "limit")
+
+F = typing.TypeVar("F", bound=Callable[..., Any])
+
 
 @dataclass
 class Call:
-    """One request: who asks, for what, when, with the state as of now."""
+    """One request: who asks, for what, when, with the state as of now. `status` is that of the answer."""
 
     operation: "Operation"
     db: sqlite3.Connection
     directory: Path
-    identity: Identity
+    identity: Caller
     path: Mapping[str, str]
     query: Mapping[str, str]
-    content: bytes
     now: datetime.datetime
     url: str
+    status: int
 
-    @functools.cached_property
-    def body(self) -> Any:
-        """The body as what the operation takes; raises Problem (400)."""
-        return decode(self.content, self.operation.takes)
+    def factory(self, name: str | None = None) -> FactoryRecord:
+        """The factory of that name, or the one that the request names, or the only one that the caller sees.
 
-    def factory(self, name: str) -> Factory:
-        """The factory; raises Problem: the caller does not see it (404), or may only read it (403)."""
+        Raises Problem: it is not named (400), the caller does not see it (404), or may only read it (403).
+        """
+        name = name or self.path.get("factory") or self.query.get("factory")
+        if name is None and len(self.identity) == 1:
+            name = next(iter(self.identity))
+        if name is None:
+            raise Problem(400, "a parameter is not valid", {"factory": "is missing"})
         factory = accounts.find_factory(self.db, name) if name in self.identity else None
         if factory is None:
             raise Problem(404, f"no factory {name}")
         if self.operation.writes and self.identity[name].role == accounts.READ_ONLY:
-            raise Problem(403, "this token may only read")
+            raise Problem(403, _MAY_ONLY_READ)
         return factory
 
-    def author(self, factory: Factory) -> str:
+    def device(self) -> tuple[FactoryRecord, DeviceRecord]:
+        """The device that the path names, by its uuid where `by-uuid=1`, and its factory; raises Problem."""
+        factory = self.factory()
+        by_uuid = bool(self.flag("by-uuid"))
+        return factory, device_records.find_device(
+            self.db, factory.name, self.path["device"], by_uuid=by_uuid
+        )
+
+    def author(self, factory: FactoryRecord) -> str:
         """Who the caller is in that factory (a polis id)."""
         return self.identity[factory.name].polis_id
 
@@ -63,16 +84,15 @@ class Call:
         if value is None:
             return None
         if value not in ("0", "1"):
-            raise Problem(400, "a parameter is not right", {name: "is neither 0 nor 1"})
+            raise Problem(400, "a parameter is not valid", {name: "expected 0 or 1"})
         return value == "1"
 
     def page(self) -> tuple[int, int]:
         """The page asked for, from 1, and its size; raises Problem (400)."""
         limit = self._number("limit", DEFAULT_LIMIT)
         if limit not in LIMITS:
-            raise Problem(
-                400, "a parameter is not right", {"limit": f"is not one of {', '.join(map(str, LIMITS))}"}
-            )
+            expected = f"expected one of {', '.join(map(str, LIMITS))}"
+            raise Problem(400, "a parameter is not valid", {"limit": expected})
         return self._number("page", 1), limit
 
     def next(self, page: int, limit: int, total: int) -> str | None:
@@ -87,78 +107,110 @@ class Call:
         value = self.query.get(name, str(default))
         # Ten digits are more than any page has and fewer than what SQLite takes.
         if not (value.isascii() and value.isdigit() and len(value) <= 10 and int(value)):
-            raise Problem(400, "a parameter is not right", {name: "is not a number from 1 on"})
+            raise Problem(400, "a parameter is not valid", {name: "expected a number from 1 on"})
         return int(value)
 
 
 @dataclass(frozen=True)
-class Text:
-    """An answer that is not JSON."""
+class Pem:
+    """An answer that is not JSON, but PEM."""
 
     content: str
-    media_type: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer with a status of its own."""
-
-    status: int
-    content: Any = None
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A call of the API: method and path, what it takes and gives, and the function that does it.
+    """A call of the API: method and path, and the function that does it.
 
-    The function's docstring is the description in /openapi.json. `public` needs no token.
+    `takes` is its body, None without one; `gives` its answer, None for 204. `errors` are the statuses beyond those
+    that any call may answer. `public` needs no token.
     """
 
-    method: Literal["GET", "POST", "PATCH", "PUT", "DELETE"]
+    method: str
     path: str
-    function: Callable[[Call], Any]
-    takes: Any = None
-    gives: Any = None
-    status: int = 200
-    parameters: tuple[str, ...] = ()
-    errors: tuple[int, ...] = field(default=())
-    public: bool = False
+    function: Callable[..., Any]
+    takes: Any
+    gives: Any
+    status: int
+    query: tuple[str, ...]
+    errors: tuple[int, ...]
+    public: bool
 
     @property
     def writes(self) -> bool:
         """Whether it may change anything, so that a read-only token may not call it."""
         return self.method != "GET"
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """What may stand in the query: a device is looked up by these two in every call."""
+        return (("factory", "by-uuid") if self.path.startswith(DEVICE) else ()) + self.query
+
+    def run(self, call: Call, content: bytes) -> Any:
+        """Do it, with the body that came; raises Problem."""
+        if self.writes and all(account.role == accounts.READ_ONLY for account in call.identity.values()):
+            raise Problem(403, _MAY_ONLY_READ)
+        if self.takes is None:
+            return self.function(call)
+        return self.function(call, decode(content, self.takes))
+
+
+class Operations(list[Operation]):
+    """The calls of one module, each declared by this decorator on the function that does it.
+
+    The function takes a Call, and the body where there is one; its annotations say which message that is and what
+    is answered (`None`: 204). Its docstring is the description in /openapi.json.
+    """
+
+    def __call__(
+        self,
+        method: Literal["GET", "POST", "PATCH", "PUT", "DELETE"],
+        *paths: str,
+        status: int = 200,
+        query: tuple[str, ...] = (),
+        errors: tuple[int, ...] = (),
+        public: bool = False,
+    ) -> Callable[[F], F]:
+        """Declare the decorated function as this method of all these paths."""
+
+        def declare(function: F) -> F:
+            hints = typing.get_type_hints(function)
+            gives = None if hints["return"] is types.NoneType else hints["return"]
+            for path in paths:
+                self.append(
+                    Operation(
+                        method=method,
+                        path=path,
+                        function=function,
+                        takes=hints.get("body"),
+                        gives=gives,
+                        status=204 if gives is None else status,
+                        query=query,
+                        errors=errors,
+                        public=public,
+                    )
+                )
+            return function
+
+        return declare
+
 
 def decode(body: bytes, kind: Any) -> Any:
-    """The body as `kind`; raises Problem (400): not JSON, a wrong type, a key that the message does not have.
+    """The body as `kind`; raises Problem (400): not JSON, a wrong type, a field that the message does not have.
 
-    An unknown key is refused because it is most likely a misspelt one, which a real Factory may ignore.
+    The bodies in `requests` forbid unknown fields: one is most likely misspelt, and a real Factory may ignore it.
     """
     try:
-        raw = msgspec.json.decode(body)
-        value = msgspec.convert(raw, kind)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$")
-        where = place.rstrip("`").lstrip(".") or "body"
-        raise Problem(400, "the body is not right", {where: message}) from None
+        raise Problem(
+            400, "the body is not valid", {place.rstrip("`").lstrip(".") or "body": message}
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(400, "the body is not JSON", [str(error)]) from None
-    unknown = _unknown_key(raw, inspect.type_info(kind))
-    if unknown is not None:
-        raise Problem(400, "the body is not right", {unknown: "is not a field of this message"})
-    return value
 
 
-def _unknown_key(raw: Any, kind: inspect.Type) -> str | None:
-    if isinstance(kind, inspect.UnionType) and raw is not None:
-        kind = next((t for t in kind.types if isinstance(t, inspect.StructType | inspect.ListType)), kind)
-    if isinstance(kind, inspect.ListType) and isinstance(raw, list):
-        return next((key for item in raw if (key := _unknown_key(item, kind.item_type)) is not None), None)
-    if isinstance(kind, inspect.StructType) and isinstance(raw, dict):
-        known = {member.encode_name: member.type for member in kind.fields}
-        for key, value in raw.items():
-            unknown = key if key not in known else _unknown_key(value, known[key])
-            if unknown is not None:
-                return str(unknown)
-    return None
+def path_parameters(path: str) -> list[str]:
+    """The names in a path's braces."""
+    return re.findall(r"{(\w+)", path)

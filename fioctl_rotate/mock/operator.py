@@ -11,15 +11,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fioctl_rotate.clock import Clock
-from fioctl_rotate.mock import accounts, openapi, operator_devices, operator_factory
+from fioctl_rotate.mock import openapi, operator_configs, operator_devices, operator_factory
 from fioctl_rotate.mock.body import read_body
-from fioctl_rotate.mock.operation import BODY_LIMIT, Answer, Call, Operation, Text
-from fioctl_rotate.mock.problem import HANDLED, Problem
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.operation import BODY_LIMIT, Call, Operation, Pem
+from fioctl_rotate.mock.refusals import HANDLED, problem_of
+from fioctl_rotate.mock.store import accounts
+from fioctl_rotate.mock.store.database import Store
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
-OPERATIONS = [*operator_factory.OPERATIONS, *operator_devices.OPERATIONS]
+OPERATIONS = [
+    *operator_factory.operations,
+    *operator_configs.operations,
+    *operator_devices.operations,
+]
 
 
 def operator_app(store: Store, *, authenticate: bool, clock: Clock) -> Starlette:
@@ -39,7 +44,7 @@ def operator_app(store: Store, *, authenticate: bool, clock: Clock) -> Starlette
 
     def _answer(operation: Operation, request: Request, body: bytes) -> Response:
         with store.transaction() if operation.writes else store.reading() as db:
-            identity: accounts.Identity = {}
+            identity: accounts.Caller = {}
             if not operation.public:
                 identity = (
                     accounts.identify(
@@ -55,21 +60,22 @@ def operator_app(store: Store, *, authenticate: bool, clock: Clock) -> Starlette
                 identity=identity,
                 path=request.path_params,
                 query=request.query_params,
-                content=body,
                 now=clock(),
                 url=str(request.url),
+                status=operation.status,
             )
-            return _response(operation, operation.function(call))
+            result = operation.run(call, body)
+            return _response(call.status, result)
 
     async def describe(_request: Request) -> Response:
-        return _json(200, openapi.description(OPERATIONS))
+        return _response(200, openapi.description(OPERATIONS))
 
     app = Starlette(
         routes=[
             Route("/openapi.json", describe),
             *(_route(path, endpoint) for path in dict.fromkeys(operation.path for operation in _ordered())),
         ],
-        exception_handlers=dict.fromkeys((Problem, *HANDLED), _refused),
+        exception_handlers=dict.fromkeys(HANDLED, _refused),
     )
     # A redirect would hide a path that is spelt wrong, and a client that follows none.
     app.router.redirect_slashes = False
@@ -81,7 +87,7 @@ def _route(path: str, endpoint: Callable[[Operation], _Endpoint]) -> Route:
     methods = {operation.method: endpoint(operation) for operation in OPERATIONS if operation.path == path}
 
     async def dispatch(request: Request) -> Response:
-        return await methods[request.method](request)  # type: ignore[index]  # the route lets no other through
+        return await methods[request.method](request)
 
     route = Route(path, dispatch, methods=list(methods))
     route.methods = set(methods)  # without the HEAD that Starlette adds
@@ -93,22 +99,14 @@ def _ordered() -> list[Operation]:
     return sorted(OPERATIONS, key=lambda operation: ":path" in operation.path)
 
 
-def _response(operation: Operation, result: Any) -> Response:
-    if isinstance(result, Text):
-        return Response(result.content, media_type=result.media_type)
-    if isinstance(result, Answer):
-        return Response(status_code=204) if result.status == 204 else _json(result.status, result.content)
-    return _json(operation.status, result)
+def _response(status: int, result: Any) -> Response:
+    if result is None:
+        return Response(status_code=status)
+    if isinstance(result, Pem):
+        return Response(result.content, media_type="application/x-pem-file")
+    return Response(msgspec.json.encode(result), status_code=status, media_type="application/json")
 
 
-def _json(status: int, content: Any) -> Response:
-    return Response(
-        msgspec.json.encode({} if content is None else content),
-        status_code=status,
-        media_type="application/json",
-    )
-
-
-def _refused(_request: Request, error: Exception) -> Response:
-    problem = Problem.of(error)
+def _refused(request: Request, error: Exception) -> Response:
+    problem = problem_of(request, error)
     return JSONResponse(problem.body(), problem.status, headers=getattr(error, "headers", None))

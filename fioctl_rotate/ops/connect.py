@@ -54,7 +54,7 @@ async def _http_client(
     """An HTTP client for the operator API, authenticated as fioctl does it."""
     if settings.mock is not None:
         from fioctl_rotate.mock.operator import operator_app
-        from fioctl_rotate.mock.store import Store
+        from fioctl_rotate.mock.store.database import Store
 
         with contextlib.closing(Store(settings.mock)) as store:
             app = operator_app(store, authenticate=False, clock=utc_now)

@@ -22,8 +22,8 @@ from fioctl_rotate.device.identity import Identity, Sota, load_identity
 from fioctl_rotate.device.runner import device_directories, run_fleet
 from fioctl_rotate.device.setup import Kind
 from fioctl_rotate.errors import TimedOut
-from fioctl_rotate.mock.accounts import Factory
-from fioctl_rotate.mock.setup import Place
+from fioctl_rotate.mock.new_factory import Addresses
+from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.ops import baselines, mock
 from fioctl_rotate.ops.ceremony import authorize_est, create_pki
 from fioctl_rotate.ops.connect import open_api
@@ -86,12 +86,12 @@ async def run(directory: Path, stage: Stage, *, devices: int, fail: str | None =
     where a device that should be done is not after PATIENCE seconds.
     """
     settings = resolve(Flags(factory=FACTORY, mock=str(directory)), {})
-    made = await mock.init(directory, FACTORY, place=Place(0, 0, 0), bare=True)
-    place = made.factory
+    made = await mock.init(directory, FACTORY, addresses=Addresses(0, 0, 0), bare=True)
+    factory = made.factory
     stage.step(
         "A Factory with nothing set up",
-        f'fioctl-rotate mock init "$D" --factory {FACTORY} --bare --port {place.api_port} '
-        f"--est-port {place.est_port} --gateway-port {place.gateway_port}",
+        f'fioctl-rotate mock init "$D" --factory {FACTORY} --bare --port {factory.api_port} '
+        f"--est-port {factory.est_port} --gateway-port {factory.gateway_port}",
         f'export FIOCTL_ROTATE_MOCK="$D" FIOCTL_FACTORY={FACTORY}',
     )
     async with open_api(settings) as api:
@@ -154,7 +154,7 @@ async def _push(api: FactoryApi, stage: Stage, est_port: int) -> Plan:
 
 
 async def _rotate(
-    api: FactoryApi, directory: Path, factory: Factory, plan: Plan, stage: Stage, fail: str | None
+    api: FactoryApi, directory: Path, factory: FactoryRecord, plan: Plan, stage: Stage, fail: str | None
 ) -> list[Proof]:
     rotation, _ = await find_rotation(api, plan.rotation_id, plan.target)
     tracker = Tracker(rotation, baselines.load(api, rotation.id))

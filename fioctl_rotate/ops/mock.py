@@ -17,11 +17,12 @@ from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.device.setup import Kind, create_device
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.est.server import LogRecord
-from fioctl_rotate.mock import accounts, fleet, setup
-from fioctl_rotate.mock.accounts import Factory
-from fioctl_rotate.mock.server import KEPT_PORTS, Ports, running
-from fioctl_rotate.mock.setup import Place, token_file
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock import new_factory
+from fioctl_rotate.mock.mock_server import KEPT_PORTS, Ports, serve_factory
+from fioctl_rotate.mock.new_factory import Addresses, token_file
+from fioctl_rotate.mock.store import accounts, device_records, event_queue
+from fioctl_rotate.mock.store.accounts import FactoryRecord
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops.ceremony import authorize_est, create_pki
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import find_group
@@ -41,7 +42,7 @@ Tell = Callable[[str], None]
 class Made:
     """A mocked Factory as it was made: `pki` is None for a bare one, `devices` has names by uuid."""
 
-    factory: Factory
+    factory: FactoryRecord
     pki: Path | None
     group: str | None
     devices: dict[str, str]
@@ -51,7 +52,7 @@ async def init(
     directory: Path,
     factory_name: str,
     *,
-    place: Place,
+    addresses: Addresses,
     group: str | None = None,
     devices: int = 0,
     kinds: Callable[[int], Kind] = lambda _number: Kind(),
@@ -68,7 +69,7 @@ async def init(
         raise UsageError(
             "a bare Factory has no groups and devices", hint="leave out --bare, or --group and --devices"
         )
-    factory = setup.create(directory, factory_name, now=clock(), place=_with_free_ports(place))
+    factory = new_factory.create(directory, factory_name, now=clock(), addresses=_with_free_ports(addresses))
     if bare:
         return Made(factory, None, None, {})
     pki = PkiDirectory(pki_path(directory, factory_name))
@@ -123,12 +124,14 @@ async def serve(
     ports: Ports = KEPT_PORTS,
     clock: Clock = utc_now,
     log: Callable[[LogRecord], None] = lambda _record: None,
-) -> AsyncIterator[Factory]:
+) -> AsyncIterator[FactoryRecord]:
     """Serve a mocked Factory while the block runs; writes `fioctl_config`, with which the real fioctl reaches it.
 
-    Simulated devices follow the gateway to its port. Raises Error as `mock.server.running` does.
+    Simulated devices follow the gateway to its port. Raises Error as `mock_server.serve_factory` does.
     """
-    async with running(directory, factory_name, host=host, ports=ports, clock=clock, log=log) as factory:
+    async with serve_factory(
+        directory, factory_name, host=host, ports=ports, clock=clock, log=log
+    ) as factory:
         _move_devices(directory, factory)
         token = token_file(directory, factory.name).read_text()
         # fioctl reads a file as YAML by its name's ending. JSON's strings are YAML's too.
@@ -140,7 +143,7 @@ async def serve(
 def queue(directory: Path, factory_name: str | None = None) -> list[tuple[str, dict[str, Any]]]:
     """The event queue of a factory (the first unless named), oldest first: type and body. Raises Error."""
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
-        return fleet.queue(db, accounts.choose_factory(db, factory_name).name)
+        return event_queue.queue(db, accounts.choose_factory(db, factory_name).name)
 
 
 def pki_path(directory: Path, factory: str) -> Path:
@@ -162,7 +165,7 @@ def _suffix(directory: Path, factory: str) -> str:
 async def _make_devices(
     api: FactoryApi,
     directory: Path,
-    factory: Factory,
+    factory: FactoryRecord,
     pki: PkiDirectory,
     group: str | None,
     count: int,
@@ -197,14 +200,14 @@ async def _make_devices(
             name = f"device-{number:0{width}}"
             await api.register_device(certificates.pem(certificate), name=name, group=group)
             with store.transaction() as db:
-                row = fleet.find_device(db, factory.name, device, by_uuid=True)
-                fleet.report(db, device, lmp_ver=str(kind.lmp), target_name=TARGET[0], tag="main")
-                fleet.see_device(db, row, clock())
+                row = device_records.find_device(db, factory.name, device, by_uuid=True)
+                device_records.report(db, device, lmp_ver=str(kind.lmp), target_name=TARGET[0], tag="main")
+                device_records.see_device(db, row, clock())
             made[device] = name
     return made
 
 
-def _with_free_ports(place: Place) -> Place:
+def _with_free_ports(addresses: Addresses) -> Addresses:
     """The place with free ports where it says 0. They are found together, so that they differ."""
     with contextlib.ExitStack() as stack:
 
@@ -212,19 +215,17 @@ def _with_free_ports(place: Place) -> Place:
             return port or int(stack.enter_context(listen("127.0.0.1", 0)).getsockname()[1])
 
         return replace(
-            place,
-            api_port=found(place.api_port),
-            gateway_port=found(place.gateway_port),
-            est_port=found(place.est_port),
+            addresses,
+            api_port=found(addresses.api_port),
+            gateway_port=found(addresses.gateway_port),
+            est_port=found(addresses.est_port),
         )
 
 
-def _move_devices(directory: Path, factory: Factory) -> None:
+def _move_devices(directory: Path, factory: FactoryRecord) -> None:
     """Have the simulated devices of the factory use the gateway's present address."""
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
-        uuids = [
-            row["uuid"] for row in db.execute("SELECT uuid FROM device WHERE factory = ?", (factory.name,))
-        ]
+        uuids = device_records.uuids(db, factory.name)
     for device in uuids:
         path = directory / "devices" / device / "sota.toml"
         if not path.is_file():

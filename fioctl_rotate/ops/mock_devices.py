@@ -9,8 +9,8 @@ from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.device.device import Device, Observe
 from fioctl_rotate.device.runner import CheckedIn, device_directories, run_fleet
 from fioctl_rotate.errors import Error
-from fioctl_rotate.mock import accounts
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store import accounts
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops.push import find_group
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fioctl_rotate.mock import setup
-from fioctl_rotate.mock.accounts import ADMIN, READ_ONLY
+from fioctl_rotate.mock import new_factory
 from fioctl_rotate.mock.gateway import gateway_app
 from fioctl_rotate.mock.operator import operator_app
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store.accounts import ADMIN, READ_ONLY
+from fioctl_rotate.mock.store.database import Store
 from tests.mock.mocked import FACTORY, START, Clock, Http, Mock, Pki
 
 
@@ -23,10 +23,12 @@ def clock() -> Clock:
 def bare(tmp_path: Path, clock: Clock) -> Iterator[Mock]:
     """A Factory with nothing set up."""
     directory = tmp_path / "mock"
-    factory = setup.create(directory, "acme", now=START)
+    factory = new_factory.create(directory, "acme", now=START)
     with contextlib.closing(Store(directory)) as store:
         app = operator_app(store, authenticate=True, clock=clock)
-        tokens = {role: setup.token_file(directory, "acme", role).read_text() for role in (ADMIN, READ_ONLY)}
+        tokens = {
+            role: new_factory.token_file(directory, "acme", role).read_text() for role in (ADMIN, READ_ONLY)
+        }
         admin = Http(app, {"OSF-TOKEN": tokens[ADMIN]})
         user_id = admin("GET", f"{FACTORY}/users/self/").json()["polis-id"]
         yield Mock(

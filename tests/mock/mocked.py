@@ -10,8 +10,8 @@ import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fioctl_rotate.mock.accounts import Factory
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store.accounts import FactoryRecord
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, public_key_pem
 
@@ -109,7 +109,7 @@ class Mock:
 
     directory: Path
     store: Store
-    factory: Factory
+    factory: FactoryRecord
     clock: Clock
     pki: Pki
     admin: Http

@@ -11,8 +11,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fioctl_rotate.mock import fleet
 from fioctl_rotate.mock.operation import BODY_LIMIT
+from fioctl_rotate.mock.store import event_queue
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key
 from tests.mock.mocked import FACTORY, START, DeviceKey, Mock, Pki
@@ -48,7 +48,7 @@ def served(answer: Any) -> dict[str, str]:
 
 def queue(mock: Mock, kind: str) -> list[dict[str, Any]]:
     with mock.store.reading() as db:
-        return [body for found, body in fleet.queue(db, "acme") if found == kind]
+        return [body for found, body in event_queue.queue(db, "acme") if found == kind]
 
 
 # --- GET /config ---

@@ -15,9 +15,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from fioctl_rotate.clock import utc_now
-from fioctl_rotate.mock import openapi, setup
+from fioctl_rotate.mock import new_factory, openapi
 from fioctl_rotate.mock.operator import OPERATIONS, operator_app
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store.database import Store
 from tests.mock.mocked import START, Clock, Http, Mock
 
 SCHEMA = schemathesis.openapi.from_dict(openapi.description(OPERATIONS))
@@ -34,8 +34,8 @@ def test_it_describes_every_call(mock: Mock) -> None:
 
 def test_the_fields_are_the_wires() -> None:
     schemas = openapi.description(OPERATIONS)["components"]["schemas"]
-    assert set(schemas["ConfigFile"]["properties"]) == {"name", "value", "unencrypted", "on-changed"}
-    assert schemas["ConfigFile"]["required"] == ["name"]
+    assert set(schemas["NewConfigFile"]["properties"]) == {"name", "value", "unencrypted", "on-changed"}
+    assert schemas["NewConfigFile"]["required"] == ["name"]
     assert set(schemas["CsrRequest"]["properties"]) == {"first-time-init", "ca-csr", "est-tls-csr", "tls-csr"}
     assert "client.pem" in schemas["Registration"]["properties"]
     json.dumps(schemas)
@@ -44,7 +44,7 @@ def test_the_fields_are_the_wires() -> None:
 @pytest.fixture(scope="module")
 def factory(tmp_path_factory: pytest.TempPathFactory) -> Http:
     directory: Path = tmp_path_factory.mktemp("openapi") / "mock"
-    setup.create(directory, "acme", now=START)
+    new_factory.create(directory, "acme", now=START)
     return Http(operator_app(Store(directory), authenticate=False, clock=Clock()))
 
 

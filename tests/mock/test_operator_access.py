@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fioctl_rotate.mock import setup
+from fioctl_rotate.mock import new_factory
 from fioctl_rotate.mock.operator import OPERATIONS, operator_app
 from tests.mock.mocked import FACTORY, START, Http, Mock
 
@@ -56,7 +56,7 @@ def test_unknown_token(mock: Mock, token: str) -> None:
 
 
 def test_bearer_carries_the_token_in_base64(mock: Mock) -> None:
-    token = setup.token_file(mock.directory, "acme").read_bytes()
+    token = new_factory.token_file(mock.directory, "acme").read_bytes()
     good = {"Authorization": "Bearer " + base64.b64encode(token).decode()}
     assert anonymous(mock, **good)("GET", f"{FACTORY}/certs/").status_code == 200
     for wrong in (token.decode(), "!", base64.b64encode(b"\xff").decode()):
@@ -67,7 +67,7 @@ def test_bearer_carries_the_token_in_base64(mock: Mock) -> None:
 
 
 def test_both_headers_are_taken_together(mock: Mock) -> None:
-    token = setup.token_file(mock.directory, "acme").read_text()
+    token = new_factory.token_file(mock.directory, "acme").read_text()
     for first, second in ((token, "stale"), ("stale", token)):
         both = {"OSF-TOKEN": first, "Authorization": "Bearer " + base64.b64encode(second.encode()).decode()}
         assert anonymous(mock, **both)("GET", "/ota/factories/").status_code == 200
@@ -84,8 +84,8 @@ def test_without_authentication_everybody_is_the_administrator(mock: Mock) -> No
 
 
 def test_factories_are_kept_apart(mock: Mock) -> None:
-    setup.create(mock.directory, "other", now=START)
-    other = anonymous(mock, **{"OSF-TOKEN": setup.token_file(mock.directory, "other").read_text()})
+    new_factory.create(mock.directory, "other", now=START)
+    other = anonymous(mock, **{"OSF-TOKEN": new_factory.token_file(mock.directory, "other").read_text()})
     mock.register(name="pump")
     assert [factory["name"] for factory in mock.admin("GET", "/ota/factories/").json()] == ["acme"]
     assert [factory["name"] for factory in other("GET", "/ota/factories/").json()] == ["other"]
@@ -104,34 +104,37 @@ def test_factories_are_kept_apart(mock: Mock) -> None:
 def test_unknown_factory_path_and_method(mock: Mock) -> None:
     assert mock.admin("GET", "/ota/factories/nope/certs/").status_code == 404
     missing = mock.admin("GET", "/ota/nope/")
-    assert (missing.status_code, missing.json()) == (404, {"msg": "Not Found"})
+    assert (missing.status_code, missing.json()) == (404, {"msg": "this mock has no GET /ota/nope/"})
     # The API's paths end with a slash; nothing is redirected.
     assert mock.admin("GET", f"{FACTORY}/certs").status_code == 404
     wrong = mock.admin("PUT", f"{FACTORY}/certs/")
     assert wrong.status_code == 405
-    assert wrong.json()["msg"]
+    assert wrong.json()["msg"] == f"this mock has no PUT {FACTORY}/certs/, only {wrong.headers['allow']}"
 
 
 @pytest.mark.parametrize(
-    ("body", "field"),
+    ("body", "field", "message"),
     [
-        ({"files": [{"name": "a", "value": 1}]}, "files[0].value"),
-        ({"files": [{"value": "x"}]}, "files[0]"),
-        ({"files": [{"name": "a", "on_changed": ["x"]}]}, "on_changed"),
-        ({"reason": "r", "file": []}, "file"),
-        ([], "body"),
+        ({"files": [{"name": "a", "value": 1}]}, "files[0].value", "str"),
+        ({"files": [{"value": "x"}]}, "files[0]", "`name`"),
+        ({"files": [{"name": "a", "on_changed": ["x"]}]}, "files[0]", "`on_changed`"),
+        ({"reason": "r", "file": []}, "body", "`file`"),
+        ([], "body", "array"),
     ],
 )
-def test_a_body_that_is_not_right_is_told_field_by_field(mock: Mock, body: Any, field: str) -> None:
+def test_a_body_that_is_not_right_is_told_field_by_field(
+    mock: Mock, body: Any, field: str, message: str
+) -> None:
     answer = mock.admin("PATCH", f"{FACTORY}/config/", body)
     assert answer.status_code == 400
     assert answer.json()["message"]
-    assert list(answer.json()["errors"]) == [field]
+    ((named, told),) = answer.json()["errors"].items()
+    assert named == field
+    assert message in told
 
 
-@pytest.mark.parametrize("body", [b'{"reason": ', b"[" * 100_000], ids=["cut off", "nested without end"])
-def test_a_body_that_is_not_json_is_told_as_a_list(mock: Mock, body: bytes) -> None:
-    answer = mock.admin("PATCH", f"{FACTORY}/config/", content=body)
+def test_a_body_that_is_not_json_is_told_as_a_list(mock: Mock) -> None:
+    answer = mock.admin("PATCH", f"{FACTORY}/config/", content=b'{"reason": ')
     assert answer.status_code == 400
     assert answer.json()["msg"] == "the body is not JSON"
     assert isinstance(answer.json()["errors"], list)

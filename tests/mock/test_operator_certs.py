@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fioctl_rotate.mock import accounts, authority
+from fioctl_rotate.mock import authority
+from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from tests.mock.mocked import FACTORY, START, Mock, Pki

@@ -7,7 +7,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from fioctl_rotate.mock import fleet
+from fioctl_rotate.mock.store import device_records
 from fioctl_rotate.pki import certificates
 from tests.mock.mocked import FACTORY, Mock, Pki
 
@@ -33,8 +33,10 @@ def trio(mock: Mock) -> Mock:
     for number, (uuid, tag) in enumerate((("uuid-3", "main"), ("uuid-1", "main"), ("uuid-2", "devel"))):
         mock.clock.pass_seconds(60)
         with mock.store.transaction() as db:
-            fleet.report(db, uuid, lmp_ver="97", target_name=f"lmp-{number}", tag=tag)
-            fleet.see_device(db, fleet.find_device(db, "acme", uuid, by_uuid=True), mock.clock())
+            device_records.report(db, uuid, lmp_ver="97", target_name=f"lmp-{number}", tag=tag)
+            device_records.see_device(
+                db, device_records.find_device(db, "acme", uuid, by_uuid=True), mock.clock()
+            )
     return mock
 
 

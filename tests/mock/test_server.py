@@ -22,12 +22,12 @@ from fioctl_rotate import tls
 from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.server import LogRecord
-from fioctl_rotate.mock import setup
-from fioctl_rotate.mock.accounts import Factory
+from fioctl_rotate.mock import new_factory
+from fioctl_rotate.mock.mock_server import Ports
+from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.mock.operator import operator_app
-from fioctl_rotate.mock.server import Ports
-from fioctl_rotate.mock.setup import Place
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store.accounts import FactoryRecord
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops import mock as ops
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
@@ -35,7 +35,7 @@ from fioctl_rotate.pki.parsing import load_private_key
 from fioctl_rotate.serving import listen
 from tests.mock.mocked import FACTORY, Pki
 
-FREE = Place(api_port=0, gateway_port=0, est_port=0)
+FREE = Addresses(api_port=0, gateway_port=0, est_port=0)
 ANY = Ports(0, 0, 0)
 YEAR = datetime.timedelta(days=365)
 
@@ -47,7 +47,7 @@ def now() -> datetime.datetime:
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A Factory ready to rotate, with one device."""
-    asyncio.run(ops.init(tmp_path / "mock", "acme", place=FREE, group="field", devices=1))
+    asyncio.run(ops.init(tmp_path / "mock", "acme", addresses=FREE, group="field", devices=1))
     return tmp_path / "mock"
 
 
@@ -85,8 +85,8 @@ def holder(directory: Path) -> Holder:
 
 
 @contextlib.asynccontextmanager
-async def operator(directory: Path, factory: Factory) -> AsyncIterator[httpx.AsyncClient]:
-    token = setup.token_file(directory, factory.name).read_text()
+async def operator(directory: Path, factory: FactoryRecord) -> AsyncIterator[httpx.AsyncClient]:
+    token = new_factory.token_file(directory, factory.name).read_text()
     async with httpx.AsyncClient(
         base_url=factory.api_url, headers={"OSF-TOKEN": token}, trust_env=False
     ) as client:
@@ -132,7 +132,7 @@ def test_the_gateway_takes_devices_of_its_cas_and_nobody_else(directory: Path, t
 
 def test_a_pki_is_picked_up_while_the_server_runs(tmp_path: Path) -> None:
     directory = tmp_path / "mock"
-    asyncio.run(ops.init(directory, "acme", place=FREE, bare=True))
+    asyncio.run(ops.init(directory, "acme", addresses=FREE, bare=True))
     pki = Pki.make("owner")
     key = generate_key()
     certificate = certificates.sign_device(
@@ -261,13 +261,13 @@ def test_a_taken_port_is_told_and_the_others_are_free_again(directory: Path) -> 
 
 
 def test_the_file_for_the_real_fioctl(directory: Path) -> None:
-    async def work() -> Factory:
+    async def work() -> FactoryRecord:
         async with ops.serve(directory, ports=ANY) as factory:
             return factory
 
     factory = asyncio.run(work())
     path = directory / "fioctl.yaml"
-    token = setup.token_file(directory, "acme").read_text()
+    token = new_factory.token_file(directory, "acme").read_text()
     assert path.read_text() == (
         f'factory: "acme"\ntoken: "{token}"\nserver:\n  url: "http://localhost:{factory.api_port}"\n'
     )
@@ -275,7 +275,7 @@ def test_the_file_for_the_real_fioctl(directory: Path) -> None:
 
 
 def test_a_second_factory_has_places_of_its_own(directory: Path) -> None:
-    made = asyncio.run(ops.init(directory, "other", place=FREE, devices=1))
+    made = asyncio.run(ops.init(directory, "other", addresses=FREE, devices=1))
     assert made.pki == directory / "pki-other"
 
     async def work() -> None:

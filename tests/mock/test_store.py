@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fioctl_rotate.errors import Error, UsageError
-from fioctl_rotate.mock import setup
-from fioctl_rotate.mock.store import Store, initialize, moment, stamp
+from fioctl_rotate.mock import new_factory
+from fioctl_rotate.mock.store.database import Store, initialize, moment, stamp
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 
@@ -21,7 +21,7 @@ NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 COUNT = """
 import sys
 from pathlib import Path
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store.database import Store
 store = Store(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -35,7 +35,7 @@ for _ in range(int(sys.argv[2])):
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    setup.create(tmp_path / "mock", "acme", now=NOW)
+    new_factory.create(tmp_path / "mock", "acme", now=NOW)
     with contextlib.closing(Store(tmp_path / "mock")) as store, store.transaction() as db:
         db.execute("INSERT INTO setting VALUES ('count', '0')")
     return tmp_path / "mock"
@@ -141,15 +141,15 @@ def test_the_directory_is_its_owners(directory: Path) -> None:
 @pytest.mark.parametrize("name", ["", "a b", "-a", "a/b", "ä", "x" * 64])
 def test_names_that_are_none(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError):
-        setup.create(tmp_path / "new", name, now=NOW)
+        new_factory.create(tmp_path / "new", name, now=NOW)
     assert not (tmp_path / "new").exists()
 
 
 def test_a_factory_is_made_once(directory: Path) -> None:
-    token = setup.token_file(directory, "acme").read_text()
+    token = new_factory.token_file(directory, "acme").read_text()
     with pytest.raises(UsageError, match="already"):
-        setup.create(directory, "acme", now=NOW)
-    assert setup.token_file(directory, "acme").read_text() == token
+        new_factory.create(directory, "acme", now=NOW)
+    assert new_factory.token_file(directory, "acme").read_text() == token
 
 
 def test_stamps_are_naive_utc_seconds() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fioctl_rotate.mock import setup
+from fioctl_rotate.mock import new_factory
 from fioctl_rotate.pki.keys import private_key_pem
 from tests.pki import pki_making as making
 
@@ -24,5 +24,5 @@ def pki(tmp_path: Path) -> Path:
 @pytest.fixture
 def factory(mock_dir: Path) -> Path:
     """A mocked Factory called acme, with nothing set up in it."""
-    setup.create(mock_dir, making.FACTORY, now=datetime.datetime.now(datetime.UTC))
+    new_factory.create(mock_dir, making.FACTORY, now=datetime.datetime.now(datetime.UTC))
     return mock_dir

@@ -14,7 +14,7 @@ from pkilint import loader
 from pkilint.pkix import certificate, extension, name
 from pkilint.validation import ValidationFindingSeverity
 
-from fioctl_rotate.mock import setup
+from fioctl_rotate.mock import new_factory
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key
 from tests.pki.pki_making import CN, FACTORY, NOW, OU, SAN, Cli, csr, dns, pem, subject
@@ -61,8 +61,8 @@ def openssl(*arguments: object) -> str:
 @pytest.fixture
 def ceremony(cli: Cli, mock_dir: Path, tmp_path: Path) -> Path:
     """The PKI directory of a Factory that has everything, `est-crt` among it, all made by the commands."""
-    place = setup.Place(gateway_name=GATEWAY, est_name=EST)
-    setup.create(mock_dir, FACTORY, now=datetime.datetime.now(datetime.UTC), place=place)
+    addresses = new_factory.Addresses(gateway_name=GATEWAY, est_name=EST)
+    new_factory.create(mock_dir, FACTORY, now=datetime.datetime.now(datetime.UTC), addresses=addresses)
     directory = tmp_path / "pki"
     assert cli("keys", "ca", "create", directory, "--mock", mock_dir, "-f", FACTORY).code == 0
     authorized = cli("keys", "est", "authorize", directory, "--mock", mock_dir, "-f", FACTORY)
@@ -259,8 +259,8 @@ def manuals_root(directory: Path, factory: str = FACTORY) -> None:
 def test_a_root_made_as_the_manual_says_is_adopted_and_signs(
     cli: Cli, mock_dir: Path, tmp_path: Path
 ) -> None:
-    place = setup.Place(gateway_name=GATEWAY, est_name=EST)
-    setup.create(mock_dir, FACTORY, now=datetime.datetime.now(datetime.UTC), place=place)
+    addresses = new_factory.Addresses(gateway_name=GATEWAY, est_name=EST)
+    new_factory.create(mock_dir, FACTORY, now=datetime.datetime.now(datetime.UTC), addresses=addresses)
     directory = tmp_path / "pki"
     manuals_root(directory)
     before = (directory / "factory_ca.pem").read_bytes(), (directory / "factory_ca.key").read_bytes()

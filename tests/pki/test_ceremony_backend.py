@@ -15,7 +15,7 @@ from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.mock.operator import operator_app
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops.ceremony import Prompter, authorize_est, create_pki
 from fioctl_rotate.ops.signing import add_device_ca
 from fioctl_rotate.pki.directory import PkiDirectory

@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography import x509
 
-from fioctl_rotate.mock import setup
+from fioctl_rotate.mock import new_factory
 from tests.pki.pki_making import FACTORY, Cli
 
 KILLED = Path(__file__).with_name("killed.py")
@@ -28,7 +28,7 @@ def rounds(scratch: Path, template: Path, *arguments: str) -> list[dict[str, Any
 
 def bare(template: Path) -> None:
     template.mkdir()
-    setup.create(template / "mock", FACTORY, now=datetime.datetime.now(datetime.UTC))
+    new_factory.create(template / "mock", FACTORY, now=datetime.datetime.now(datetime.UTC))
 
 
 def factory_certificates(cli: Cli, place: str) -> Any:

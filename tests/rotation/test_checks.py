@@ -7,8 +7,8 @@ import pytest
 from cryptography import x509
 
 from fioctl_rotate import serving, tls
-from fioctl_rotate.mock.server import Ports
-from fioctl_rotate.mock.setup import Place
+from fioctl_rotate.mock.mock_server import Ports
+from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import plan_device, plan_group
@@ -30,7 +30,7 @@ def told(findings):
 def factory(tmp_path):
     """A Factory with its PKI and three devices; `check(...)` serves it and looks before a push to their group."""
     directory = tmp_path / "mock"
-    made = asyncio.run(mock.init(directory, "acme", place=Place(0, 0, 0), group="field", devices=3))
+    made = asyncio.run(mock.init(directory, "acme", addresses=Addresses(0, 0, 0), group="field", devices=3))
     settings = resolve(Flags(factory="acme", mock=str(directory)), {})
 
     async def look(later, serve, device, wish):

@@ -5,7 +5,7 @@ import sqlite3
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import tomli_w
@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from fioctl_rotate import wire
 from fioctl_rotate.mock.problem import Problem
-from fioctl_rotate.mock.store import moment, stamp
+from fioctl_rotate.mock.store.database import DeviceRecord, moment, stamp
 
 KEPT = 10
 """So many entries of a log are kept."""
@@ -28,10 +28,10 @@ _Files = list[wire.ConfigFile]
 
 
 @dataclass(frozen=True)
-class Target:
-    """Whose configuration: `kind` is `factory`, `group` or `device`; `id` its name, number or uuid."""
+class Scope:
+    """Whose configuration: `id` is the fleet's factory name, the group's number or the device's uuid."""
 
-    kind: str
+    kind: Literal["fleet", "group", "device"]
     id: str
 
     @property
@@ -40,52 +40,58 @@ class Target:
         return f"{self.kind}:{self.id}"
 
 
-def log(db: sqlite3.Connection, target: Target) -> list[wire.Config]:
+def log(db: sqlite3.Connection, scope: Scope) -> list[wire.Config]:
     """The log, newest first. Only devices' entries tell when they were applied."""
-    rows = db.execute("SELECT * FROM config WHERE target = ? ORDER BY id DESC", (target.key,))
-    return [_entry(row, target) for row in rows]
+    rows = db.execute("SELECT * FROM config WHERE target = ? ORDER BY id DESC", (scope.key,))
+    return [_entry(row, scope) for row in rows]
 
 
-def latest(db: sqlite3.Connection, target: Target) -> wire.Config | None:
+def latest(db: sqlite3.Connection, scope: Scope) -> wire.Config | None:
     """The newest entry, which is the one in force."""
-    row = _latest(db, target)
-    return _entry(row, target) if row else None
+    row = _latest(db, scope)
+    return _entry(row, scope) if row else None
 
 
 def change(
     db: sqlite3.Connection,
-    target: Target,
-    request: wire.ConfigRequest,
+    scope: Scope,
+    changed: Sequence[wire.ConfigFile],
     *,
+    reason: str,
     author: str,
     now: datetime.datetime,
     replace: bool,
 ) -> None:
-    """Make a new entry: the newest with the request's files put in by name, or, to `replace`, those alone.
+    """Make a new entry: the newest with the changed files put in by name, or, to `replace`, those alone.
 
-    Raises Problem: a file's name is no use or there twice (400); the result is too large (413).
+    Raises Problem: a file's name is not valid or there twice (400); the result is too large (413).
     """
-    _check(request.files)
-    row = None if replace else _latest(db, target)
+    _check(changed)
+    row = None if replace else _latest(db, scope)
     files = {file.name: file for file in _files(row)}
-    files.update((file.name, file) for file in request.files)
-    _append(db, target, list(files.values()), request.reason, author, now)
+    files.update((file.name, file) for file in changed)
+    _append(db, scope, list(files.values()), reason, author, now)
 
 
 def delete_file(
-    db: sqlite3.Connection, target: Target, name: str, *, author: str, now: datetime.datetime
+    db: sqlite3.Connection, scope: Scope, name: str, *, author: str, now: datetime.datetime
 ) -> None:
     """Make a new entry without the file; raises Problem (404) where the newest has none of that name."""
-    files = _files(_latest(db, target))
+    files = _files(_latest(db, scope))
     kept = [file for file in files if file.name != name]
     if len(kept) == len(files):
         raise Problem(404, f"no file {name} in the configuration")
-    _append(db, target, kept, f"Remove {name}", author, now)
+    _append(db, scope, kept, f"Remove {name}", author, now)
 
 
-def own(db: sqlite3.Connection, uuid: str) -> dict[str, wire.GatewayFile] | None:
+def forget(db: sqlite3.Connection, scope: Scope) -> None:
+    """Delete a configuration with its whole log, as of something that is deleted itself."""
+    db.execute("DELETE FROM config WHERE target = ?", (scope.key,))
+
+
+def own_level(db: sqlite3.Connection, uuid: str) -> dict[str, wire.GatewayFile] | None:
     """The device's own level as it fetches it, or None where it never had one."""
-    row = _latest(db, Target("device", uuid))
+    row = _latest(db, Scope("device", uuid))
     return None if row is None else {file.name: _served(file) for file in _files(row)}
 
 
@@ -97,68 +103,65 @@ class Merged:
     changed: datetime.datetime
 
 
-def merged(db: sqlite3.Connection, device: sqlite3.Row) -> Merged:
+def merged(db: sqlite3.Connection, device: DeviceRecord) -> Merged:
     """The device's configuration: its own file over its group's over the Factory's, file by file.
 
     It changed when a level last did, or when the device last came into or left a group. A device that once was
     served a configuration and has none left gets an empty one, or it would keep the files.
     """
-    levels = [Target("factory", device["factory"]), Target("device", device["uuid"])]
-    if device["group_id"] is not None:
-        levels.insert(1, Target("group", str(device["group_id"])))
-    rows = [(target, row) for target in levels if (row := _latest(db, target)) is not None]
+    levels = [Scope("fleet", device.factory), Scope("device", device.uuid)]
+    if device.group_id is not None:
+        levels.insert(1, Scope("group", str(device.group_id)))
+    rows = [(scope, row) for scope in levels if (row := _latest(db, scope)) is not None]
     changes = [row["created_at"] for _, row in rows]
-    if not rows and device["served_at"] is None:
-        return Merged(None, moment(device["created_at"]))
-    if device["group_changed_at"] is not None:
-        changes.append(device["group_changed_at"])
+    if not rows and device.served_at is None:
+        return Merged(None, moment(device.created_at))
+    if device.group_changed_at is not None:
+        changes.append(device.group_changed_at)
     files: dict[str, wire.GatewayFile] = {}
-    for target, row in rows:
+    for scope, row in rows:
         for file in _files(row):
             # Values above the device's level are stored in clear: the device must not try to decrypt them.
-            served = _served(file, clear=target.kind != "device")
+            served = _served(file, clear=scope.kind != "device")
             files[file.name] = _over(files.get(file.name), served) if file.name == MERGED_BY_KEY else served
-    return Merged(files, moment(max([*changes, device["created_at"]])))
+    return Merged(files, moment(max([*changes, device.created_at])))
 
 
-def mark_applied(
-    db: sqlite3.Connection, device: sqlite3.Row, changed: datetime.datetime, now: datetime.datetime
-) -> None:
-    """Note that the device has fetched what changed at `changed`."""
-    db.execute("UPDATE device SET served_at = ? WHERE uuid = ?", (stamp(changed), device["uuid"]))
+def mark_applied(db: sqlite3.Connection, scope: Scope, now: datetime.datetime) -> None:
+    """Note that the device has fetched its newest entry; the time of the first fetch stays."""
     db.execute(
         "UPDATE config SET applied_at = ? WHERE applied_at IS NULL AND id ="
         " (SELECT max(id) FROM config WHERE target = ?)",
-        (stamp(now), Target("device", device["uuid"]).key),
+        (stamp(now), scope.key),
     )
 
 
-def change_time(db: sqlite3.Connection, target: Target, now: datetime.datetime) -> str:
+def change_time(db: sqlite3.Connection, scope: Scope, now: datetime.datetime) -> str:
     """When a change made now counts as made: later than all that its devices were served.
 
     The gateway knows whole seconds only, so a second change in one second would be answered 304.
     """
-    column = {"factory": "factory", "group": "group_id", "device": "uuid"}[target.kind]
-    served = db.execute(f"SELECT max(served_at) FROM device WHERE {column} = ?", (target.id,)).fetchone()[0]  # noqa: S608  one of the three names above
+    column = {"fleet": "factory", "group": "group_id", "device": "uuid"}[scope.kind]
+    served = db.execute(f"SELECT max(served_at) FROM device WHERE {column} = ?", (scope.id,)).fetchone()[0]  # noqa: S608  one of the three names above
     if served is None or served < stamp(now):
         return stamp(now)
     return stamp(moment(served) + datetime.timedelta(seconds=1))
 
 
 def _append(
-    db: sqlite3.Connection, target: Target, files: _Files, reason: str, author: str, now: datetime.datetime
+    db: sqlite3.Connection, scope: Scope, files: _Files, reason: str, author: str, now: datetime.datetime
 ) -> None:
     encoded = msgspec.json.encode(files)
     if len(encoded) > LIMIT:
         raise Problem(413, f"the configuration would have {len(encoded)} bytes; {LIMIT} is the limit")
     db.execute(
         "INSERT INTO config (target, created_at, created_by, reason, files) VALUES (?, ?, ?, ?, ?)",
-        (target.key, change_time(db, target, now), author, reason, encoded.decode()),
+        (scope.key, change_time(db, scope, now), author, reason, encoded.decode()),
     )
     db.execute(
         "DELETE FROM config WHERE target = ? AND id NOT IN"
         " (SELECT id FROM config WHERE target = ? ORDER BY id DESC LIMIT ?)",
-        (target.key, target.key, KEPT),
+        (scope.key, scope.key, KEPT),
     )
 
 
@@ -176,9 +179,9 @@ def _check(files: Sequence[wire.ConfigFile]) -> None:
         raise Problem(400, "the configuration has unusable files", errors)
 
 
-def _latest(db: sqlite3.Connection, target: Target) -> sqlite3.Row | None:
+def _latest(db: sqlite3.Connection, scope: Scope) -> sqlite3.Row | None:
     row: sqlite3.Row | None = db.execute(
-        "SELECT * FROM config WHERE target = ? ORDER BY id DESC LIMIT 1", (target.key,)
+        "SELECT * FROM config WHERE target = ? ORDER BY id DESC LIMIT 1", (scope.key,)
     ).fetchone()
     return row
 
@@ -187,11 +190,11 @@ def _files(row: sqlite3.Row | None) -> _Files:
     return [] if row is None else msgspec.json.decode(row["files"], type=_Files)
 
 
-def _entry(row: sqlite3.Row, target: Target) -> wire.Config:
+def _entry(row: sqlite3.Row, scope: Scope) -> wire.Config:
     return wire.Config(
         created_at=row["created_at"],
         created_by=row["created_by"],
-        applied_at=row["applied_at"] if target.kind == "device" else UNSET,
+        applied_at=row["applied_at"] if scope.kind == "device" else UNSET,
         reason=row["reason"],
         files=_files(row),
     )

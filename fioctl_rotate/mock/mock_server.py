@@ -6,6 +6,7 @@ they run is picked up without a restart.
 
 import contextlib
 import datetime
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -17,11 +18,12 @@ from fioctl_rotate import files, serving, tls
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.est.server import LogRecord, est_app
 from fioctl_rotate.est.service import Authority
-from fioctl_rotate.mock import accounts, authority
-from fioctl_rotate.mock.accounts import Factory
+from fioctl_rotate.mock import authority
 from fioctl_rotate.mock.gateway import gateway_app
 from fioctl_rotate.mock.operator import operator_app
-from fioctl_rotate.mock.store import Store
+from fioctl_rotate.mock.store import accounts
+from fioctl_rotate.mock.store.accounts import FactoryRecord
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.pki.parsing import load_private_key
 
 CERTIFICATE_LIFETIME = datetime.timedelta(days=365)
@@ -41,7 +43,7 @@ KEPT_PORTS = Ports()
 
 
 @contextlib.asynccontextmanager
-async def running(
+async def serve_factory(
     directory: Path,
     factory_name: str | None = None,
     *,
@@ -49,7 +51,7 @@ async def running(
     ports: Ports = KEPT_PORTS,
     clock: Clock = utc_now,
     log: Callable[[LogRecord], None] = lambda _record: None,
-) -> AsyncIterator[Factory]:
+) -> AsyncIterator[FactoryRecord]:
     """Serve a factory (the first unless named) on `host` while the block runs; yields it, with its ports.
 
     Ports that are given are kept in the state. `log` is told each request to the EST server. Raises Error: no
@@ -59,7 +61,7 @@ async def running(
         with store.reading() as db:
             factory = accounts.choose_factory(db, factory_name)
         async with contextlib.AsyncExitStack() as stack:
-            sockets = []
+            sockets: list[socket.socket] = []
             for given, kept in (
                 (ports.api, factory.api_port),
                 (ports.gateway, factory.gateway_port),
@@ -68,7 +70,10 @@ async def running(
                 sock = serving.listen(host, kept if given is None else given)
                 stack.enter_context(sock)
                 sockets.append(sock)
-            factory = _keep_ports(store, factory.name, [sock.getsockname()[1] for sock in sockets])
+            api_port, gateway_port, est_port = (sock.getsockname()[1] for sock in sockets)
+            with store.transaction() as db:
+                accounts.keep_ports(db, factory.name, (api_port, gateway_port, est_port))
+                factory = accounts.choose_factory(db, factory.name)
             current = _Current(watching, factory.name)
             api = operator_app(store, authenticate=True, clock=clock)
             gateway = gateway_app(store, factory.name, clock=clock)
@@ -146,7 +151,7 @@ def _context(
     return tls.server_context(path, pair.key, cas, required=required)
 
 
-def _authority(factory: Factory, pair: authority.KeyPair | None) -> Authority | None:
+def _authority(factory: FactoryRecord, pair: authority.KeyPair | None) -> Authority | None:
     if pair is None or factory.root_crt is None:
         return None
     return Authority(
@@ -155,11 +160,3 @@ def _authority(factory: Factory, pair: authority.KeyPair | None) -> Authority | 
         key=load_private_key(pair.key.read_bytes(), name=str(pair.key)),
         lifetime=CERTIFICATE_LIFETIME,
     )
-
-
-def _keep_ports(store: Store, name: str, ports: list[int]) -> Factory:
-    with store.transaction() as db:
-        db.execute(
-            "UPDATE factory SET api_port = ?, gateway_port = ?, est_port = ? WHERE name = ?", (*ports, name)
-        )
-        return accounts.choose_factory(db, name)

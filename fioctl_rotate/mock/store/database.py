@@ -7,12 +7,19 @@ committed change survive kill -9.
 
 import contextlib
 import datetime
+import shlex
 import sqlite3
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from fioctl_rotate import wire
 from fioctl_rotate.errors import Error, UsageError
+from fioctl_rotate.mock.problem import Problem
+
+PATIENCE = 20
+"""Seconds that a writer waits for the writer of another process."""
 
 _VERSION = 1
 
@@ -74,31 +81,62 @@ CREATE TABLE queue (
 """
 
 
+@dataclass(frozen=True)
+class DeviceRecord:
+    """A device as the store has it: keys are PEM, times stamps; `served_at` is the newest change it has fetched."""
+
+    uuid: str
+    factory: str
+    name: str
+    owner: str
+    group_id: int | None
+    group_changed_at: str | None
+    is_prod: int
+    public_key: str
+    next_public_key: str | None
+    last_seen: str | None
+    served_at: str | None
+    lmp_ver: str | None
+    target_name: str | None
+    tag: str | None
+    created_at: str
+    created_by: str
+    updated_at: str | None
+    updated_by: str | None
+    group_name: str | None = None
+
+
+class StateUnusable(Error):
+    """The state cannot be read or written now: locked for too long, disk full, damaged."""
+
+
 class Store:
     """The state in `directory`. One connection, which threads take in turn; processes meet in SQLite's locks."""
 
     def __init__(self, directory: Path) -> None:
-        """Open the state; raises UsageError where `directory` holds none, Error where it is of no use."""
-        path = directory / "mock.db"
-        if not path.is_file():
+        """Open the state; raises UsageError where `directory` holds none, Error where it cannot be used."""
+        self._path = directory / "mock.db"
+        if not self._path.is_file():
             raise UsageError(
                 f"no mocked Factory in {directory}",
-                hint=f"make one: fioctl-rotate mock init {directory} --factory NAME",
+                hint=f"make one: fioctl-rotate mock init {shlex.quote(str(directory))} --factory NAME",
             )
         self.directory = directory
         self._turn = threading.RLock()
-        self._db = _connect(path)
+        with _reported(self._path):
+            self._db = _connect(self._path)
         try:
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self._db.execute("PRAGMA synchronous = NORMAL")
-        except sqlite3.DatabaseError as error:
+            with _reported(self._path):
+                version = self._db.execute("PRAGMA user_version").fetchone()[0]
+                self._db.execute("PRAGMA synchronous = NORMAL")
+            if version != _VERSION:
+                raise Error(
+                    f"{self._path} was made by another version of this program",
+                    hint="make a new one in another directory: fioctl-rotate mock init DIR --factory NAME",
+                )
+        except BaseException:
             self._db.close()
-            raise Error(f"{path} is not a mocked Factory's state: {error}") from error
-        if version != _VERSION:
-            self._db.close()
-            raise Error(
-                f"{path} was made by another version of this program", hint="make a new one: mock init"
-            )
+            raise
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -108,32 +146,34 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A consistent look at the state, which waits for no writer."""
+        """A consistent view of the state, which waits for no writer."""
         with self._within("BEGIN") as db:
             yield db
 
     def close(self) -> None:
-        """Close the state. A closed one is of no further use."""
+        """Close the state. A closed one cannot be used any more."""
         with self._turn:
             self._db.close()
 
     @contextlib.contextmanager
     def _within(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with self._turn:
+        with self._turn, _reported(self._path):
             self._db.execute(begin)
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                # A full disk has SQLite roll back by itself.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
 
 def initialize(directory: Path) -> None:
     """Make `directory` (0700) and an empty state in it, unless one is there. Safe to run twice at once."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    db = _connect(directory / "mock.db")
-    try:
+    path = directory / "mock.db"
+    with _reported(path), contextlib.closing(_connect(path)) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("BEGIN IMMEDIATE")
         if db.execute("PRAGMA user_version").fetchone()[0] == 0:
@@ -141,8 +181,6 @@ def initialize(directory: Path) -> None:
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {_VERSION}")
         db.execute("COMMIT")
-    finally:
-        db.close()
 
 
 def stamp(moment: datetime.datetime) -> str:
@@ -155,10 +193,51 @@ def moment(stamped: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(stamped).replace(tzinfo=datetime.UTC)
 
 
+def change_meta(row: sqlite3.Row) -> wire.ChangeMeta:
+    """Who made and last changed a record, and when."""
+    return wire.ChangeMeta(
+        created_by=row["created_by"],
+        created_at=row["created_at"],
+        updated_by=row["updated_by"],
+        updated_at=row["updated_at"],
+    )
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise Problem (400) for a name that no path of the API could name afterwards."""
+    if not name or "/" in name or name in (".", "..") or not name.isprintable() or len(name) > 255:
+        raise Problem(
+            400,
+            f"not a valid name for a {what}",
+            {"name": "expected 1 to 255 printable characters without `/`, not `.` or `..`"},
+        )
+
+
+@contextlib.contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Raise StateUnusable where SQLite cannot do its work, whatever the statement was."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise
+    except sqlite3.DatabaseError as error:
+        if "not a database" in str(error):
+            raise StateUnusable(f"{path} is not a mocked Factory's state: {error}") from error
+        raise StateUnusable(
+            f"the mock's state {path} cannot be used: {error}", hint=_hint(str(error))
+        ) from error
+
+
+def _hint(message: str) -> str | None:
+    if "locked" in message:
+        return f"another process has held it for {PATIENCE} s"
+    return "free some space on that disk" if "full" in message else None
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    # Transactions are ours to begin; a writer waits for the other process's for up to a minute.
+    # Transactions are ours to begin; a writer waits for the other process's.
     db = sqlite3.connect(
-        path, timeout=60, isolation_level=None, check_same_thread=False, cached_statements=256
+        path, timeout=PATIENCE, isolation_level=None, check_same_thread=False, cached_statements=256
     )
     db.row_factory = sqlite3.Row
     db.execute("PRAGMA foreign_keys = ON")

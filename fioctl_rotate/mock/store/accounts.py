@@ -2,19 +2,22 @@
 
 import base64
 import binascii
+import datetime
+import json
 import sqlite3
 from dataclasses import dataclass
 
 from fioctl_rotate import wire
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.mock.problem import Problem
+from fioctl_rotate.mock.store.database import stamp
 
 ADMIN = "admin"
 READ_ONLY = "readonly"
 
 
 @dataclass(frozen=True)
-class Factory:
+class FactoryRecord:
     """A factory of the mock: its names and ports, and the certificates on file (PEM or None)."""
 
     name: str
@@ -55,22 +58,22 @@ class Account:
     role: str
 
 
-Identity = dict[str, Account]
+Caller = dict[str, Account]
 """Who makes a request: their account in each factory that they see."""
 
 
-def factories(db: sqlite3.Connection) -> list[Factory]:
+def factories(db: sqlite3.Connection) -> list[FactoryRecord]:
     """All of them, in the order in which they were made."""
-    return [Factory(**dict(row)) for row in db.execute("SELECT * FROM factory ORDER BY rowid")]
+    return [FactoryRecord(**dict(row)) for row in db.execute("SELECT * FROM factory ORDER BY rowid")]
 
 
-def find_factory(db: sqlite3.Connection, name: str) -> Factory | None:
+def find_factory(db: sqlite3.Connection, name: str) -> FactoryRecord | None:
     """The factory of that name."""
     row = db.execute("SELECT * FROM factory WHERE name = ?", (name,)).fetchone()
-    return Factory(**dict(row)) if row else None
+    return FactoryRecord(**dict(row)) if row else None
 
 
-def choose_factory(db: sqlite3.Connection, name: str | None) -> Factory:
+def choose_factory(db: sqlite3.Connection, name: str | None) -> FactoryRecord:
     """The named factory, or, where none is named, the first; raises UsageError where there is no such."""
     known = factories(db)
     for factory in known:
@@ -81,7 +84,91 @@ def choose_factory(db: sqlite3.Connection, name: str | None) -> Factory:
     )
 
 
-def identify(db: sqlite3.Connection, token: str | None, authorization: str | None) -> Identity:
+def add_factory(
+    db: sqlite3.Connection,
+    name: str,
+    *,
+    reposerver_id: str,
+    est_name: str,
+    gateway_name: str,
+    ports: tuple[int, int, int],
+    author: str,
+    now: datetime.datetime,
+) -> None:
+    """Add a factory with nothing set up. `ports` are those of operator API, gateway and EST server."""
+    db.execute(
+        "INSERT INTO factory (name, reposerver_id, est_name, gateway_name,"
+        " api_port, gateway_port, est_port, created_at, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (name, reposerver_id, est_name, gateway_name, *ports, stamp(now), author),
+    )
+
+
+def add_user(db: sqlite3.Connection, factory: str, account: Account, *, name: str, token: str) -> None:
+    """Add somebody to a factory, with a token."""
+    db.execute(
+        "INSERT INTO account (polis_id, factory, name, role) VALUES (?, ?, ?, ?)",
+        (account.polis_id, factory, name, account.role),
+    )
+    db.execute(
+        "INSERT INTO token (value, factory, polis_id, role) VALUES (?, ?, ?, ?)",
+        (token, factory, account.polis_id, account.role),
+    )
+
+
+def keep_ports(db: sqlite3.Connection, factory: str, ports: tuple[int, int, int]) -> None:
+    """Keep the ports of operator API, gateway and EST server."""
+    db.execute(
+        "UPDATE factory SET api_port = ?, gateway_port = ?, est_port = ? WHERE name = ?", (*ports, factory)
+    )
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A factory's certificates (PEM or None) and the serials (base 10) of its disabled device CAs."""
+
+    root_crt: str | None
+    ca_crt: str | None
+    tls_crt: str | None
+    est_tls_crt: str | None
+    disabled_ca_serials: set[str]
+
+
+def keep_certificates(
+    db: sqlite3.Connection,
+    factory: str,
+    certificates: Certificates,
+    *,
+    author: str,
+    now: datetime.datetime,
+) -> None:
+    """Put these certificates in the place of those on file; servers that run see the new version."""
+    db.execute(
+        "UPDATE factory SET root_crt = ?, ca_crt = ?, tls_crt = ?, est_tls_crt = ?, disabled_ca_serials = ?,"
+        " certs_version = certs_version + 1, updated_at = ?, updated_by = ? WHERE name = ?",
+        (
+            certificates.root_crt,
+            certificates.ca_crt,
+            certificates.tls_crt,
+            certificates.est_tls_crt,
+            json.dumps(sorted(certificates.disabled_ca_serials)),
+            stamp(now),
+            author,
+            factory,
+        ),
+    )
+
+
+def keep_setting(db: sqlite3.Connection, name: str, value: str) -> None:
+    """Keep a setting of the whole mock, unless it is there already."""
+    db.execute("INSERT OR IGNORE INTO setting (name, value) VALUES (?, ?)", (name, value))
+
+
+def setting(db: sqlite3.Connection, name: str) -> str:
+    """A setting that was kept."""
+    return str(db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()["value"])
+
+
+def identify(db: sqlite3.Connection, token: str | None, authorization: str | None) -> Caller:
     """Who a token is: `OSF-TOKEN` first, then `Authorization: Bearer <base64(access token)>`.
 
     Raises Problem (401) where neither is a token of this mock.
@@ -93,7 +180,7 @@ def identify(db: sqlite3.Connection, token: str | None, authorization: str | Non
     raise Problem(401, "the token is missing or not known")
 
 
-def anyone(db: sqlite3.Connection) -> Identity:
+def anyone(db: sqlite3.Connection) -> Caller:
     """The identity of whoever has the directory: every factory's administrator."""
     rows = db.execute("SELECT factory, polis_id FROM account WHERE role = ? ORDER BY rowid DESC", (ADMIN,))
     return {row["factory"]: Account(row["polis_id"], ADMIN) for row in rows}

@@ -1,4 +1,4 @@
-"""What devices tell of their updates, certificate rotations among them."""
+"""The events that devices send of their updates, certificate rotations among them."""
 
 import datetime
 import re
@@ -18,11 +18,11 @@ KEPT = 10
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def store(db: sqlite3.Connection, uuid: str, items: Iterable[Any], now: datetime.datetime) -> int:
+def keep(db: sqlite3.Connection, uuid: str, items: Iterable[Any], now: datetime.datetime) -> int:
     """Keep a device's events; returns how many were new.
 
-    One without an id or a valid correlation id is skipped, one whose id is known too (posts are retried); a time
-    that is none is replaced by now.
+    One without an id or a valid correlation id is skipped, and so is one whose id is known (posts are retried); a
+    time that is not valid is replaced by now.
     """
     new = 0
     for item in items:
@@ -33,6 +33,11 @@ def store(db: sqlite3.Connection, uuid: str, items: Iterable[Any], now: datetime
                 (uuid, event.id, event.event.correlation_id, msgspec.json.encode(event).decode()),
             ).rowcount
     return new
+
+
+def forget(db: sqlite3.Connection, uuid: str) -> None:
+    """Delete all that a device has sent."""
+    db.execute("DELETE FROM event WHERE uuid = ?", (uuid,))
 
 
 def updates(db: sqlite3.Connection, uuid: str) -> list[wire.Update]:

@@ -1,0 +1,100 @@
+"""A new mocked Factory, with nothing set up in it."""
+
+import datetime
+import re
+import secrets
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from fioctl_rotate import files
+from fioctl_rotate.errors import UsageError
+from fioctl_rotate.mock.store import accounts
+from fioctl_rotate.mock.store.accounts import ADMIN, READ_ONLY, Account, FactoryRecord
+from fioctl_rotate.mock.store.database import Store, initialize
+from fioctl_rotate.pki import certificates, keys
+
+_NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
+# RFC 1123 §2.1; a last label with a letter in it tells a name from an address.
+_HOST = re.compile(rf"({_NAME.pattern}\.)*(?=[0-9-]*[a-zA-Z])({_NAME.pattern})")
+_DEFAULT_ONLINE_CA = "default-online-ca"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a mocked Factory is reached: ports, and the names in the certificates of EST server and gateway."""
+
+    api_port: int = 8442
+    gateway_port: int = 8444
+    est_port: int = 8443
+    gateway_name: str = "localhost"
+    est_name: str = "localhost"
+
+
+def create(
+    directory: Path,
+    factory: str,
+    *,
+    now: datetime.datetime,
+    addresses: Addresses | None = None,
+    random: Callable[[int], str] = secrets.token_hex,
+) -> FactoryRecord:
+    """Make `factory` in `directory`, which may hold others, with two users and a token file for each.
+
+    `random` gives that many random bytes in hexadecimal. Raises UsageError: the factory's name is not valid or is
+    taken, a host's is not a DNS name.
+    """
+    if not _NAME.fullmatch(factory):
+        raise UsageError(
+            f"`{factory}` is not a valid Factory name", hint="letters, digits and inner hyphens, at most 63"
+        )
+    addresses = addresses or Addresses()
+    for host in (addresses.gateway_name, addresses.est_name):
+        # The name is its certificate's CN too, which has at most 64 characters (RFC 5280, ub-common-name).
+        if not _HOST.fullmatch(host) or len(host) > 64:
+            raise UsageError(
+                f"`{host}` is not a valid DNS name",
+                hint="certificates name servers by DNS names, not by addresses",
+            )
+    initialize(directory)
+    with closing(Store(directory)) as store, store.transaction() as db:
+        if accounts.find_factory(db, factory):
+            raise UsageError(
+                f"{directory} has a factory {factory} already",
+                hint="choose another directory or another name",
+            )
+        root = certificates.make_root(keys.generate_key(), "default", now=now)
+        accounts.keep_setting(db, _DEFAULT_ONLINE_CA, certificates.pem(root))
+        users = [
+            (Account(random(12), ADMIN), "Mock Admin"),
+            (Account(random(12), READ_ONLY), "Mock Reader"),
+        ]
+        accounts.add_factory(
+            db,
+            factory,
+            reposerver_id=random(8),
+            est_name=addresses.est_name,
+            gateway_name=addresses.gateway_name,
+            ports=(addresses.api_port, addresses.gateway_port, addresses.est_port),
+            author=users[0][0].polis_id,
+            now=now,
+        )
+        for account, name in users:
+            token = random(20)
+            accounts.add_user(db, factory, account, name=name, token=token)
+            path = token_file(directory, factory, account.role)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            files.write_atomic(path, token.encode())
+        return accounts.choose_factory(db, factory)
+
+
+def token_file(directory: Path, factory: str, role: str = ADMIN) -> Path:
+    """The file with the token (0600) that has this role in the factory."""
+    return directory / "tokens" / f"{factory}.{role}"
+
+
+def default_online_ca(db: sqlite3.Connection) -> str:
+    """The online CA of factories that have no PKI, PEM. No mocked device has a certificate of it."""
+    return accounts.setting(db, _DEFAULT_ONLINE_CA)

@@ -1,0 +1,257 @@
+"""The devices of a mocked Factory."""
+
+import datetime
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from fioctl_rotate import wire
+from fioctl_rotate.mock.problem import Problem
+from fioctl_rotate.mock.store import config_levels, deny_list, event_queue, updates
+from fioctl_rotate.mock.store.config_levels import Scope
+from fioctl_rotate.mock.store.database import DeviceRecord, check_name, moment, stamp
+from fioctl_rotate.mock.store.device_groups import find_group
+
+_WITH_GROUP = (
+    "SELECT device.*, device_group.name AS group_name"
+    " FROM device LEFT JOIN device_group ON group_id = device_group.id"
+)
+_SORTS = {"name": "device.name", "last_seen": "device.last_seen"}
+
+
+def register(
+    db: sqlite3.Connection,
+    factory: str,
+    uuid: str,
+    public_key: str,
+    *,
+    owner: str,
+    author: str,
+    now: datetime.datetime,
+    name: str | None = None,
+    group: str | None = None,
+    production: bool = False,
+) -> DeviceRecord:
+    """A new device, known by `uuid` and its public key (PEM).
+
+    Raises Problem: unknown group (404); uuid or name taken, or device or key denied (409).
+    """
+    name = name or uuid
+    check_name(name, "device")
+    group_id = find_group(db, factory, group).id if group else None
+    if deny_list.is_denied_device(db, uuid):
+        raise Problem(409, f"device {uuid} was deleted and is denied")
+    if deny_list.is_denied(db, public_key):
+        raise Problem(409, f"device {uuid} comes with a key that is denied")
+    try:
+        db.execute(
+            "INSERT INTO device (uuid, factory, name, owner, group_id, group_changed_at, is_prod, public_key,"
+            " created_at, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                uuid,
+                factory,
+                name,
+                owner,
+                group_id,
+                stamp(now) if group_id else None,
+                production,
+                public_key,
+                stamp(now),
+                author,
+            ),
+        )
+    except sqlite3.IntegrityError:
+        raise Problem(409, f"a device with the uuid {uuid} or the name {name} exists already") from None
+    return find_device(db, factory, uuid, by_uuid=True)
+
+
+def find_device(db: sqlite3.Connection, factory: str, key: str, *, by_uuid: bool) -> DeviceRecord:
+    """The device, by name or uuid; raises Problem (404)."""
+    device = _find(db, factory, "uuid" if by_uuid else "name", key)
+    if device is None:
+        raise Problem(404, f"no device {key}")
+    return device
+
+
+def known_device(db: sqlite3.Connection, factory: str, uuid: str) -> DeviceRecord | None:
+    """The device, or None where nobody has registered it yet."""
+    return _find(db, factory, "uuid", uuid)
+
+
+def uuids(db: sqlite3.Connection, factory: str) -> list[str]:
+    """Of all devices of the factory."""
+    return [row["uuid"] for row in db.execute("SELECT uuid FROM device WHERE factory = ?", (factory,))]
+
+
+def update_device(
+    db: sqlite3.Connection,
+    device: DeviceRecord,
+    changes: Mapping[str, str],
+    *,
+    author: str,
+    now: datetime.datetime,
+) -> None:
+    """Change a device's `name`, `owner` or `group` ("" takes it out of its group).
+
+    Raises Problem: not a valid name (400), unknown group (404), a name that is taken (409).
+    """
+    name = changes.get("name", device.name)
+    check_name(name, "device")
+    group_id, group_changed_at = device.group_id, device.group_changed_at
+    if "group" in changes:
+        group = changes["group"]
+        group_id = find_group(db, device.factory, group).id if group else None
+        if group_id != device.group_id:
+            group_changed_at = config_levels.change_time(db, Scope("device", device.uuid), now)
+    try:
+        db.execute(
+            "UPDATE device SET name = ?, owner = ?, group_id = ?, group_changed_at = ?,"
+            " updated_at = ?, updated_by = ? WHERE uuid = ?",
+            (
+                name,
+                changes.get("owner", device.owner),
+                group_id,
+                group_changed_at,
+                stamp(now),
+                author,
+                device.uuid,
+            ),
+        )
+    except sqlite3.IntegrityError:
+        raise Problem(409, f"a device named {name} exists already") from None
+
+
+def delete_device(db: sqlite3.Connection, device: DeviceRecord, *, now: datetime.datetime) -> None:
+    """Delete a device with all that is kept of it, and deny it from then on."""
+    deny_list.deny_device(db, device.factory, brief(device), device.public_key, now)
+    config_levels.forget(db, Scope("device", device.uuid))
+    updates.forget(db, device.uuid)
+    db.execute("DELETE FROM device WHERE uuid = ?", (device.uuid,))
+
+
+def announce_key(db: sqlite3.Connection, device: DeviceRecord, public_key: str) -> None:
+    """Keep the key (PEM) with which the device will come; raises Problem (400): it is or was its key."""
+    if public_key == device.public_key or deny_list.is_denied(db, public_key):
+        raise Problem(400, "the key is not valid", {"next_pubkey": "is or was the device's key"})
+    db.execute("UPDATE device SET next_public_key = ? WHERE uuid = ?", (public_key, device.uuid))
+
+
+def take_new_key(
+    db: sqlite3.Connection, device: DeviceRecord, new: str, now: datetime.datetime
+) -> DeviceRecord:
+    """Make the announced key the device's own, deny the old one, and put the change on the event queue."""
+    old = device.public_key
+    db.execute("UPDATE device SET public_key = ?, next_public_key = NULL WHERE uuid = ?", (new, device.uuid))
+    deny_list.deny_key(db, old, device.uuid, now)
+    event_queue.push_key_change(
+        db, device.factory, device.uuid, group_id=device.group_id, new=new, old=old, now=now
+    )
+    return replace(device, public_key=new, next_public_key=None)
+
+
+def mark_fetched(
+    db: sqlite3.Connection, device: DeviceRecord, changed: datetime.datetime, now: datetime.datetime
+) -> None:
+    """Note that the device has fetched what changed at `changed`, its own newest entry among it."""
+    db.execute("UPDATE device SET served_at = ? WHERE uuid = ?", (stamp(changed), device.uuid))
+    config_levels.mark_applied(db, Scope("device", device.uuid), now)
+    event_queue.push_config_applied(db, device.factory, device.uuid, now)
+
+
+def see_device(db: sqlite3.Connection, device: DeviceRecord, now: datetime.datetime) -> DeviceRecord:
+    """Note that the device was seen."""
+    if device.last_seen != stamp(now):
+        db.execute("UPDATE device SET last_seen = ? WHERE uuid = ?", (stamp(now), device.uuid))
+    return replace(device, last_seen=stamp(now))
+
+
+def report(
+    db: sqlite3.Connection, uuid: str, *, lmp_ver: str | None, target_name: str | None, tag: str | None
+) -> None:
+    """Keep what the device runs, as its update agent would report it."""
+    db.execute(
+        "UPDATE device SET lmp_ver = ?, target_name = ?, tag = ? WHERE uuid = ?",
+        (lmp_ver, target_name, tag, uuid),
+    )
+
+
+def list_devices(
+    db: sqlite3.Connection,
+    factories: Iterable[str],
+    filters: Mapping[str, str | int],
+    *,
+    sort: Iterable[str],
+    page: int,
+    limit: int,
+) -> wire.DeviceList:
+    """A page of devices, without `next`. `filters` are the API's parameters; `mine` is the caller's polis id.
+
+    `sort` holds `[-]name` and `[-]last_seen`; without it the order is by owner and name.
+    """
+    names = list(factories)
+    where = [f"device.factory IN ({', '.join('?' * len(names))})"]
+    values: list[str | int] = [*names]
+    for parameter, condition in (
+        ("group", "device_group.name = ?"),
+        ("uuid", "device.uuid = ?"),
+        ("name", "device.name GLOB ?"),
+        ("match_tag", "device.tag = ?"),
+        ("target_name", "device.target_name = ?"),
+        ("mine", "device.owner = ?"),
+        ("prod", "device.is_prod = ?"),
+    ):
+        if parameter in filters:
+            where.append(condition)
+            value = filters[parameter]
+            # SQLite negates a set of characters as [^…], a shell as [!…].
+            values.append(value.replace("[!", "[^") if isinstance(value, str) else value)
+    order = [f"{_SORTS[key.lstrip('-')]} {'DESC' if key.startswith('-') else 'ASC'}" for key in sort]
+    order += ["device.uuid"] if order else ["device.owner", "device.name"]
+    found = f"{_WITH_GROUP} WHERE {' AND '.join(where)}"
+    total = db.execute(f"SELECT count(*) FROM ({found})", values).fetchone()[0]  # noqa: S608  our own text
+    rows = db.execute(
+        f"{found} ORDER BY {', '.join(order)} LIMIT ? OFFSET ?", (*values, limit, (page - 1) * limit)
+    )
+    return wire.DeviceList(devices=[brief(DeviceRecord(**dict(row))) for row in rows], total=total)
+
+
+def brief(device: DeviceRecord) -> wire.Device:
+    """A device as lists show it."""
+    return wire.Device(
+        uuid=device.uuid,
+        name=device.name,
+        owner=device.owner,
+        factory=device.factory,
+        device_group=device.group_name,
+        last_seen=moment(device.last_seen).isoformat() if device.last_seen else None,
+        lmp_ver=device.lmp_ver,
+        target_name=device.target_name,
+        tag=device.tag,
+        status="OK",
+        up_to_date=True,
+        is_prod=bool(device.is_prod),
+        is_wave=False,
+        change_meta=wire.ChangeMeta(
+            created_by=device.created_by,
+            created_at=device.created_at,
+            updated_by=device.updated_by,
+            updated_at=device.updated_at,
+        ),
+    )
+
+
+def record(db: sqlite3.Connection, device: DeviceRecord) -> wire.Device:
+    """A device as it is shown alone: with its group, its public key and its configuration in force."""
+    shown = brief(device)
+    shown.device_group = None
+    shown.group = find_group(db, device.factory, device.group_name) if device.group_name else None
+    shown.public_key = device.public_key
+    shown.active_config = config_levels.latest(db, Scope("device", device.uuid))
+    return shown
+
+
+def _find(db: sqlite3.Connection, factory: str, column: str, value: str) -> DeviceRecord | None:
+    row = db.execute(
+        f"{_WITH_GROUP} WHERE device.factory = ? AND device.{column} = ?", (factory, value)
+    ).fetchone()
+    return DeviceRecord(**dict(row)) if row else None
