@@ -31,6 +31,9 @@ LOGIN_HINT = (
     "or rehearse on a mock: `fioctl-rotate mock init DIR --factory NAME`, then `--mock DIR`"
 )
 
+PIN_VARIABLE = "FIOCTL_ROTATE_HSM_PIN"
+PASSPHRASE_VARIABLE = "FIOCTL_ROTATE_KEY_PASSPHRASE"  # noqa: S105  the variable's name
+
 _STRINGS = ("factory", "token", "server", "mock", "cacert")
 OAUTH_KEYS = (
     "client_id",

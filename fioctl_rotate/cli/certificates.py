@@ -1,29 +1,17 @@
-"""How certificates are shown: as PEM, for people, as JSON; and said plainly when one expires soon."""
+"""How certificates are shown: as PEM or for people, with a warning where one expires soon."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from fioctl_rotate.cli.common import emit, warn
-
 if TYPE_CHECKING:
-    from cryptography import x509
+    from fioctl_rotate.ops.certificate_view import CertificateView
 
 
-def show_certificate(what: str, certificate: "x509.Certificate", *, pretty: bool) -> None:
-    """Print one certificate; warn on stderr where it has expired or soon will."""
-    from fioctl_rotate.clock import utc_now
-    from fioctl_rotate.pki import certificates, describe
-
-    emit(describe.as_text(certificate) if pretty else certificates.pem(certificate).strip())
-    expiry = describe.expiry(certificate, now=utc_now())
-    if expiry:
-        warn(f"{what}: {expiry}")
+def lines(view: "CertificateView", *, pretty: bool) -> Iterator[str]:
+    """The certificate for people, or as PEM."""
+    yield from (view.text if pretty else view.pem).splitlines()
 
 
-def data(certificate: "x509.Certificate | None") -> dict[str, object] | None:
-    """A certificate for JSON, with `expires-soon`: words, or null; None for none."""
-    from fioctl_rotate.clock import utc_now
-    from fioctl_rotate.pki import describe
-
-    if certificate is None:
-        return None
-    return describe.as_data(certificate) | {"expires-soon": describe.expiry(certificate, now=utc_now())}
+def warnings(views: "Sequence[CertificateView]") -> list[str]:
+    """A warning for each certificate that has expired or soon will."""
+    return [f"{view.what}: {view.expiry}" for view in views if view.expiry]

@@ -172,25 +172,26 @@ class _App(typer.Typer):
 def runner(command: Callable[..., Any]) -> Callable[..., None]:
     """What typer calls for `command`: runs it, where it is a coroutine in an event loop, and shows its `Result`.
 
-    A command without a `format` of its own gets the option `--format`. One that returns None (a server, a watch)
-    has shown what it has to show.
+    A command that returns a `Result`, and has no `format` of its own, gets the option `--format`. One that returns
+    None (a server, a watch) has shown what it has to show.
     """
     own = inspect.signature(command, eval_str=True)
-    has_format = "format" in own.parameters
+    shows = own.return_annotation is not None
+    add_format = shows and "format" not in own.parameters
 
     @functools.wraps(command)
     def wrapper(**arguments: Any) -> None:
-        format = arguments["format"] if has_format else arguments.pop("format")
+        format = arguments.pop("format") if add_format else arguments.get("format")
         result = command(**arguments)
         if inspect.iscoroutine(result):
             result = run(result)
-        if result is not None:
+        if shows:
             result.show(format)
 
     shown_as = inspect.Parameter(
         "format", inspect.Parameter.KEYWORD_ONLY, default=Format.TEXT, annotation=FormatOption
     )
-    return _with_parameters(wrapper, own, without="", added=[] if has_format else [shown_as])
+    return _with_parameters(wrapper, own, without="", added=[shown_as] if add_format else [])
 
 
 def group(help: str) -> typer.Typer:

@@ -1,4 +1,4 @@
-"""Options of the commands that need a private key: where it is, and who tells its PIN or passphrase."""
+"""Options of the commands that need a private key: where it is, and who knows its PIN or passphrase."""
 
 import functools
 import os
@@ -9,39 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fioctl_rotate.cli.common import (
-    Leaf,
-    Options,
-    asking,
-    confirm,
-    interactive,
-    is_terminal,
-    note,
-    option,
-    spread,
-    warn,
-)
+from fioctl_rotate.cli import common
+from fioctl_rotate.cli.common import option
 from fioctl_rotate.errors import Refused, UsageError
-from fioctl_rotate.pki import variables
+from fioctl_rotate.settings import PASSPHRASE_VARIABLE, PIN_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fioctl_rotate.ops.ceremony import Prompter
-    from fioctl_rotate.pki.directory import PkiDirectory
-    from fioctl_rotate.pki.hsm import Token
-    from fioctl_rotate.pki.stores import KeyStore
+    from fioctl_rotate.ops.key_access import KeyAccess, KeyStore, PkiDirectory
 
 DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="PKI directory.", show_default=False)]
 
-
-KEY_OPTIONS: Options = {
+KEY_OPTIONS: common.Options = {
     "hsm_module": option("--hsm-module FILE", "PKCS#11 module of the HSM that holds the key."),
     "hsm_token_label": option("--hsm-token-label LABEL", "Token label; the root's key in it is root-ca."),
-    "hsm_pin_file": option("--hsm-pin-file FILE", f"File with the token's PIN; else {variables.PIN}, else asked."),
+    "hsm_pin_file": option("--hsm-pin-file FILE", f"File with the token's PIN; else {PIN_VARIABLE}, else asked."),
     "hsm_pin": option("--hsm-pin PIN", "The token's PIN, seen in the process list (fioctl's option)."),
     "key_passphrase_file": option(
-        "--key-passphrase-file FILE", f"File with the passphrase; else {variables.PASSPHRASE}, else asked."
+        "--key-passphrase-file FILE", f"File with the key's passphrase; else {PASSPHRASE_VARIABLE}, else asked."
     ),
 }  # fmt: skip
 
@@ -57,71 +42,53 @@ class KeyOptions:
     key_passphrase_file: Path | None = None
 
     def directory(self, path: Path) -> "PkiDirectory":
-        """The PKI directory, with the key in it or in the token; what others can read there is warned about.
+        """The PKI directory, with the key in it or in the token; warns of what others can read there.
 
         Raises UsageError for half a token.
         """
-        from fioctl_rotate.pki.directory import PkiDirectory
-
-        directory = PkiDirectory(path, ask_passphrase=self.ask_passphrase(), token=self.token)
+        directory = self.access.directory(path)
         for line in directory.loose_modes():
-            warn(line)
+            common.warn(line)
         return directory
 
-    def token_key(self, label: str) -> "KeyStore":
-        """The key with a label in the token. Raises UsageError where no token was named."""
-        from fioctl_rotate.pki.hsm import TokenKeyStore
-
-        token = self.token
-        if token is None:
+    def ca_key(self, file: Path | None, label: str) -> "KeyStore":
+        """A CA's key: in a file, or in the token under `label`. Raises UsageError for both, and for none."""
+        if (file is None) == (self.hsm_module is None):
             raise UsageError(
-                f"a key called {label} in an HSM, and no HSM",
-                hint="--hsm-module and --hsm-token-label name it",
+                "the CA's key is either in --ca-key or in an HSM", hint="--hsm-module names the HSM"
             )
-        return TokenKeyStore(token, label)
+        return self.access.token_key(label) if file is None else self.access.key_file(file)
 
     @functools.cached_property
-    def token(self) -> "Token | None":
-        """The token that was named, or None; one for all its keys, so that its PIN is asked for once.
+    def access(self) -> "KeyAccess":
+        """The keys; one for a command, so that a PIN is asked for once. Raises UsageError for half a token."""
+        from fioctl_rotate.ops.key_access import KeyAccess
 
-        Raises UsageError where half of it was named.
-        """
-        if self.hsm_module is None and self.hsm_token_label is None:
-            if self.hsm_pin is not None or self.hsm_pin_file is not None:
-                raise UsageError("a PIN without an HSM", hint="--hsm-module and --hsm-token-label name it")
-            return None
-        if self.hsm_module is None or self.hsm_token_label is None:
+        named = self.hsm_module is not None, self.hsm_token_label is not None
+        if named in ((True, False), (False, True)):
             raise UsageError("--hsm-module and --hsm-token-label are needed together")
+        if not any(named) and (self.hsm_pin is not None or self.hsm_pin_file is not None):
+            raise UsageError("a PIN without an HSM", hint="--hsm-module and --hsm-token-label name it")
         if self.hsm_pin is not None:
-            warn(
-                f"--hsm-pin shows the PIN in the process list; {variables.PIN} or --hsm-pin-file keep it out"
+            common.warn(
+                f"--hsm-pin shows the PIN in the process list; {PIN_VARIABLE} or --hsm-pin-file keep it out"
             )
-        from fioctl_rotate.pki.hsm import Token
-        from fioctl_rotate.pki.stores import Remembered
+        return KeyAccess(self.hsm_module, self.hsm_token_label, self._pin, self._passphrase)
 
-        module, label = str(self.hsm_module), self.hsm_token_label
-        return Token(module, label, Remembered(lambda: self._pin(label)))
-
-    def _pin(self, label: str) -> str:
+    def _pin(self) -> str:
         if self.hsm_pin is not None:
             return self.hsm_pin
-        pin = _secret(variables.PIN, self.hsm_pin_file, f"PIN of token {label}")
+        pin = _secret(PIN_VARIABLE, self.hsm_pin_file, f"PIN of token {self.hsm_token_label}")
         if pin is None:
             raise UsageError(
-                f"the PIN of token {label} is not known",
-                hint=f"set {variables.PIN}, give --hsm-pin-file, or run it on a terminal",
+                f"the PIN of token {self.hsm_token_label} is not known",
+                hint=f"set {PIN_VARIABLE}, give --hsm-pin-file, or run it on a terminal",
             )
         return pin
 
-    def ask_passphrase(self) -> "Callable[[str], bytes | None]":
-        """Who tells a key file's passphrase; each is asked for once."""
-        from fioctl_rotate.pki.stores import Remembered
-
-        def ask(name: str) -> bytes | None:
-            word = _secret(variables.PASSPHRASE, self.key_passphrase_file, f"Passphrase of {name}")
-            return None if word is None else word.encode()
-
-        return Remembered(ask)
+    def _passphrase(self, name: str) -> bytes | None:
+        passphrase = _secret(PASSPHRASE_VARIABLE, self.key_passphrase_file, f"Passphrase of {name}")
+        return None if passphrase is None else passphrase.encode()
 
 
 def _secret(variable: str, file: Path | None, question: str) -> str | None:
@@ -130,35 +97,35 @@ def _secret(variable: str, file: Path | None, question: str) -> str | None:
         try:
             return file.read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            raise UsageError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
     value = os.environ.get(variable)
     if value == "":
-        raise UsageError(f"{variable} is set, and empty")
+        raise UsageError(f"{variable} is set but empty")
     if value is not None:
         return value
-    if not is_terminal(sys.stdin):
+    if not common.is_terminal(sys.stdin):
         return None
-    with asking():
+    with common.asking():
         return str(typer.prompt(question, hide_input=True, err=True))
 
 
-with_keys = spread("keys", KeyOptions, KEY_OPTIONS)
+with_keys = common.spread("keys", KeyOptions, KEY_OPTIONS)
 """Gives a command the options for private keys; it receives them as one `KeyOptions` in its parameter `keys`."""
 
 
-def person(*, yes: bool, replaces: bool = False) -> "Prompter":
+def prompter(*, yes: bool, replaces: bool = False) -> "Prompter":
     """Whoever sits at the terminal, for a ceremony. In a pipe nobody is asked; what `replaces` needs -y there."""
     from fioctl_rotate.ops.ceremony import Prompter
 
     def ask(question: str) -> None:
-        if replaces and not yes and not interactive():
+        if replaces and not yes and not common.interactive():
             raise Refused(f"not done without being asked: {question}", hint="-y answers yes")
-        confirm(question, yes=yes)
+        common.confirm(question, yes=yes)
 
-    return Prompter(note=note, confirm=ask)
+    return Prompter(note=common.note, confirm=ask)
 
 
-class GoBooleans(Leaf):
+class GoBooleans(common.Leaf):
     """A command whose `--flag/--no-flag` options are also taken as fioctl's `--flag=true` and `--flag=false`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

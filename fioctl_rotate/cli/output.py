@@ -55,13 +55,14 @@ class Result:
     """What a command found or did.
 
     `document` is what `--format json` shows: plain data or msgspec structs. `lines` is what people read, each one
-    line or a table; it may be a generator, which is not started for JSON. `notes` follow on stderr. `error` is
-    raised once all this is shown, for a result that is bad news.
+    line or a table; it may be a generator, which is not started for JSON. `warnings` and `notes` follow on stderr.
+    `error` is raised once all this is shown, for a result that is bad news.
     """
 
     document: Any
     lines: Iterable[str | Table] = ()
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     error: Error | None = None
 
     def show(self, format: str) -> None:
@@ -70,6 +71,8 @@ class Result:
             emit_json(self.document)
         else:
             self.show_text()
+        for text in self.warnings:
+            warn(text)
         for text in self.notes:
             note(text)
         if self.error is not None:

@@ -7,6 +7,7 @@ CSRs again until it has the certificates, and the root that was made first is th
 import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography import x509
 from msgspec import UNSET
@@ -15,6 +16,7 @@ from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error, Refused, printable
+from fioctl_rotate.files import read
 from fioctl_rotate.pki import certificate_rules, certificates, policy
 from fioctl_rotate.pki.describe import as_text
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, PkiDirectory, Root
@@ -129,7 +131,7 @@ async def authorize_est(
     api: FactoryApi,
     directory: PkiDirectory,
     *,
-    csr_pem: bytes | None = None,
+    csr_file: Path | None = None,
     dns_name: str | None = None,
     dry_run: bool = False,
     person: Prompter = NOBODY,
@@ -139,10 +141,11 @@ async def authorize_est(
 
     Before anything is asked of the backend: key and certificate are a pair, the root is this Factory's (else
     Refused), and replacing a certificate that is in use is confirmed. The CSR is the backend's newest, or
-    `csr_pem`; `dns_name` is the one name it may ask for (default: what `expected_est_name` finds). A dry run stops
-    before the CSR is asked for. Source: fioctl `keys est authorize`.
+    the one in `csr_file`; `dns_name` is the one name it may ask for (default: what `expected_est_name` finds).
+    A dry run stops before the CSR is asked for. Source: fioctl `keys est authorize`.
     """
     directory.check_there()
+    csr_pem = None if csr_file is None else read(csr_file)
     with directory.locked():
         root = directory.root(api.factory, now=now())
         certs = await api.certs()

@@ -16,14 +16,15 @@ import msgspec
 from cryptography import x509
 
 from fioctl_rotate.errors import Error, printable
+from fioctl_rotate.est.go_duration import parse_duration
 from fioctl_rotate.est.server import PATH, LogRecord, est_app
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.files import read
-from fioctl_rotate.pki import variables
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.pki.parsing import is_ca, load_bundle, load_certificate
 from fioctl_rotate.pki.stores import KeyStore
 from fioctl_rotate.serving import address, listen, running, until_interrupted
+from fioctl_rotate.settings import PASSPHRASE_VARIABLE, PIN_VARIABLE
 from fioctl_rotate.tls import reloading_context, server_context
 
 
@@ -44,10 +45,13 @@ class EstFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class EstService:
-    """How an EST server answers: certificates for `lifetime`, as estserver or as RFC 7030, log lines as JSON."""
+    """How an EST server answers: as estserver or as RFC 7030, log lines as JSON.
+
+    `cert_duration` is how long new certificates are valid, as Go writes it: `26280h`.
+    """
 
     files: EstFiles
-    lifetime: datetime.timedelta
+    cert_duration: str
     rfc7030: bool
     json_log: bool
 
@@ -95,7 +99,7 @@ def load(service: EstService) -> tuple[Authority, ssl.SSLContext]:
         raise Error(
             f"{files.tls_cert} and {files.tls_key} are no certificate and its key: {error.reason or error}"
         ) from error
-    return Authority(roots, ca, key, service.lifetime), context
+    return Authority(roots, ca, key, parse_duration(service.cert_duration)), context
 
 
 def _certificates(path: Path) -> list[x509.Certificate]:
@@ -135,7 +139,7 @@ async def _supervise(
     """Run a worker on each socket, pass signals on, and end when one of them does."""
     context = multiprocessing.get_context("spawn")
     # Workers are told what they need of these; an environment can be read by others of the same user.
-    for variable in ("FIOCTL_TOKEN", variables.PIN, variables.PASSPHRASE):
+    for variable in ("FIOCTL_TOKEN", PIN_VARIABLE, PASSPHRASE_VARIABLE):
         os.environ.pop(variable, None)
     # A worker that is still starting must not die of a signal that the supervisor answers.
     for number in (signal.SIGHUP, signal.SIGINT):

@@ -287,15 +287,15 @@ def test_a_server_that_says_nothing(pki, monkeypatch):
 def test_the_text_is_a_line_a_check(cli, pki, factory_dir):
     result = cli("est", "check", "https://localhost:1/est", "--pki", factory_dir)
     assert result.out == "fail  reachable  localhost:1 refuses connections\n"
-    assert result.err.splitlines()[0] == "looking at https://localhost:1/est"
+    assert result.err.splitlines()[0] == "checked https://localhost:1/est"
 
 
 def test_the_factory_is_asked_for_what_is_not_given(cli, acme, monkeypatch):
     result = cli("est", "check", "-p", 1)
     assert result.code == 5
-    assert "looking at https://localhost:1/.well-known/est" in result.err
+    assert "checked https://localhost:1/.well-known/est" in result.err
     result = cli("est", "check", "-p", 1, "-e", "/other", "--server-name", "127.0.0.1")
-    assert "looking at https://127.0.0.1:1/other" in result.err
+    assert "checked https://127.0.0.1:1/other" in result.err
 
 
 def test_a_factory_without_est_is_told_how_to_get_it(cli, mock_dir):

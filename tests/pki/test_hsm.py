@@ -232,7 +232,7 @@ def test_without_a_pin_in_a_pipe(token: Token, cli: Cli, pki: Path, monkeypatch:
     monkeypatch.setenv("FIOCTL_ROTATE_HSM_PIN", "")
     result = cli("keys", "est", "keypair", "a.example.com", pki, *token.flags)
     assert result.code == 2
-    assert "FIOCTL_ROTATE_HSM_PIN is set, and empty" in result.err
+    assert "FIOCTL_ROTATE_HSM_PIN is set but empty" in result.err
 
 
 @pytest.mark.parametrize(

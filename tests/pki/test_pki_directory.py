@@ -314,7 +314,7 @@ def test_a_passphrase_from_the_environment_or_a_file(
     monkeypatch.setenv("FIOCTL_ROTATE_KEY_PASSPHRASE", "")
     empty = cli("keys", "est", "keypair", "a.example.com", encrypted, "--filename", "c.pem")
     assert empty.code == 2
-    assert "FIOCTL_ROTATE_KEY_PASSPHRASE is set, and empty" in empty.err
+    assert "FIOCTL_ROTATE_KEY_PASSPHRASE is set but empty" in empty.err
     missing = ("--key-passphrase-file", tmp_path / "no")
     assert cli("keys", "est", "keypair", "a.example.com", encrypted, *missing).code == 2
 
