@@ -1,10 +1,10 @@
-"""How far a device came in one rotation, told from the events it posted, and from nothing else.
+"""How far a device came in one rotation, found from the events that it posted, and from nothing else.
 
 What the events can and cannot prove (fioconfig: stateHandler.execute): a device posts them one after the
 other, so their order of arrival is the truth, and their times, by the device's clock, are for people to read.
-An attempt begins with CertRotationStarted and ends at its first failed step; a later attempt does the remaining
-steps alone. So inside one attempt steps only go up, and a failure is believed only above the highest step that
-succeeded in it: one below it arrived late. CertRotationCompleted proves nothing and is not looked at. Events
+An attempt begins with CertRotationStarted and ends at its first failed step; a later attempt does only the
+remaining steps. So inside one attempt steps only go up, and a failure is believed only above the highest step that
+succeeded in it: one below it arrived late. CertRotationCompleted proves nothing and is ignored. Events
 that are posted again are dropped: by id where there is one, else by being the same in every part.
 """
 
@@ -12,6 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from fioctl_rotate.wire import Event
 
@@ -24,11 +28,14 @@ STEPS = (
     "Finalize aktualizr configuration",
 )
 LAST = len(STEPS)
+Time = Annotated[datetime, Meta(tz=True)]
+"""An aware time, also where it is read from a file."""
+Step = Annotated[int, Meta(ge=0, le=LAST)]
 _NUMBER = {name: number for number, name in enumerate(STEPS, 1)}
 
 
 class Phase(StrEnum):
-    """How far the events say that a device came."""
+    """The state that the events alone show."""
 
     NONE = "none"
     RUNNING = "running"
@@ -36,8 +43,7 @@ class Phase(StrEnum):
     FINALIZED = "finalized"
 
 
-@dataclass(frozen=True)
-class StepEvent:
+class StepEvent(Struct, frozen=True, array_like=True, gc=False):
     """One step's outcome: `step` 1 to 5, or 0 where an attempt began. `time` is by the device's clock.
 
     `seconds` is how long the step took: the time since the same attempt's event before it, None where the clock
@@ -45,25 +51,24 @@ class StepEvent:
     """
 
     attempt: int
-    step: int
+    step: Step
     success: bool
-    time: datetime | None
+    time: Time | None
     message: str | None = None
     seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What the events of one device and one rotation come to.
+class Progress(Struct, frozen=True, array_like=True, gc=False):
+    """The result of the events of one device in one rotation.
 
     `step` is 1 to 5: the one under way, the failed one, or the last. `since` is the device's clock. `finalized`
     says whether the Finalize step ever succeeded, which a newer attempt may have left behind.
     """
 
     phase: Phase = Phase.NONE
-    step: int = 0
+    step: Step = 0
     attempts: int = 0
-    since: datetime | None = None
+    since: Time | None = None
     message: str | None = None
     finalized: bool = False
     events: tuple[StepEvent, ...] = ()
@@ -74,7 +79,7 @@ class Progress:
         return next((event.time for event in self.events if event.time), None)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Attempt:
     succeeded: dict[int, datetime | None] = field(default_factory=dict)
     failed: list[StepEvent] = field(default_factory=list)
@@ -105,7 +110,7 @@ def from_events(events: Iterable[Event]) -> Progress:
     newest = attempts[-1]
     finals = [attempt.succeeded[LAST] for attempt in attempts if LAST in attempt.succeeded]
     phase, since, message = Phase.RUNNING, history[-1].time, None
-    # An attempt that has not told of a step yet goes on where the ones before it came to.
+    # An attempt without a step yet goes on where the attempts before it stopped.
     step = min(newest.reached or max(attempt.reached for attempt in attempts), LAST - 1) + 1
     if (failure := newest.failure) is not None:
         phase, step, since, message = Phase.FAILING, failure.step, failure.time, failure.message
@@ -114,8 +119,9 @@ def from_events(events: Iterable[Event]) -> Progress:
     return Progress(phase, step, history[-1].attempt, since, message, bool(finals), tuple(history))
 
 
+@lru_cache(maxsize=4096)  # the devices of a fleet share most of their seconds: one object each, not one a device
 def parse_time(text: str | None) -> datetime | None:
-    """An RFC 3339 time, aware; a naive one is UTC, as the API means it; None where it is missing or is none."""
+    """An RFC 3339 time, aware; a naive one is UTC, as the API means it; None where it is missing or not valid."""
     if not text:
         return None
     try:
@@ -126,7 +132,7 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def _history(events: Iterable[Event]) -> list[StepEvent]:
-    """The events that tell something, each once, numbered by attempt, in their order of arrival."""
+    """The events that count, each once, numbered by attempt, in their order of arrival."""
     seen: set[object] = set()
     history: list[StepEvent] = []
     attempt = 0
@@ -137,7 +143,7 @@ def _history(events: Iterable[Event]) -> list[StepEvent]:
         if step is None or identity in seen:
             continue
         seen.add(identity)
-        # A first event that is no CertRotationStarted means that this one was lost.
+        # A first event other than CertRotationStarted means that CertRotationStarted was lost.
         attempt += 1 if step == 0 or not attempt else 0
         details = event.event.details or None
         success = event.event.success if event.event.success is not None else details is None

@@ -1,32 +1,37 @@
-"""What became of a rotation on a device: its state, and why it will not follow.
+"""The state of a rotation on one device, and the reason why it will not follow.
 
-`done` is the one success, and it needs two things: the Finalize step succeeded, and the gateway has since taken
+`done` is the one success, and it needs two things: the Finalize step succeeded, and the gateway has since accepted
 the new key. A device whose new certificate comes from a CA that the gateway doesn't trust is finalized and never
-done. What proves that the gateway took the new key, the hardest proof first:
+done. What proves that the gateway accepted the new key, the strongest proof first:
 
 - **The public key changed.** The device's record has another key than one known to be the old: read before the
   push, or before the device was seen at all since the push, or before a reading of events without Finalize. It
-  decides alone: while a known old key is there still, nothing else counts.
-- **Another key than the first one read**, though that one may have been new already: it changed under our eyes.
+  decides alone: while the device still has a known old key, nothing else counts.
+- **Another key than the first one read**, although that one may already have been the new one: it changed
+  between two readings.
 - **Seen again, by the server's clock**: last-seen is two minutes past the last-seen that was read after the
-  events first showed Finalize. The old certificate's last word, CertRotationCompleted with its retries, is over
-  by then.
-- **Seen again, by the device's clock**, for a first look without any earlier reading: last-seen is 15 minutes
+  events first showed Finalize. By then the old certificate is out of use: its last message,
+  CertRotationCompleted with its retries, has been sent.
+- **Seen again, by the device's clock**, for a first reading without any earlier one: last-seen is 15 minutes
   past the time of Finalize, and the device's clock looks right: no event before the push, none after last-seen.
 
-The limits: the last two believe that a device which is seen uses its new certificate. One whose services could
-not be restarted may be seen with its old one for longer, and the last one can be fooled by a clock that is
+The limits: the last two assume that a device which is seen uses its new certificate. One whose services could
+not be restarted may be seen with its old one for longer, and the last one is wrong for a clock that is
 behind by more than 15 minutes on a device that began at least that long after the push. A key that changes
-because an earlier rotation ends late is taken for this one's, which is a reason to refuse a push meanwhile.
+because an earlier rotation ends late is counted for this one, which is a reason to refuse a push meanwhile.
+
+A device that is done stays done, also when it leaves the group later; any other that leaves is `left`.
 """
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from fioctl_rotate.rotation.progress import Phase, Progress
+from msgspec import Struct
+
+from fioctl_rotate.rotation.progress import Phase, Progress, Time
 
 OLDEST_LMP = 90
 OFFLINE_AFTER = timedelta(hours=4)  # fioctl's own threshold for an online device
@@ -36,8 +41,9 @@ _CLOCK_SLACK = timedelta(minutes=1)
 
 
 class State(StrEnum):
-    """How far a device came; only `done` is success."""
+    """How far a device came; only `done` is success. The order is that of summaries, the last one first."""
 
+    LEFT = "left"
     PENDING = "pending"
     RUNNING = "running"
     FAILING = "failing"
@@ -52,10 +58,11 @@ class Reason(StrEnum):
     UNSUPPORTED = "unsupported"
     SUPERSEDED = "superseded"
     OFFLINE = "offline"
+    SILENT = "silent"
 
 
 class Proof(StrEnum):
-    """What showed that the gateway took the new key."""
+    """What showed that the gateway accepted the new key."""
 
     PUBLIC_KEY = "public-key"
     SEEN_AGAIN = "seen-again"
@@ -65,8 +72,9 @@ class Proof(StrEnum):
 class Rotation:
     """A rotation as its target's config log has it; exactly one of `group` and `device` (a name) is the target.
 
-    `pushed_at` is the server's clock, None where the log no longer holds the push. `current` says whether this is
-    still what the target's devices are told, `own` whether the entry is the target's, not that of a device's group.
+    `pushed_at` is by the server's clock, None where the log no longer holds the push. `current` says whether the
+    target's devices still get this entry, `own` whether the entry is the target's own (False: that of a device's
+    group), `settled` whether it was sent again after the push, as `rotations settle` does.
     """
 
     id: str
@@ -78,6 +86,7 @@ class Rotation:
     reason: str = ""
     current: bool = True
     own: bool = True
+    settled: bool = False
 
     @property
     def target(self) -> str:
@@ -90,52 +99,71 @@ class Rotation:
         return shlex.join(["-g", self.group] if self.group else ["--device", str(self.device)])
 
 
-@dataclass
-class Facts:
+class Facts(Struct, array_like=True, gc=False):
     """Everything known of one device. Keys are any text that differs where the keys do; times are the server's.
 
-    `first_key` is the first one read, `first_key_is_old` whether it was surely read before the gateway could
-    have taken the new one. `finalized_by` is the last-seen read after the events first showed Finalize.
-    `own_entry` is the ROTATIONID of an entry that the device has for itself, None where it has none or it is not
-    known.
+    Fields:
+        first_key: the first key that was read; `first_key_is_old` says whether that was surely before the gateway
+            could have accepted the new one.
+        finalized_by: the last-seen that was read after the events first showed Finalize.
+        done_by: the last-seen when the device was first known to be done.
+        own_entry: the ROTATIONID of an entry that the device has for itself; None where it has none, or it is not
+            known.
+        unread: whether the device may have something to say that could not be read yet.
+        first_sighting, sightings: the last-seen, and how many different ones were read, since the push and since
+            the last news of the device; `silent` is the conclusion.
+        left: where the device is now that it is no longer one of the rotation's (`it was deleted`), None while it is.
     """
 
     uuid: str
     name: str = ""
-    last_seen: datetime | None = None
+    last_seen: Time | None = None
     lmp_ver: str | None = None
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress = Progress()
     own_entry: str | None = None
     key: str | None = None
     first_key: str | None = None
     first_key_is_old: bool = False
-    finalized_by: datetime | None = None
+    finalized_by: Time | None = None
+    done_by: Time | None = None
+    unread: bool = False
+    first_sighting: Time | None = None
+    sightings: int = 0
+    silent: bool = False
+    left: str | None = None
 
 
-@dataclass(frozen=True)
-class DeviceState:
-    """What became of a rotation on one device. `since` is by the device's clock, `last_seen` by the server's."""
+class DeviceState(Struct, frozen=True, gc=False):
+    """The state of a rotation on one device. `since` is by the device's clock, the other times by the server's."""
 
     uuid: str
     name: str
     state: State
     step: int
-    since: datetime | None
+    since: Time | None
     attempts: int
     message: str | None
     reason: Reason | None
     proof: Proof | None
-    last_seen: datetime | None
+    last_seen: Time | None
     lmp_ver: str | None
     own_entry: str | None
     progress: Progress
+    done_by: Time | None = None
+    unread: bool = False
+    left: str | None = None
 
 
 def device_state(rotation: Rotation, facts: Facts, now: datetime) -> DeviceState:
-    """The state of one device. `now` (aware) tells who is offline, and is used for nothing else."""
+    """The state of one device. `now` (aware) decides who is offline, and is used for nothing else."""
     progress = facts.progress
     proof = proof_of_new_key(rotation, facts)
-    state = State.DONE if proof else State(progress.phase) if progress.phase != Phase.NONE else State.PENDING
+    if proof:
+        state = State.DONE
+    elif facts.left is not None:
+        state = State.LEFT
+    else:
+        state = State.PENDING if progress.phase == Phase.NONE else State(progress.phase)
     return DeviceState(
         uuid=facts.uuid,
         name=facts.name or facts.uuid,
@@ -144,17 +172,20 @@ def device_state(rotation: Rotation, facts: Facts, now: datetime) -> DeviceState
         since=progress.since,
         attempts=progress.attempts,
         message=progress.message,
-        reason=None if state == State.DONE else _reason(rotation, facts, state, now),
+        reason=None if state in (State.DONE, State.LEFT) else _reason(rotation, facts, state, now),
         proof=proof,
         last_seen=facts.last_seen,
         lmp_ver=facts.lmp_ver,
         own_entry=facts.own_entry,
         progress=progress,
+        done_by=facts.done_by,
+        unread=facts.unread,
+        left=facts.left,
     )
 
 
 def proof_of_new_key(rotation: Rotation, facts: Facts) -> Proof | None:
-    """What proves that the gateway took the key that a finalized device came to, None where nothing does."""
+    """What proves that the gateway accepted the new key of a finalized device, None where nothing does."""
     if facts.progress.phase != Phase.FINALIZED:
         return None
     if facts.key and facts.first_key and facts.key != facts.first_key:
@@ -165,7 +196,7 @@ def proof_of_new_key(rotation: Rotation, facts: Facts) -> Proof | None:
 
 
 def seen_again(rotation: Rotation, facts: Facts) -> bool:
-    """Whether the device was seen long enough after it finalized for that to be its new certificate's doing."""
+    """Whether the device was seen so long after it finalized that it must use its new certificate."""
     seen, progress = facts.last_seen, facts.progress
     if seen is None:
         return False
@@ -174,12 +205,15 @@ def seen_again(rotation: Rotation, facts: Facts) -> bool:
     times = [event.time for event in progress.events]
     if rotation.pushed_at is None or progress.since is None or None in times:
         return False
-    right = all(rotation.pushed_at - _CLOCK_SLACK <= time <= seen + _CLOCK_SLACK for time in times if time)
+    # Differences of times cannot overflow, as sums can: the times are anybody's.
+    right = all(
+        rotation.pushed_at - time <= _CLOCK_SLACK and time - seen <= _CLOCK_SLACK for time in times if time
+    )
     return right and seen - progress.since >= SETTLED_BY_DEVICE_CLOCK
 
 
 def lmp_release(version: str | None) -> int | None:
-    """The LmP release in a device's `lmp-ver`, None where it tells none.
+    """The LmP release in a device's `lmp-ver`, None where it has none.
 
     Devices say `4.0.20-2-94.1` (Yocto release, build, LmP release); a bare `94`, `v94.1` or `lmp-94` is understood.
     """
@@ -193,7 +227,7 @@ def lmp_release(version: str | None) -> int | None:
 
 
 def is_offline(last_seen: datetime | None, now: datetime) -> bool:
-    """Whether a device was not seen for so long that nothing is to be expected of it."""
+    """Whether a device was not seen for four hours."""
     return last_seen is None or now - last_seen > OFFLINE_AFTER
 
 
@@ -206,4 +240,6 @@ def _reason(rotation: Rotation, facts: Facts, state: State, now: datetime) -> Re
             return Reason.UNSUPPORTED
         if not rotation.current:
             return Reason.SUPERSEDED
+    if facts.silent and state in (State.PENDING, State.RUNNING):
+        return Reason.SILENT
     return Reason.OFFLINE if is_offline(facts.last_seen, now) else None

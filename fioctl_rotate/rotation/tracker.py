@@ -1,47 +1,51 @@
-"""A rotation followed over many readings: what is known of each device, and what is worth asking next. Pure.
+"""A rotation followed over many polls: what is known of each device, and what to ask next. Pure.
 
-A poll is: `begin`, then pages of devices by newest last-seen into `take_page` until it wants no more, then
-`to_ask`. For each device of it the record, the events and the own entry are read in this order, as far as they
-are wanted: the order is what makes the answers prove anything. Only devices that were seen since the last poll,
-and are not done, are asked about.
+A poll is: `begin`, then pages of devices by newest last-seen into `take_page` until it wants no more, `listed`, which
+may want the list once more, and `to_ask`. For each device of that the record, the events and the own entry are read
+in this order, as far as they are wanted, and then `asked`: the order is what makes the answers prove anything. Only
+devices that were seen since the last poll, and are not done, are asked about.
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
+from msgspec import Struct
+
 from fioctl_rotate.rotation.progress import Phase, from_events, parse_time
-from fioctl_rotate.rotation.state import (
-    DeviceState,
-    Facts,
-    Reason,
-    Rotation,
-    State,
-    device_state,
-    proof_of_new_key,
-)
+from fioctl_rotate.rotation.state import DeviceState, Facts, Rotation, proof_of_new_key
+from fioctl_rotate.rotation.summary import States, Summary
 from fioctl_rotate.wire import Device, DeviceList, Event
 
 # Up to here each device's record and own configuration are read at the start, whether or not it was seen.
 SMALL_FLEET = 200
-# So many polls without news after a failure or Finalize, and nothing more is expected: at the default interval of
-# 15 seconds they are ten minutes, two check-ins of a device.
+# After so many polls without news a device that failed or finalized is not expected to get further: at the default
+# interval of 15 seconds they are ten minutes, two check-ins of a device.
 PATIENCE = 40
+# A device that was seen so often, over PATIENCE polls or this time, and reports nothing, is silent.
+SIGHTINGS = 3
+SILENT_AFTER = timedelta(minutes=10)
+# The whole list is read again after this time: a device may have left while another one joined.
+WHOLE_LIST_EVERY = timedelta(minutes=10)
+# Whole lists in a row that miss devices: after so many the list is taken as it is.
+_SHORT_LISTS = 3
 # The push and last-seen are both the server's times, perhaps of two of its machines.
 _SKEW = timedelta(seconds=5)
 _PAGE = 100
-_CENSUS_PAGE = 1000
+_WHOLE_LIST_PAGE = 1000
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """What earlier readings of a device left to compare with; see Facts."""
+class Readings(Struct):
+    """What earlier polls of a rotation left: the devices' facts by uuid, and the marks of the list.
 
-    first_key: str | None = None
-    first_key_is_old: bool = False
-    finalized_by: datetime | None = None
+    `mark` is the newest last-seen of the list, `total` its length, `whole_list` when the whole of it was last read;
+    None where no list was read.
+    """
+
+    devices: dict[str, Facts] = {}
+    mark: datetime | None = None
+    total: int | None = None
+    whole_list: datetime | None = None
 
 
 def key_digest(public_key: str | None) -> str | None:
@@ -49,75 +53,114 @@ def key_digest(public_key: str | None) -> str | None:
     return hashlib.sha256("".join(public_key.split()).encode()).hexdigest()[:32] if public_key else None
 
 
+def before_push(devices: Iterable[Device], records: Iterable[Device]) -> Readings:
+    """Readings made before a push: which devices there are, and the old key of those whose record was read."""
+    facts = {device.uuid: Facts(device.uuid, name=device.name) for device in devices}
+    for record in records:
+        key = key_digest(record.public_key)
+        facts[record.uuid] = Facts(
+            record.uuid, name=record.name, first_key=key, first_key_is_old=key is not None
+        )
+    return Readings(facts)
+
+
 class Tracker:
     """What is known of a rotation.
 
-    `baselines` (by uuid) are those of an earlier watch, or were taken before the push.
+    `readings` are those of an earlier watch, or were made before the push; the tracker goes on with them.
+    `unsaved` says whether there is more than they have.
     """
 
-    def __init__(self, rotation: Rotation, baselines: Mapping[str, Baseline] | None = None) -> None:
+    def __init__(self, rotation: Rotation, readings: Readings | None = None) -> None:
+        kept = readings or Readings()
         self.rotation = rotation
         self.polls = 0
-        self._facts: dict[str, Facts] = {}
-        self._baselines = dict(baselines or {})
+        self.unsaved = False
+        self._facts = dict(kept.devices)
+        self._mark, self._total, self._whole_list_at = kept.mark, kept.total, kept.whole_list
+        self._whole_list = kept.whole_list is None
+        self._list_again = False
+        self._short_lists = 0
+        self._now = datetime.min
         self._news: dict[str, int] = {}
-        self._asked_events: set[str] = set()
+        self._sighted: dict[str, int] = {}
+        self._asked_events = {
+            uuid for uuid, facts in self._facts.items() if facts.progress.phase != Phase.NONE
+        }
         self._asked_own_entry: set[str] = set()
-        self._mark: datetime | None = None
-        self._total: int | None = None
         self._seen: list[datetime] = []
-        self._touched: dict[str, None] = {}
         self._listed: set[str] = set()
-        self._census = True
+        self._left = {uuid for uuid, facts in self._facts.items() if facts.left is not None}
+        # Their events showed Finalize, and no list was read since.
+        self._finalized = {uuid for uuid, facts in self._facts.items() if _is_unmarked(facts)}
+        # What a small fleet's devices have of their own is read anew: it may have changed.
+        self._touched = dict.fromkeys(
+            uuid
+            for uuid, facts in self._facts.items()
+            if facts.unread or (self._small and facts.progress.phase == Phase.NONE)
+        )
+        self._lmp_versions: dict[str, str] = {}
+        self._states = States(rotation, self._facts)
 
     # --- A poll, step by step ---
 
-    def begin(self) -> int:
-        """Begin a poll; returns the size of page to list devices with."""
+    def begin(self, now: datetime) -> int:
+        """Begin a poll at `now` (aware); returns the size of page to list devices with."""
         self.polls += 1
+        self._now = now
+        overdue = self._whole_list_at is None or now - self._whole_list_at >= WHOLE_LIST_EVERY
+        self._whole_list = self._whole_list or overdue
         self._seen, self._listed = [], set()
-        return _CENSUS_PAGE if self._census else _PAGE
+        return _WHOLE_LIST_PAGE if self._whole_list else _PAGE
 
     def take_page(self, page: DeviceList) -> bool:
         """Take a page of devices, newest last-seen first; returns whether the next page is wanted."""
-        if not self._census and self._total is not None and page.total != self._total:
+        if not self._whole_list and page.total != self._total:
             # Somebody joined or left; the ones not seen since the mark can only be found in the whole list.
-            self._census = True
+            self._list_again = True
+            return False
         self._total = page.total
         reached = False
         for device in page.devices:
             seen = self._take(device)
             # A device that was never seen may stand anywhere in the order: it is no mark.
             reached = reached or (self._mark is not None and seen is not None and seen < self._mark)
-        return self._census or not reached
+        return self._whole_list or not reached
+
+    def listed(self) -> int:
+        """End the listing; returns the size of page to list all devices with, from the first one, or 0."""
+        if not self._list_again:
+            return 0
+        self._list_again, self._whole_list = False, True
+        return _WHOLE_LIST_PAGE
 
     def to_ask(self) -> list[str]:
-        """End the listing of a poll; returns the uuids of the devices to ask about now."""
-        if self._census:
-            # While pages are turned a device may move past us: only a whole list tells who left.
-            if len(self._listed) == self._total:
-                for uuid in set(self._facts) - self._listed:
-                    del self._facts[uuid]
-            self._census = False
+        """The uuids of the devices to ask about now."""
+        if self._whole_list:
+            self._end_whole_list()
         if self._seen:
             # What is seen while pages are turned has a last-seen after the first page's: it comes next time.
             self._mark = max(self._seen) if self._mark is None else max(self._mark, *self._seen)
-        for facts in self._facts.values():
-            if facts.progress.phase == Phase.FINALIZED and facts.finalized_by is None:
-                # The whole fleet's newest last-seen, listed after the events that showed Finalize, is not before
-                # the moment when Finalize arrived, for that moved the device's own.
-                facts.finalized_by = self._mark
-        asked = [
+        for uuid in self._finalized:
+            # The whole fleet's newest last-seen, listed after the events that showed Finalize, is not before
+            # the moment when Finalize arrived, for that moved the device's own.
+            if _is_unmarked(self._facts[uuid]):
+                self._facts[uuid].finalized_by = self._mark
+                self._changed(uuid)
+        self._finalized = set()
+        wanted = [
             uuid
             for uuid in self._touched
-            if uuid in self._facts
-            and (self.wants_record(uuid) or self.wants_events(uuid) or self.wants_own_entry(uuid))
+            if self.wants_record(uuid) or self.wants_events(uuid) or self.wants_own_entry(uuid)
         ]
-        self._touched = {}
-        return asked
+        self._touched = dict.fromkeys(wanted)
+        for uuid in wanted:
+            self._facts[uuid].unread = True
+            self._states.touch(uuid)
+        return wanted
 
     def wants_record(self, uuid: str) -> bool:
-        """Whether the device's record tells something new: a key to compare with, or a changed one.
+        """Whether the device's record tells something new: a key to compare with, a changed one, or where it went.
 
         In a large fleet most devices go through all steps between two polls, and come back: a record read then
         proves nothing, and being seen again has to. Those seen under way have theirs read before the next events.
@@ -125,27 +168,40 @@ class Tracker:
         facts = self._facts[uuid]
         if proof_of_new_key(self.rotation, facts):
             return False
+        if facts.left is not None:
+            return facts.left == ""
         if facts.progress.phase == Phase.FINALIZED:
             return self._small or facts.first_key is not None
         # Not seen since the push, a device has its old key for certain.
         return facts.first_key is None and (self._small or uuid in self._asked_events)
 
-    def take_record(self, uuid: str, record: Device) -> None:
-        """Take the device's record."""
+    def take_record(self, uuid: str, record: Device | None) -> None:
+        """Take the device's record; None where the Factory no longer has the device."""
         facts = self._facts[uuid]
-        seen = parse_time(record.last_seen)
-        facts.key = key_digest(record.public_key)
+        if facts.left is not None:
+            self._take_whereabouts(facts, record)
+        if record is None:
+            return
+        seen, key = parse_time(record.last_seen), key_digest(record.public_key)
+        if key != facts.key:
+            self._changed(uuid)
+        facts.key = key
         facts.lmp_ver = record.lmp_ver or facts.lmp_ver
         if facts.first_key is None and facts.key is not None:
             facts.first_key = facts.key
             pushed = self.rotation.pushed_at
-            facts.first_key_is_old = pushed is not None and (seen is None or seen < pushed - _SKEW)
+            facts.first_key_is_old = pushed is not None and (seen is None or pushed - seen > _SKEW)
         facts.last_seen = max(filter(None, (facts.last_seen, seen)), default=None)
+        self._states.touch(uuid)
 
     def wants_events(self, uuid: str) -> bool:
-        """Whether the device may have events to tell: seen since the push, and not known to be done."""
+        """Whether the device may have new events: seen since the push, and not known to be done."""
         facts = self._facts[uuid]
-        return self._seen_since_push(facts) and not proof_of_new_key(self.rotation, facts)
+        return (
+            facts.left is None
+            and self._seen_since_push(facts)
+            and not proof_of_new_key(self.rotation, facts)
+        )
 
     def take_events(self, uuid: str, events: Sequence[Event]) -> None:
         """Take the device's events of this rotation, in the order the API gave them."""
@@ -155,78 +211,144 @@ class Tracker:
         # A step that fails again and again, an attempt every few seconds, is no news.
         if (progress.step, progress.finalized) != (facts.progress.step, facts.progress.finalized):
             self._news[uuid] = self.polls
-        facts.progress = progress
-        if not progress.finalized and facts.first_key is not None:
+        if progress != facts.progress:
+            facts.sightings, facts.first_sighting, facts.silent = 0, None, False
+            self._sighted.pop(uuid, None)
+            facts.progress = progress
+            self._changed(uuid)
+        elif self._is_silent(facts) != facts.silent:
+            facts.silent = not facts.silent
+            self._changed(uuid)
+        if _is_unmarked(facts):
+            self._finalized.add(uuid)
+        if not progress.finalized and facts.first_key is not None and not facts.first_key_is_old:
             # It was read before these events, so before Finalize: it is the old one.
             facts.first_key_is_old = True
+            self._changed(uuid)
 
     def wants_own_entry(self, uuid: str) -> bool:
         """Whether to look for an entry of its own: in a small fleet once, else where nothing else explains it."""
-        if self.rotation.device is not None or uuid in self._asked_own_entry:
-            return False
         facts = self._facts[uuid]
+        if self.rotation.device is not None or uuid in self._asked_own_entry or facts.left is not None:
+            return False
         return self._small or (facts.progress.phase == Phase.NONE and self._seen_since_push(facts))
 
     def take_own_entry(self, uuid: str, rotation_id: str | None) -> None:
         """Take the ROTATIONID of the entry that the device has for itself, None where it has none."""
         self._asked_own_entry.add(uuid)
-        self._facts[uuid].own_entry = rotation_id
+        if rotation_id != self._facts[uuid].own_entry:
+            self._facts[uuid].own_entry = rotation_id
+            self._changed(uuid)
 
-    def ask_again(self, uuid: str) -> None:
-        """The device could not be asked; it comes again in the next poll."""
-        self._touched[uuid] = None
+    def asked(self, uuid: str) -> None:
+        """The device was asked all that was wanted; until this is called it is asked again in each poll."""
+        self._touched.pop(uuid, None)
+        self._facts[uuid].unread = False
+        self._states.touch(uuid)
 
     # --- What is known ---
 
-    def states(self, now: datetime) -> list[DeviceState]:
-        """Every device's state, by name."""
-        states = [device_state(self.rotation, facts, now) for facts in self._facts.values()]
-        return sorted(states, key=lambda state: (state.name, state.uuid))
+    def refresh(self, now: datetime) -> list[DeviceState]:
+        """Bring the states up to date; returns those that have changed since the last time."""
+        return self._states.refresh(now)
 
-    def settled(self, state: DeviceState) -> bool:
-        """Whether nothing more is to be expected of the device.
+    def states(self) -> list[DeviceState]:
+        """Every device's state, by name, as of the last `refresh`."""
+        return self._states.all()
+
+    def summary(self) -> Summary:
+        """The counts, as of the last `refresh`."""
+        return self._states.summary(self._unlisted)
+
+    def settled(self) -> bool:
+        """Whether no device is expected to get any further.
 
         A failure may recover and a finalized device come back; they are given PATIENCE polls since they last got
-        further. Another attempt at the failed step, seen while it runs, is no recovery.
+        further.
         """
-        if state.state == State.DONE or state.reason is not None:
-            return True
-        again = state.state == State.RUNNING and state.attempts > 1
-        waits = again or state.state in (State.FAILING, State.FINALIZED)
-        return waits and self.polls - self._news.get(state.uuid, 0) >= PATIENCE
+        if self._states.moving or (self._unlisted and self._short_lists < _SHORT_LISTS):
+            return False
+        return all(self.polls - self._news.get(uuid, 0) >= PATIENCE for uuid in self._states.waiting)
 
-    def baselines(self) -> dict[str, Baseline]:
-        """What a later look at this rotation can compare with, by uuid."""
-        return self._baselines | {
-            facts.uuid: Baseline(facts.first_key, facts.first_key_is_old, facts.finalized_by)
-            for facts in self._facts.values()
-            if facts.first_key or facts.finalized_by
-        }
+    def begun(self) -> bool:
+        """Whether any device has reported anything of the rotation."""
+        return any(facts.progress.phase != Phase.NONE for facts in self._facts.values())
+
+    def readings(self) -> Readings:
+        """What a later poll, perhaps of another process, can go on with."""
+        return Readings(self._facts, self._mark, self._total, self._whole_list_at)
 
     # --- Underneath ---
+
+    def _changed(self, uuid: str) -> None:
+        self._states.touch(uuid)
+        self.unsaved = True
 
     def _take(self, device: Device) -> datetime | None:
         seen = parse_time(device.last_seen)
         facts = self._facts.get(device.uuid)
         if facts is None:
-            base = self._baselines.get(device.uuid, Baseline())
-            facts = self._facts[device.uuid] = Facts(
-                device.uuid,
-                first_key=base.first_key,
-                first_key_is_old=base.first_key_is_old,
-                finalized_by=base.finalized_by,
-            )
-            self._touched[device.uuid] = None
-        elif facts.last_seen != seen or (seen is not None and seen == self._mark and not seen.microsecond):
+            facts = self._facts[device.uuid] = Facts(device.uuid)
+            news, same_second = True, False
+        else:
             # In whole seconds, the newest device may have told more in the second in which it was last listed.
+            same_second = seen is not None and seen == self._mark and not seen.microsecond
+            news = facts.last_seen != seen or facts.left is not None
+        if news or same_second:
             self._touched[device.uuid] = None
-        facts.name = device.name
-        facts.lmp_ver = device.lmp_ver or facts.lmp_ver
-        facts.last_seen = seen or facts.last_seen
+        if news or facts.name != device.name:
+            lmp = device.lmp_ver or facts.lmp_ver
+            facts.name, facts.left = device.name, None
+            facts.lmp_ver = self._lmp_versions.setdefault(lmp, lmp) if lmp else None
+            if seen is not None and seen != facts.last_seen:
+                facts.last_seen = seen
+                facts.sightings += self._seen_since_push(facts)
+            self._left.discard(device.uuid)
+            self._changed(device.uuid)
         self._listed.add(device.uuid)
         if seen is not None:
             self._seen.append(seen)
         return seen
+
+    def _end_whole_list(self) -> None:
+        """Find out who left, which only a whole list shows, and who is missing from it."""
+        whole = len(self._listed) == self._total
+        self._whole_list, self._whole_list_at, self.unsaved = False, self._now, True
+        for uuid in self._facts.keys() - self._listed - self._left if whole else ():
+            self._facts[uuid].left = ""
+            self._left.add(uuid)
+            self._touched[uuid] = None
+            self._changed(uuid)
+        self._short_lists = self._short_lists + 1 if self._unlisted else 0
+        # While pages are turned a device may move past us.
+        self._whole_list = 0 < self._short_lists < _SHORT_LISTS
+
+    def _take_whereabouts(self, facts: Facts, record: Device | None) -> None:
+        if record is None:
+            facts.left = "deleted"
+        elif record.group_name == self.rotation.group or self.rotation.group is None:
+            # It is back already; the next list has it.
+            facts.left = None
+            self._left.discard(facts.uuid)
+        else:
+            facts.left = f"now in group {record.group_name}" if record.group_name else "now in no group"
+        self._changed(facts.uuid)
+
+    def _is_silent(self, facts: Facts) -> bool:
+        """Whether the device was seen often enough, and for long enough, without any news of it."""
+        if facts.first_sighting is None:
+            facts.first_sighting = facts.last_seen
+        first_poll = self._sighted.setdefault(facts.uuid, self.polls)
+        waited = self.polls - first_poll >= PATIENCE or (
+            facts.last_seen is not None
+            and facts.first_sighting is not None
+            and facts.last_seen - facts.first_sighting >= SILENT_AFTER
+        )
+        return facts.sightings >= SIGHTINGS and waited
+
+    @property
+    def _unlisted(self) -> int:
+        return max(0, (self._total or 0) - (len(self._facts) - len(self._left)))
 
     @property
     def _small(self) -> bool:
@@ -234,42 +356,8 @@ class Tracker:
 
     def _seen_since_push(self, facts: Facts) -> bool:
         pushed = self.rotation.pushed_at
-        return facts.last_seen is not None and (pushed is None or facts.last_seen >= pushed - _SKEW)
+        return facts.last_seen is not None and (pushed is None or pushed - facts.last_seen <= _SKEW)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """How many devices stand where. `not_following` counts by reason, among those that are not done."""
-
-    total: int
-    states: Mapping[State, int]
-    not_following: Mapping[Reason, int]
-
-    @property
-    def done(self) -> int:
-        """How many are done."""
-        return self.states[State.DONE]
-
-    @property
-    def complete(self) -> bool:
-        """Whether the rotation succeeded: every device is done."""
-        return self.done == self.total
-
-    @property
-    def words(self) -> str:
-        """In one line, the counts that are not zero: `3 of 5 done, 1 failing, 1 pending (1 offline)`."""
-        parts = [f"{count} {state}" for state, count in self.states.items() if count and state != State.DONE]
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.not_following.items() if count)
-        text = ", ".join((f"{self.done} of {self.total} done", *parts))
-        return f"{text} (not following: {reasons})" if reasons else text
-
-
-def summarize(states: Sequence[DeviceState]) -> Summary:
-    """Count the states."""
-    by_state = Counter(state.state for state in states)
-    by_reason = Counter(state.reason for state in states if state.reason)
-    return Summary(
-        len(states),
-        {state: by_state[state] for state in reversed(State)},
-        {reason: by_reason[reason] for reason in Reason},
-    )
+def _is_unmarked(facts: Facts) -> bool:
+    return facts.progress.phase == Phase.FINALIZED and facts.finalized_by is None
