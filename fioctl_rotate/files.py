@@ -66,7 +66,7 @@ def read_text(path: Path) -> str:
         raise Error(f"{path} is not UTF-8 text") from error
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write_atomic(path: Path, data: bytes | bytearray, mode: int = 0o600) -> None:
     """Replace `path` with `data`: temporary file beside it, created with `mode`, fsync, rename."""
     temporary = _written_beside(path, data, mode)
     try:

@@ -37,6 +37,11 @@ class FactoryApi:
         self.server = server
         self._exchange = Exchange(http, server, trace)
 
+    @property
+    def busy_answers(self) -> int:
+        """How often the server has answered that it is busy (429, 503), also where a retry got over it."""
+        return self._exchange.busy_answers
+
     # --- Certificates ---
 
     async def certs(self) -> wire.Certs:

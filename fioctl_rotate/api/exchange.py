@@ -49,7 +49,7 @@ class Unreachable(Error):
 
 
 class Exchange:
-    """Talks to one server.
+    """Talks to one server; `busy_answers` counts its 429 and 503, also those that a retry got over.
 
     Args:
         http: a client whose base URL is the server's and which carries the authentication.
@@ -61,6 +61,7 @@ class Exchange:
         self, http: httpx.AsyncClient, server: str, trace: Callable[[str], None] | None = None
     ) -> None:
         self.server = server
+        self.busy_answers = 0
         self._http = http
         self._trace = trace
         self._credentials: set[str] = set()
@@ -79,6 +80,7 @@ class Exchange:
         ):
             with attempt:
                 response = await self._request("GET", path, params=params)
+                self.busy_answers += response.status_code in (429, 503)
                 if response.status_code in (empty or ()):
                     return kind()
                 self._raise_for(response)

@@ -150,7 +150,7 @@ def show(
         from fioctl_rotate.cli.watching import device_table, headline, tell_advice
 
         emit(printable(headline(api, snapshot.rotation)))
-        for line in (_pushed(snapshot.rotation), snapshot.summary.words):
+        for line in (_pushed(snapshot.rotation), snapshot.summary.message):
             emit(wrapped(printable(line), stream=sys.stdout))
         emit("")
         console().print(device_table(snapshot.rotation, states))
@@ -291,7 +291,7 @@ def report(
         snapshot = await snapshot_of(api, rotation_id, target)
         page = render(snapshot, factory=api.factory, server=api.server)
         write_atomic(html, page.encode(), 0o644)
-        emit(f"wrote {html}: {snapshot.summary.words}")
+        emit(f"wrote {html}: {snapshot.summary.message}")
 
     with_api(settings_of(flags), work)
 
@@ -299,16 +299,14 @@ def report(
 async def snapshot_of(api: "FactoryApi", rotation_id: str, target: Target) -> "Snapshot":
     """One look at a rotation, compared with what earlier looks left on this machine."""
     from fioctl_rotate.cli.watching import tell_asking
-    from fioctl_rotate.ops import baselines
     from fioctl_rotate.ops.rotations import find_rotation
-    from fioctl_rotate.ops.watch import look
-    from fioctl_rotate.rotation.tracker import Tracker
+    from fioctl_rotate.ops.watch import Watch
 
     rotation, only = await find_rotation(api, rotation_id, target)
     tell_unknown(rotation)
-    tracker = Tracker(rotation, baselines.load(api, rotation.id))
-    snapshot = await look(api, tracker, only=only, asking=tell_asking)
-    baselines.save(api, rotation.id, tracker.baselines())
+    watch = Watch(api, rotation, only=only, asking=tell_asking)
+    snapshot = await watch.poll()
+    watch.keep()
     for problem in snapshot.problems:
         warn(problem)
     return snapshot

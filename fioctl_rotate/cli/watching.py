@@ -44,11 +44,10 @@ async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only:
     Raises TimedOut when `watch.timeout` is over, and with `watch.exit_status` DeviceFailed unless every device is
     done. Interrupted, it says how to look again: the rotation goes on without us.
     """
-    from fioctl_rotate.ops import baselines, junit
-    from fioctl_rotate.ops.watch import wait_for
-    from fioctl_rotate.rotation.tracker import Tracker
+    from fioctl_rotate.ops import junit
+    from fioctl_rotate.ops import watch as ops
 
-    tracker = Tracker(rotation, baselines.load(api, rotation.id))
+    followed = ops.Watch(api, rotation, only=only, asking=tell_asking)
     last: Snapshot | None = None
     view = _view(api, rotation, watch)
 
@@ -56,28 +55,27 @@ async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only:
         nonlocal last
         last = snapshot
         view.show(snapshot)
-        baselines.save(api, rotation.id, tracker.baselines())
 
     timed_out = False
     try:
         with view:
             try:
                 async with asyncio.timeout(watch.timeout):
-                    await wait_for(
-                        api, tracker, interval=watch.interval, only=only, asking=tell_asking, tell=tell
-                    )
+                    await followed.until_settled(interval=watch.interval, tell=tell)
             except TimeoutError:
                 timed_out = True
     except asyncio.CancelledError:
         note(f"the rotation goes on; look again with: {_look(api, rotation)}")
         raise
+    finally:
+        followed.keep()
     if last is not None:
         view.end(last)
         if not last.states:
             warn(f"{rotation.target} has no devices")
         if watch.junit:
             junit.write(watch.junit, rotation, last.states)
-    summary = last.summary.words if last else "no answer yet"
+    summary = last.summary.message if last else "no answer yet"
     if timed_out:
         raise TimedOut(
             f"time ran out after {watch.timeout:g} s: {summary}",
@@ -169,7 +167,7 @@ class _Lines:
             )
             return
         emit(
-            f"{snapshot.at:%H:%M:%S}  {printable(headline(self._api, self._rotation))}: {snapshot.summary.words}"
+            f"{snapshot.at:%H:%M:%S}  {printable(headline(self._api, self._rotation))}: {snapshot.summary.message}"
         )
         tell_advice(self._api, self._rotation, snapshot.states)
 
@@ -320,6 +318,8 @@ def _counts(snapshot: "Snapshot") -> "RenderableType":
     colours = {"done": "green", "finalized": "cyan", "failing": "red", "running": "blue"}
     text = Text()
     for state, count in snapshot.summary.states.items():
+        if not count and state == "left":
+            continue
         text.append(f"{count} {state}  ", style=colours.get(state, "") if count else "dim")
     reasons = [f"{count} {reason}" for reason, count in snapshot.summary.not_following.items() if count]
     if reasons:

@@ -1,12 +1,16 @@
-"""What readings of a rotation leave behind on this machine, so that a later look can prove what an earlier one saw.
+"""What polls of a rotation leave on this machine, so that a later one asks only for what has changed since.
 
-One JSON file a rotation, `{uuid: {"first-key", "first-key-is-old", "finalized-by"}}`, in the user's state folder:
-digests of public keys and times, nothing secret. Without it (another machine, a folder that cannot be written) a
-look still works; it then proves less at first (see rotation/state.py).
+One file for each server, Factory, ROTATIONID and target, in the user's state folder: JSON lines, a header and
+then one line a device. It holds states, digests of public keys and times, nothing secret. Without it (another
+machine, a folder that cannot be written, a file that is not ours) a poll still works; it then asks every device,
+and proves less at first (see rotation/state.py).
 """
 
 import hashlib
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -14,29 +18,69 @@ from platformdirs import user_state_path
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.files import write_atomic
-from fioctl_rotate.rotation.tracker import Baseline
+from fioctl_rotate.rotation.progress import Time
+from fioctl_rotate.rotation.state import Facts, Rotation
+from fioctl_rotate.rotation.tracker import Readings
+
+_FORMAT = 1
+_LARGEST = 1 << 30  # bytes of a file that is read; 100,000 devices need some 50 MB
 
 
-def load(api: FactoryApi, rotation_id: str) -> dict[str, Baseline]:
-    """The baselines kept of a rotation, by uuid; {} where there are none that can be read."""
-    try:
-        return msgspec.json.decode(_file(api, rotation_id).read_bytes(), type=dict[str, Baseline])
-    except (OSError, msgspec.DecodeError):
-        return {}
+class _Header(msgspec.Struct, rename="kebab", kw_only=True):
+    format: int
+    pushed_at: Time | None = None
+    mark: Time | None = None
+    total: int | None = None
+    whole_list: Time | None = None
 
 
-def save(api: FactoryApi, rotation_id: str, baselines: Mapping[str, Baseline]) -> None:
-    """Keep the baselines of a rotation. A folder that cannot be written is no reason to fail: they are an aid."""
-    path = _file(api, rotation_id)
-    try:
+def load(api: FactoryApi, rotation: Rotation) -> Readings:
+    """What is kept of a rotation; nothing where there is no file that can be read, or it is of another push."""
+    readings = Readings()
+    with suppress(OSError, ValueError, msgspec.MsgspecError, RecursionError, MemoryError):
+        lines = _lines(_file(api, rotation))
+        header = msgspec.json.decode(next(lines, b""), type=_Header)
+        pushed = {header.pushed_at, rotation.pushed_at} - {None}
+        if header.format != _FORMAT or len(pushed) > 1:
+            return readings
+        decoder = msgspec.json.Decoder(Facts)
+        devices = {facts.uuid: facts for facts in map(decoder.decode, lines)}
+        return Readings(devices, header.mark, header.total, header.whole_list)
+    return readings
+
+
+def save(api: FactoryApi, rotation: Rotation, readings: Readings) -> None:
+    """Keep what was read. A folder that cannot be written is not an error: the file only saves work."""
+    encoder = msgspec.json.Encoder()
+    header = _Header(
+        format=_FORMAT,
+        pushed_at=rotation.pushed_at,
+        mark=readings.mark,
+        total=readings.total,
+        whole_list=readings.whole_list,
+    )
+    data = bytearray()
+    for line in (header, *readings.devices.values()):
+        encoder.encode_into(line, data, -1)
+        data += b"\n"
+    path = _file(api, rotation)
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(path, msgspec.json.encode(baselines))
-    except OSError:
-        return
+        write_atomic(path, data)
 
 
-def _file(api: FactoryApi, rotation_id: str) -> Path:
-    # By factory alone: one server has many names, and devices are told apart by uuid. What is named may be anything
-    # that somebody typed; its digest is a file name.
-    name = hashlib.sha256(f"{api.factory}\0{rotation_id}".encode()).hexdigest()[:32]
-    return user_state_path("fioctl-rotate", appauthor=False) / "watched" / f"{name}.json"
+def _lines(path: Path) -> Iterator[bytes]:
+    # Without O_NONBLOCK a FIFO would be waited for.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_size <= _LARGEST:
+            yield from file
+
+
+def _file(api: FactoryApi, rotation: Rotation) -> Path:
+    kind, _, directory = api.server.partition(" ")
+    server = f"mock {Path(directory).resolve()}" if kind == "mock" else api.server
+    # What is named may be anything that somebody typed; its digest is a file name.
+    key = "\0".join((server, api.factory, rotation.id, rotation.target))
+    name = hashlib.sha256(key.encode()).hexdigest()[:32]
+    return user_state_path("fioctl-rotate", appauthor=False) / "watched" / f"{name}.jsonl"

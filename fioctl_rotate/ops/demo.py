@@ -24,17 +24,16 @@ from fioctl_rotate.device.setup import Kind
 from fioctl_rotate.errors import TimedOut
 from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.mock.store.accounts import FactoryRecord
-from fioctl_rotate.ops import baselines, mock
+from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.ceremony import authorize_est, create_pki
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import plan_group, push
 from fioctl_rotate.ops.push_checks import check_push, keep_baselines
 from fioctl_rotate.ops.rotations import find_rotation
-from fioctl_rotate.ops.watch import Snapshot, look
+from fioctl_rotate.ops.watch import Snapshot, Watch
 from fioctl_rotate.pki.directory import PkiDirectory
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
 from fioctl_rotate.rotation.state import State
-from fioctl_rotate.rotation.tracker import Tracker
 from fioctl_rotate.settings import Flags, resolve
 
 FACTORY, GROUP = "demo", "field"
@@ -157,9 +156,9 @@ async def _rotate(
     api: FactoryApi, directory: Path, factory: FactoryRecord, plan: Plan, stage: Stage, fail: str | None
 ) -> list[Proof]:
     rotation, _ = await find_rotation(api, plan.rotation_id, plan.target)
-    tracker = Tracker(rotation, baselines.load(api, rotation.id))
+    watch = Watch(api, rotation)
     stage.step("Before any device has moved", f"fioctl-rotate rotations show {plan.rotation_id} -g {GROUP}")
-    stage.say((await look(api, tracker)).summary.words)
+    stage.say((await watch.poll()).summary.message)
     names = {device.uuid: device.name for device in await api.devices(GROUP)}
     paths = sorted(device_directories(directory / "devices"), key=lambda path: names[path.name])
     before = {path.name: load_identity(Sota(path / "sota.toml")) for path in paths}
@@ -172,8 +171,8 @@ async def _rotate(
         f'fioctl-rotate mock devices "$D" -g {GROUP} --interval 1 &',
         f"fioctl-rotate rotations watch {plan.rotation_id} -g {GROUP} --interval 1 --exit-status",
     )
-    snapshot = await _until_done(api, tracker, devices, late, stage, failing=fail is not None)
-    baselines.save(api, plan.rotation_id, tracker.baselines())
+    snapshot = await _until_done(watch, devices, late, stage, failing=fail is not None)
+    watch.keep()
     stage.step(
         "The proof: new certificates, same subjects, the new ones taken, the old ones refused",
         f"fioctl-rotate rotations show {plan.rotation_id} -g {GROUP}",
@@ -195,8 +194,7 @@ async def _rotate(
 
 
 async def _until_done(
-    api: FactoryApi,
-    tracker: Tracker,
+    watch: Watch,
     devices: list[Device],
     late: Device | None,
     stage: Stage,
@@ -217,7 +215,7 @@ async def _until_done(
         for number, device in enumerate(devices):
             group.create_task(start(device, 0.0 if device is late else number * STARTS / len(devices)))
         while True:
-            snapshot = await look(api, tracker)
+            snapshot = await watch.poll()
             stage.progress(snapshot)
             open_ = [state for state in snapshot.states if state.state is not State.DONE]
             if failing:

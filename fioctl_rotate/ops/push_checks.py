@@ -1,6 +1,5 @@
 """Checks before a push: what would go wrong on devices, found while nothing has been sent."""
 
-import asyncio
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +13,9 @@ from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.est.probe import REACHABLE, probe
 from fioctl_rotate.ops import baselines
+from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.rotations import of_device, of_group, own_entry
-from fioctl_rotate.ops.watch import AT_ONCE, events_of
+from fioctl_rotate.ops.watch import events_of
 from fioctl_rotate.pki.certificates import years_later
 from fioctl_rotate.pki.parsing import dns_names, load_bundle
 from fioctl_rotate.rotation.entry import parse_value, slot_warnings
@@ -30,7 +30,7 @@ from fioctl_rotate.rotation.state import (
     is_offline,
     lmp_release,
 )
-from fioctl_rotate.rotation.tracker import SMALL_FLEET, Baseline, Tracker, key_digest
+from fioctl_rotate.rotation.tracker import SMALL_FLEET, Readings, Tracker, before_push
 
 EST_TIMEOUT = 5.0
 # How long a new device certificate lives: from the managed EST server, and from estserver unless told otherwise.
@@ -40,10 +40,10 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Findings:
-    """What was looked at. `baselines` (by uuid) are the devices' keys before the push, where they were read."""
+    """The checks. `baselines` are the devices, and their keys where they were read, before the push."""
 
     checks: Sequence[Check]
-    baselines: Mapping[str, Baseline]
+    baselines: Readings
 
     @property
     def failed(self) -> bool:
@@ -71,20 +71,23 @@ async def check_push(
     if len(devices) > SMALL_FLEET and not each_device:
         words = f"{len(devices)} devices were not asked one by one for entries of their own or an earlier rotation"
         hint = f"`fioctl-rotate rotations check -g {shlex.quote(plan.target.name)} --each-device` does"
-        return Findings([*checks, Check("each-device", Status.WARN, f"{words}; {hint}")], {})
+        return Findings(
+            [*checks, Check("each-device", Status.WARN, f"{words}; {hint}")], before_push(devices, [])
+        )
     earlier = next((rotation for rotation in await _rotations(api, plan) if rotation.current), None)
-    asked = await _ask_each(api, devices, earlier)
+    asked = await _ask_each(api, devices, earlier, now)
     if plan.target.kind == "group":
         checks.append(_shadowed(devices, asked.own_entries))
     if earlier is not None and earlier.id != plan.rotation_id:
-        checks.append(_earlier(earlier, asked.tracker.states(now)))
-    return Findings(checks, _baselines(asked.records))
+        checks.append(_earlier(earlier, asked.tracker.states()))
+    return Findings(checks, before_push(devices, asked.records))
 
 
 def keep_baselines(api: FactoryApi, plan: Plan, findings: Findings) -> None:
-    """Keep the devices' keys of before the push, so that a watch can prove that they changed."""
-    if findings.baselines:
-        baselines.save(api, plan.rotation_id, findings.baselines)
+    """Keep the devices and their keys of before the push, so that a watch sees which changed and who left."""
+    target = plan.target
+    named = {target.kind: target.name}
+    baselines.save(api, Rotation(plan.rotation_id, **named), findings.baselines)
 
 
 # --- The EST server and the certificates ---
@@ -193,26 +196,28 @@ class _Asked:
     tracker: Tracker
 
 
-async def _ask_each(api: FactoryApi, devices: Sequence[wire.Device], earlier: Rotation | None) -> _Asked:
+async def _ask_each(
+    api: FactoryApi, devices: Sequence[wire.Device], earlier: Rotation | None, now: datetime
+) -> _Asked:
     """Each device's record and own configuration, and what the earlier rotation came to on it."""
-    tracker = Tracker(earlier or Rotation(""), baselines.load(api, earlier.id) if earlier else None)
-    tracker.begin()
+    tracker = Tracker(earlier or Rotation(""), baselines.load(api, earlier) if earlier else None)
+    tracker.begin(now)
     tracker.take_page(wire.DeviceList(devices=list(devices), total=len(devices)))
     tracker.to_ask()
     asked = _Asked([], {}, tracker)
-    gate = asyncio.Semaphore(AT_ONCE)
 
-    async def ask(uuid: str) -> None:
-        async with gate:
-            record = await api.device(uuid, by_uuid=True)
-            asked.records.append(record)
-            asked.own_entries[uuid] = own_entry(await api.device_config(uuid, 1))
-            tracker.take_own_entry(uuid, asked.own_entries[uuid])
-            tracker.take_record(uuid, record)
-            if earlier is not None and tracker.wants_events(uuid):
-                tracker.take_events(uuid, await events_of(api, uuid, earlier.id))
+    async def ask(device: wire.Device) -> None:
+        uuid = device.uuid
+        record = await api.device(uuid, by_uuid=True)
+        asked.records.append(record)
+        asked.own_entries[uuid] = own_entry(await api.device_config(uuid, 1))
+        tracker.take_own_entry(uuid, asked.own_entries[uuid])
+        tracker.take_record(uuid, record)
+        if earlier is not None and tracker.wants_events(uuid):
+            tracker.take_events(uuid, await events_of(api, uuid, earlier.id))
 
-    await asyncio.gather(*(ask(device.uuid) for device in devices))
+    await for_each(devices, ask, Pace())
+    tracker.refresh(now)
     return asked
 
 
@@ -245,11 +250,6 @@ def _earlier(earlier: Rotation, states: Sequence[DeviceState]) -> Check:
     if left:
         return Check("earlier", Status.WARN, f"rotation {earlier.id} {', and '.join(left)}")
     return Check("earlier", Status.PASS, f"rotation {earlier.id} is under way on no device")
-
-
-def _baselines(records: Iterable[wire.Device]) -> dict[str, Baseline]:
-    digests = {record.uuid: key_digest(record.public_key) for record in records}
-    return {uuid: Baseline(digest, first_key_is_old=True) for uuid, digest in digests.items() if digest}
 
 
 def _count(devices: Sequence[wire.Device], one: str, many: str) -> str:

@@ -47,7 +47,7 @@ def render(snapshot: Snapshot, *, factory: str, server: str) -> str:
     return template.substitute(
         title=_text(f"Rotation {rotation.id} of {rotation.target}"),
         id=_text(rotation.id),
-        headline=_text(summary.words),
+        headline=_text(summary.message),
         bar="".join(
             f'<span class="{state}" style="flex:{count}"></span>'
             for state, count in summary.states.items()

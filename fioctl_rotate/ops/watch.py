@@ -1,135 +1,181 @@
-"""Following a rotation: one poll of the Factory, and polls until nothing more is to be expected."""
+"""Following a rotation: one poll of the Factory, and polls until no device can get any further.
+
+For others to build on: `Watch(api, rotation)` reads what earlier polls left, each `poll()` asks the Factory once
+and returns a `Snapshot`, `known()` is a snapshot without asking anybody, and `keep()` leaves what was read for
+later.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.exchange import ApiError, Unreachable
 from fioctl_rotate.clock import Clock, utc_now
+from fioctl_rotate.ops import baselines
+from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.rotations import own_entry
 from fioctl_rotate.rotation.state import DeviceState, Rotation
-from fioctl_rotate.rotation.tracker import Summary, Tracker, summarize
+from fioctl_rotate.rotation.summary import Summary
+from fioctl_rotate.rotation.tracker import Tracker
 
-AT_ONCE = 8  # requests under way at the same time
 BAD_POLLS = 5  # so many polls in a row that could not list the devices end a watch
+KEEP_EVERY = 60.0  # seconds between two writes of what was read
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known after a poll. `problems` are, in words, what could not be asked; it is asked again."""
+    """What is known after a poll.
+
+    `states` are all devices' by name, `changed` those that changed since the snapshot before. `settled` says
+    whether no device is expected to get any further. `problems` say what could not be read; it is asked for again.
+    """
 
     rotation: Rotation
     at: datetime
     states: list[DeviceState]
     summary: Summary
-    settled: bool
-    problems: list[str]
+    settled: bool = False
+    problems: list[str] = field(default_factory=list)
+    changed: list[DeviceState] = field(default_factory=list)
 
 
-async def look(
-    api: FactoryApi,
-    tracker: Tracker,
-    *,
-    only: str | None = None,
-    asking: Callable[[int], None] = lambda _count: None,
-    now: Clock = utc_now,
-) -> Snapshot:
-    """One poll: list the devices seen since the last one and ask those that are not done. `only` is a uuid.
+class Watch:
+    """One rotation, watched through `api`.
 
-    `asking` is told how many devices are about to be asked, which may take a while. Raises Error where the devices
-    cannot be listed or the token is refused; what could not be asked of a single device is told in the snapshot and
-    asked again in the next poll.
+    Args:
+        tracker: to go on with; unless given, one that knows what is kept on this machine.
+        only: the uuid of the device where the rotation is one device's.
+        pace: how many requests may be under way.
+        now: the clock.
+        asking: is told how many devices are about to be asked, which may take a while.
     """
-    limit = tracker.begin()
-    pages = api.device_pages(
-        group=None if only else tracker.rotation.group,
-        sortby="-last_seen",
-        limit=limit,
-        filters={"uuid": only} if only else None,
-    )
-    async for page in pages:
-        if not tracker.take_page(page):
-            break
-    gate = asyncio.Semaphore(AT_ONCE)
 
-    async def ask(uuid: str) -> ApiError | Unreachable | None:
-        async with gate:
+    def __init__(
+        self,
+        api: FactoryApi,
+        rotation: Rotation,
+        *,
+        tracker: Tracker | None = None,
+        only: str | None = None,
+        pace: Pace | None = None,
+        now: Clock = utc_now,
+        asking: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        self.rotation = rotation
+        self.tracker = tracker or Tracker(rotation, baselines.load(api, rotation))
+        self._api, self._only, self._now, self._asking = api, only, now, asking
+        self._pace = pace or Pace()
+        self._kept_at: float | None = None
+
+    async def poll(self) -> Snapshot:
+        """List the devices seen since the last poll, and ask those that are not done.
+
+        Raises Error where the devices cannot be listed or the token is refused; a device that could not be asked is
+        a problem in the snapshot, and is asked again in the next poll.
+        """
+        await self._list()
+        to_ask = self.tracker.to_ask()
+        self._asking(len(to_ask))
+        errors: list[ApiError | Unreachable] = []
+
+        async def ask(uuid: str) -> None:
+            busy = self._api.busy_answers
             try:
-                await _ask(api, tracker, uuid)
+                await self._ask(uuid)
             except (ApiError, Unreachable) as error:
-                tracker.ask_again(uuid)
-                return error
-            return None
+                if isinstance(error, ApiError) and error.status in (401, 403):
+                    raise
+                errors.append(error)
+            if self._api.busy_answers > busy:
+                self._pace.busy()
+            else:
+                self._pace.answered()
 
-    to_ask = tracker.to_ask()
-    asking(len(to_ask))
-    errors = list(filter(None, await asyncio.gather(*(ask(uuid) for uuid in to_ask))))
-    for error in errors:
-        if isinstance(error, ApiError) and error.status in (401, 403):
-            raise error
-    problems = [f"{len(errors)} device(s) could not be asked: {errors[0].message}"] if errors else []
-    return _snapshot(tracker, now(), problems)
+        await for_each(to_ask, ask, self._pace)
+        return self._snapshot(
+            [f"{len(errors)} device(s) could not be asked: {errors[0].message}"] if errors else []
+        )
 
+    async def until_settled(
+        self,
+        *,
+        interval: float,
+        tell: Callable[[Snapshot], None],
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> Snapshot:
+        """Poll every `interval` seconds until no device is expected to get any further; the last snapshot.
 
-async def wait_for(
-    api: FactoryApi,
-    tracker: Tracker,
-    *,
-    interval: float,
-    only: str | None = None,
-    asking: Callable[[int], None] = lambda _count: None,
-    tell: Callable[[Snapshot], None] = lambda _snapshot: None,
-    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    now: Clock = utc_now,
-) -> Snapshot:
-    """Poll every `interval` seconds until no device can be expected to move any more; returns the last snapshot.
+        `tell` gets each snapshot. A poll that the server does not answer is told, and tried again. Raises Error
+        where the token is refused or the server stays away.
+        """
+        bad = 0
+        while True:
+            try:
+                snapshot = await self.poll()
+                bad = 0
+            except (ApiError, Unreachable) as error:
+                bad += 1
+                lasting = isinstance(error, ApiError) and error.status < 500 and error.status != 429
+                if lasting or bad >= BAD_POLLS:
+                    raise
+                snapshot = self._snapshot([error.message])
+            tell(snapshot)
+            self.keep(every=KEEP_EVERY)
+            if snapshot.settled:
+                return snapshot
+            await sleep(interval)
 
-    `tell` is given each snapshot, `asking` is for `look`. A poll that the server does not answer is told and tried
-    again. Raises Error where the token is refused or the server stays away.
-    """
-    bad = 0
-    while True:
+    def known(self) -> Snapshot:
+        """What is known now, without asking anybody; also in the middle of a poll that was cut off."""
+        return self._snapshot(["not everything was read"])
+
+    def keep(self, *, every: float = 0.0) -> None:
+        """Leave what was read for a later watch, unless that was done less than `every` seconds ago."""
+        now = asyncio.get_running_loop().time()
+        if self.tracker.unsaved and (self._kept_at is None or now - self._kept_at >= every):
+            baselines.save(self._api, self.rotation, self.tracker.readings())
+            self.tracker.unsaved, self._kept_at = False, now
+
+    async def _list(self) -> None:
+        filters = {"uuid": self._only} if self._only else None
+        group = None if self._only else self.rotation.group
+        limit = self.tracker.begin(self._now())
+        while limit:
+            pages = self._api.device_pages(group=group, sortby="-last_seen", limit=limit, filters=filters)
+            async for page in pages:
+                if not self.tracker.take_page(page):
+                    break
+            limit = self.tracker.listed()
+
+    async def _ask(self, uuid: str) -> None:
+        tracker = self.tracker
         try:
-            snapshot = await look(api, tracker, only=only, asking=asking, now=now)
-            bad = 0
-        except (ApiError, Unreachable) as error:
-            bad += 1
-            lasting = isinstance(error, ApiError) and error.status < 500 and error.status != 429
-            if lasting or bad >= BAD_POLLS:
+            first = tracker.wants_record(uuid)
+            if first:
+                tracker.take_record(uuid, await self._api.device(uuid, by_uuid=True))
+            if tracker.wants_events(uuid):
+                tracker.take_events(uuid, await events_of(self._api, uuid, self.rotation.id))
+                # Where an old key is known already, a Finalize just read about may be proven at once.
+                if not first and tracker.wants_record(uuid):
+                    tracker.take_record(uuid, await self._api.device(uuid, by_uuid=True))
+            if tracker.wants_own_entry(uuid):
+                tracker.take_own_entry(uuid, own_entry(await self._api.device_config(uuid, 1)))
+        except ApiError as error:
+            if error.status != 404:
                 raise
-            snapshot = _snapshot(tracker, now(), [error.message])
-        tell(snapshot)
-        if snapshot.settled:
-            return snapshot
-        await sleep(interval)
+            # A device that was deleted: since it was listed, or because of which it is not listed any more.
+            tracker.take_record(uuid, None)
+        tracker.asked(uuid)
 
-
-def _snapshot(tracker: Tracker, now: datetime, problems: list[str]) -> Snapshot:
-    states = tracker.states(now)
-    # A poll with problems may have missed news.
-    settled = not problems and all(tracker.settled(state) for state in states)
-    return Snapshot(tracker.rotation, now, states, summarize(states), settled, problems)
-
-
-async def _ask(api: FactoryApi, tracker: Tracker, uuid: str) -> None:
-    try:
-        first = tracker.wants_record(uuid)
-        if first:
-            tracker.take_record(uuid, await api.device(uuid, by_uuid=True))
-        if tracker.wants_events(uuid):
-            tracker.take_events(uuid, await events_of(api, uuid, tracker.rotation.id))
-            # Where an old key is known already, a Finalize just read about may be proven at once.
-            if not first and tracker.wants_record(uuid):
-                tracker.take_record(uuid, await api.device(uuid, by_uuid=True))
-        if tracker.wants_own_entry(uuid):
-            tracker.take_own_entry(uuid, own_entry(await api.device_config(uuid, 1)))
-    except ApiError as error:
-        # A device that was deleted since it was listed; the next whole list misses it.
-        if error.status != 404:
-            raise
+    def _snapshot(self, problems: list[str]) -> Snapshot:
+        tracker, now = self.tracker, self._now()
+        changed = tracker.refresh(now)
+        # A poll with problems may have missed news.
+        settled = not problems and tracker.settled()
+        return Snapshot(self.rotation, now, tracker.states(), tracker.summary(), settled, problems, changed)
 
 
 async def events_of(api: FactoryApi, uuid: str, rotation_id: str) -> list[wire.Event]:

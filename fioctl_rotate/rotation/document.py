@@ -7,7 +7,7 @@ from typing import Any
 from fioctl_rotate.rotation.messages import why
 from fioctl_rotate.rotation.progress import STEPS
 from fioctl_rotate.rotation.state import DeviceState, Rotation
-from fioctl_rotate.rotation.tracker import Summary
+from fioctl_rotate.rotation.summary import Summary
 
 
 def of_rotation(rotation: Rotation) -> dict[str, Any]:
@@ -26,9 +26,9 @@ def of_rotation(rotation: Rotation) -> dict[str, Any]:
 def of_device(rotation: Rotation, state: DeviceState) -> dict[str, Any]:
     """One device. `since` is by the device's clock, `last-seen` by the server's; `message` is of a failed step.
 
-    `reason` is why it does not follow (`shadowed`, `unsupported`, `superseded`, `offline`), `proof` what showed
-    that the gateway took the new key (`public-key`, `seen-again`); each null where there is none. `step` is 0
-    before the first.
+    `reason` is why it does not follow (`shadowed`, `unsupported`, `superseded`, `offline`, `silent`), `proof` what
+    showed that the gateway accepted the new key (`public-key`, `seen-again`); each null where there is none. `step`
+    is 0 before the first.
     """
     return {
         "uuid": state.uuid,
@@ -48,7 +48,7 @@ def of_device(rotation: Rotation, state: DeviceState) -> dict[str, Any]:
 
 
 def of_summary(summary: Summary) -> dict[str, Any]:
-    """`{total, done, finalized, failing, running, pending, not-following: {shadowed, …}, complete}`."""
+    """`{total, done, finalized, failing, running, pending, left, not-following: {shadowed, …}, complete}`."""
     return {
         "total": summary.total,
         **{str(state): count for state, count in summary.states.items()},

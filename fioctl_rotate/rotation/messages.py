@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
+from fioctl_rotate.rotation.entry import FILE_NAME
 from fioctl_rotate.rotation.progress import LAST, STEPS
 from fioctl_rotate.rotation.state import OLDEST_LMP, DeviceState, Reason, Rotation, State
 
@@ -17,23 +18,37 @@ def where(state: DeviceState) -> str:
 
 
 def why(rotation: Rotation, state: DeviceState) -> str:
-    """What is behind the state: the device's own words of a failure, the reason that it does not follow."""
+    """What is behind the state: the device's own message of a failure, the reason why it does not follow."""
     if state.state == State.FAILING:
         return f"{STEPS[state.step - 1]}: {state.message}"
     if state.state == State.RUNNING:
-        return f"{STEPS[state.step - 1]}{_again(state)}"
+        silent = ", and nothing since, although it checks in" if state.reason == Reason.SILENT else ""
+        return f"{STEPS[state.step - 1]}{_again(state)}{silent}"
     if state.state == State.FINALIZED:
-        return "has the new certificate, and the gateway has not been seen to take it"
+        return "has the new certificate; the gateway has not been seen to accept it"
+    if state.state == State.LEFT:
+        return f"no longer one of {rotation.target}" + (f": {state.left}" if state.left else "")
+    if state.state == State.DONE:
+        return _again(state).strip(" ()")
+    if state.unread and state.reason is None:
+        return "not read yet"
+    return _why_not(rotation, state)
+
+
+def _why_not(rotation: Rotation, state: DeviceState) -> str:
+    """Why a pending device does not follow, "" where there is no reason."""
     if state.reason == Reason.SHADOWED:
-        told = f"rotation {state.own_entry}" if state.own_entry else "no rotation that can be read"
-        return f"has an entry of its own, {told}, which goes before its group's"
+        own = f"rotation {state.own_entry}" if state.own_entry else "which holds no readable rotation"
+        return f"has an entry of its own, {own}, which comes before its group's"
     if state.reason == Reason.UNSUPPORTED:
-        return f"LmP {state.lmp_ver} is older than {OLDEST_LMP}, which is the first that can rotate"
+        return f"LmP {state.lmp_ver} is older than {OLDEST_LMP}, the first that can rotate"
     if state.reason == Reason.SUPERSEDED:
-        return f"{rotation.target} is told another rotation, or none, by now"
+        return f"{rotation.target} has another rotation now, or none"
+    if state.reason == Reason.SILENT:
+        return "checks in, and reports nothing of this rotation"
     if state.reason == Reason.OFFLINE:
         return "never seen" if state.last_seen is None else f"last seen {state.last_seen:%Y-%m-%d %H:%M} UTC"
-    return _again(state).strip(" ()") if state.state == State.DONE else ""
+    return ""
 
 
 def _again(state: DeviceState) -> str:
@@ -43,40 +58,70 @@ def _again(state: DeviceState) -> str:
 def advice(rotation: Rotation, states: Sequence[DeviceState], where: str = "") -> list[str]:
     """What can be done next, each a sentence: about the devices that need attention, or once every device is done.
 
-    Never to push again: a device that has a failed step resumes that step at every start, and fetches nothing
+    Never to push again to a device that has a failed step: it resumes that step at every start, and fetches nothing
     before it succeeds. `where` is what a command takes to name the Factory (`plan.place`).
     """
+    if states and all(state.state == State.DONE for state in states):
+        return _advice_when_done(rotation, where)
+    lines = _advice_on_failures(rotation, states)
+    first: dict[Reason, DeviceState] = {}
+    for state in states:
+        if state.reason is not None:
+            first.setdefault(state.reason, state)
+    for reason, state in first.items():
+        lines.append(_advice_on(reason, rotation, state, where))
+    return lines
+
+
+def _advice_when_done(rotation: Rotation, where: str) -> list[str]:
+    if not rotation.current or not rotation.own or rotation.settled:
+        return []
+    command = f"fioctl-rotate rotations settle {shlex.quote(rotation.id)} {rotation.option} {where}".strip()
+    return [
+        "every device is done; settle the rotation now, or a reboot can bring an earlier rotation back: "
+        f"`{command}`"
+    ]
+
+
+def _advice_on_failures(rotation: Rotation, states: Sequence[DeviceState]) -> list[str]:
     lines = []
-    if rotation.current and rotation.own and states and all(state.state == State.DONE for state in states):
-        lines.append(
-            "every device is done; now settle it, lest a reboot brings an earlier rotation back: "
-            f"`{f'fioctl-rotate rotations settle {shlex.quote(rotation.id)} {rotation.option} {where}'.strip()}`"
-        )
-    failing = [state for state in states if state.state == State.FAILING]
-    if any(state.step == 1 for state in failing):
+    failed = {state.step for state in states if state.state == State.FAILING}
+    if 1 in failed:
         lines.append(
             f"the EST server {rotation.est_server or 'of the push'} must start working: a device that failed at "
-            "step 1 tries just this URL until it does, and does not check in before, so another push cannot "
+            "step 1 tries this URL again until it works, and does not check in before, so another push cannot "
             "reach it"
         )
-    if any(state.step > 1 for state in failing):
+    if failed - {1}:
         lines.append(
-            "a device that failed after step 1 resumes the failed step at every start of fioconfig; mend what its "
-            "words say, another push would not reach it"
+            "a device that failed after step 1 resumes the failed step at every start of fioconfig: repair what "
+            "its message says; another push cannot reach it"
         )
     if any(state.state == State.FINALIZED for state in states):
         lines.append(
             "a finalized device that does not come back may have a certificate from a CA that the gateway does "
             "not trust: compare the EST server's CA with `fioctl-rotate keys ca show --just-device-cas`"
         )
-    reasons = {state.reason for state in states}
-    if Reason.SHADOWED in reasons:
-        lines.append(
-            "a shadowed device follows its group again once its own entry is deleted: "
-            "`fioctl-rotate device config delete DEVICE fio-rotate-certs`"
-        )
-    if Reason.UNSUPPORTED in reasons:
-        lines.append("an unsupported device follows after an update to LmP 90 or later")
-    if Reason.OFFLINE in reasons and any(state.state == State.PENDING for state in states):
-        lines.append("an offline device follows when it is back, if the entry is still there")
     return lines
+
+
+def _advice_on(reason: Reason, rotation: Rotation, state: DeviceState, where: str) -> str:
+    """What helps where devices do not follow for `reason`; `state` is the first of them, for an example."""
+    name = shlex.quote(state.name)
+    if reason == Reason.SHADOWED:
+        command = f"fioctl-rotate device config delete {name} {FILE_NAME} {where}".strip()
+        return f"a shadowed device follows its group again once its own entry is deleted: `{command}`"
+    if reason == Reason.UNSUPPORTED:
+        return f"an unsupported device follows after an update to LmP {OLDEST_LMP} or later"
+    if reason == Reason.SUPERSEDED:
+        return f"a superseded device follows the entry that {rotation.target} has now"
+    if reason == Reason.SILENT:
+        command = (
+            f"fioctl-rotate device config rotate-certs {name} -r 'silent in {rotation.id}' {where}".strip()
+        )
+        return (
+            "a silent device checks in and does not rotate: it missed the change, or lost power as it began. Push "
+            f"again with a new id, to the device alone: `{command}`; settling the rotation helps where the change "
+            "was missed"
+        )
+    return "an offline device follows when it is back, if the entry is still there"

@@ -119,7 +119,9 @@ def from_events(events: Iterable[Event]) -> Progress:
     return Progress(phase, step, history[-1].attempt, since, message, bool(finals), tuple(history))
 
 
-@lru_cache(maxsize=4096)  # the devices of a fleet share most of their seconds: one object each, not one a device
+@lru_cache(
+    maxsize=4096
+)  # the devices of a fleet share most of their seconds: one object each, not one a device
 def parse_time(text: str | None) -> datetime | None:
     """An RFC 3339 time, aware; a naive one is UTC, as the API means it; None where it is missing or not valid."""
     if not text:

@@ -112,7 +112,8 @@ class Facts(Struct, array_like=True, gc=False):
         unread: whether the device may have something to say that could not be read yet.
         first_sighting, sightings: the last-seen, and how many different ones were read, since the push and since
             the last news of the device; `silent` is the conclusion.
-        left: where the device is now that it is no longer one of the rotation's (`it was deleted`), None while it is.
+        left: why the device is no longer one of the rotation's (`deleted`), "" while that is not known, None while
+            it is one.
     """
 
     uuid: str

@@ -6,7 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from fioctl_rotate.rotation.state import OFFLINE_AFTER, DeviceState, Facts, Reason, Rotation, State, device_state
+from fioctl_rotate.rotation.state import (
+    OFFLINE_AFTER,
+    DeviceState,
+    Facts,
+    Reason,
+    Rotation,
+    State,
+    device_state,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Summary:
 
     @property
     def message(self) -> str:
-        """In one line, the counts that are not zero: `3 of 5 done, 1 failing, 1 pending (not following: 1 offline)`."""
+        """The counts that are not zero: `3 of 5 done, 1 failing, 1 pending (not following: 1 offline)`."""
         parts = [f"{count} {state}" for state, count in self.states.items() if count and state != State.DONE]
         parts += [f"{self.unlisted} not listed yet"] if self.unlisted else []
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.not_following.items() if count)

@@ -1,14 +1,14 @@
 """A rotation followed over many polls: what is known of each device, and what to ask next. Pure.
 
-A poll is: `begin`, then pages of devices by newest last-seen into `take_page` until it wants no more, `listed`, which
-may want the list once more, and `to_ask`. For each device of that the record, the events and the own entry are read
-in this order, as far as they are wanted, and then `asked`: the order is what makes the answers prove anything. Only
-devices that were seen since the last poll, and are not done, are asked about.
+A poll is: `begin`, then pages of devices by newest last-seen into `take_page` until it wants no more, `listed`,
+which may want the list once more, and `to_ask`. For each device of that the record, the events and the own entry
+are read in this order, as far as they are wanted, and then `asked`: the order is what makes the answers prove
+anything. Only devices that were seen since the last poll, and are not done, are asked about.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
@@ -81,7 +81,7 @@ class Tracker:
         self._whole_list = kept.whole_list is None
         self._list_again = False
         self._short_lists = 0
-        self._now = datetime.min
+        self._now = datetime.min.replace(tzinfo=UTC)
         self._news: dict[str, int] = {}
         self._sighted: dict[str, int] = {}
         self._asked_events = {
@@ -198,9 +198,7 @@ class Tracker:
         """Whether the device may have new events: seen since the push, and not known to be done."""
         facts = self._facts[uuid]
         return (
-            facts.left is None
-            and self._seen_since_push(facts)
-            and not proof_of_new_key(self.rotation, facts)
+            facts.left is None and self._seen_since_push(facts) and not proof_of_new_key(self.rotation, facts)
         )
 
     def take_events(self, uuid: str, events: Sequence[Event]) -> None:

@@ -62,7 +62,7 @@ class Factory:
 
     def watch_anew(self, *, baselines):
         """Somebody else looks from now on, who has or has not what was left by the one before."""
-        kept = self.tracker.baselines() if self.tracker and baselines else None
+        kept = self.tracker.readings() if self.tracker and baselines else None
         self.tracker = Tracker(Rotation("certs-1", group="field", pushed_at=PUSH), kept)
 
     def look(self):
@@ -70,7 +70,7 @@ class Factory:
         if self.tracker is None:
             self.watch_anew(baselines=False)
         tracker = self.tracker
-        tracker.begin()
+        tracker.begin(self.now)
         others = [Device(uuid=f"other-{n}", last_seen="2026-11-01T00:00:00Z") for n in range(self.bystanders)]
         page = sorted([self.record(), *others], key=lambda device: device.last_seen, reverse=True)
         tracker.take_page(DeviceList(devices=page, total=len(page)))
@@ -84,7 +84,9 @@ class Factory:
                 tracker.take_events(uuid, self.events)
                 if not first and tracker.wants_record(uuid):
                     tracker.take_record(uuid, self.record())
-        return next(state for state in tracker.states(self.now) if state.uuid == "device")
+            tracker.asked(uuid)
+        tracker.refresh(self.now)
+        return next(state for state in tracker.states() if state.uuid == "device")
 
     def record(self):
         # The API gives whole seconds.
@@ -171,9 +173,13 @@ def test_device_that_moved_past_while_pages_were_turned_is_not_taken_for_seen_ag
         return DeviceList(devices=devices, total=BYSTANDERS)
 
     def poll(**seen):
-        tracker.begin()
+        tracker.begin(PUSH)
         tracker.take_page(page(**seen))
         return tracker.to_ask()
+
+    def state():
+        tracker.refresh(PUSH)
+        return next(state.state for state in tracker.states() if state.uuid == "device")
 
     factory = Factory(0, large=True)
     tracker = Tracker(Rotation("certs-1", group="field", pushed_at=PUSH))
@@ -185,8 +191,6 @@ def test_device_that_moved_past_while_pages_were_turned_is_not_taken_for_seen_ag
     poll(other="12:10:01")
     poll(device="12:10:00", other="12:10:05")
     poll(device="12:11:30", other="12:12:00")
-    states = {state.uuid: state.state for state in tracker.states(PUSH)}
-    assert states["device"] == State.FINALIZED
+    assert state() == State.FINALIZED
     poll(device="12:12:05", other="12:12:00")
-    states = {state.uuid: state.state for state in tracker.states(PUSH)}
-    assert states["device"] == State.DONE
+    assert state() == State.DONE

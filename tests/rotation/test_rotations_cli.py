@@ -90,7 +90,8 @@ def test_show_as_json_has_a_stable_shape(mixed, rotations):
         "failing": 2,
         "running": 1,
         "pending": 4,
-        "not-following": {"shadowed": 1, "unsupported": 1, "superseded": 0, "offline": 1},
+        "left": 0,
+        "not-following": {"shadowed": 1, "unsupported": 1, "superseded": 0, "offline": 1, "silent": 0},
         "complete": False,
     }
     assert {d["name"]: (d["state"], d["step"], d["reason"]) for d in shown["devices"]} == EXPECTED

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fioctl_rotate.ops.rotations import find_rotation
-from fioctl_rotate.ops.watch import look, wait_for
+from fioctl_rotate.ops.watch import Watch
 from fioctl_rotate.rotation.plan import Target
 from fioctl_rotate.rotation.progress import STARTED, STEPS
 from fioctl_rotate.rotation.state import Proof, Reason, State
@@ -19,9 +19,9 @@ HOUR = timedelta(hours=1)
 class Watcher:
     """Looks at the world's rotation `certs-1`, one poll a call."""
 
-    def __init__(self, world, rotation="certs-1", device=None, baselines=None):
+    def __init__(self, world, rotation="certs-1", device=None, readings=None):
         self.world = world
-        self._rotation, self._device, self._baselines = rotation, device, baselines
+        self._rotation, self._device, self._readings = rotation, device, readings
         self.tracker: Any = None
         self._only: Any = None
 
@@ -33,9 +33,16 @@ class Watcher:
             if self.tracker is None:
                 target = Target("device", self._device) if self._device else Target("group", "field")
                 found, self._only = await find_rotation(api, self._rotation, target)
-                self.tracker = Tracker(found, self._baselines)
+                self.tracker = Tracker(found, self._readings)
             self.world.requests.clear()
-            return await look(api, self.tracker, only=self._only, now=lambda: self.world.now)
+            watch = Watch(
+                api,
+                self.tracker.rotation,
+                tracker=self.tracker,
+                only=self._only,
+                now=lambda: self.world.now,
+            )
+            return await watch.poll()
 
     def states(self):
         return {state.name: state for state in self.look().states}
@@ -154,7 +161,7 @@ def test_later_look_proves_with_what_an_earlier_one_left(world):
     earlier.look()
     world.rotate("a")
     world.come_back("a")
-    assert Watcher(world, baselines=earlier.tracker.baselines()).state("a").proof == Proof.PUBLIC_KEY
+    assert Watcher(world, readings=earlier.tracker.readings()).state("a").proof == Proof.PUBLIC_KEY
 
 
 def test_failing_device_is_told_in_its_own_words_and_recovers(world):
@@ -268,8 +275,8 @@ def test_device_that_joins_or_leaves_the_group_is_noticed(world):
     with world.store.transaction() as db:
         db.execute("UPDATE device SET group_id = NULL WHERE name = ?", (names[7],))
     states = watcher.states()
-    assert names[7] not in states
-    assert len(states) == len(names)
+    assert (states[names[7]].state, states[names[7]].left) == (State.LEFT, "now in no group")
+    assert len(states) == len(names) + 1
 
 
 def test_events_told_in_the_second_of_the_last_look_are_not_missed(world):
@@ -296,18 +303,12 @@ def test_watch_ends_when_each_device_is_done_or_will_not_follow(world):
     async def run():
         async with world.api() as api:
             rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
-            return await wait_for(
-                api,
-                Tracker(rotation),
-                interval=15,
-                tell=snapshots.append,
-                sleep=sleep,
-                now=lambda: world.now,
-            )
+            watch = Watch(api, rotation, now=lambda: world.now)
+            return await watch.until_settled(interval=15, tell=snapshots.append, sleep=sleep)
 
     last = asyncio.run(run())
     assert last.settled
-    assert last.summary.words == "2 of 3 done, 1 pending (not following: 1 unsupported)"
+    assert last.summary.message == "2 of 3 done, 1 pending (not following: 1 unsupported)"
     assert len(snapshots) == 3
 
 
@@ -329,9 +330,8 @@ def test_watch_gives_a_failed_device_time_to_get_further_and_then_ends(world):
     async def run():
         async with world.api() as api:
             rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
-            return await wait_for(
-                api, Tracker(rotation), interval=15, tell=polls.append, sleep=sleep, now=lambda: world.now
-            )
+            watch = Watch(api, rotation, now=lambda: world.now)
+            return await watch.until_settled(interval=15, tell=polls.append, sleep=sleep)
 
     last = asyncio.run(run())
     assert last.states[0].step == 3

@@ -9,10 +9,9 @@ import stamina
 
 from fioctl_rotate.api.exchange import ApiError
 from fioctl_rotate.ops.rotations import find_rotation
-from fioctl_rotate.ops.watch import BAD_POLLS, look, wait_for
+from fioctl_rotate.ops.watch import BAD_POLLS, Watch
 from fioctl_rotate.rotation.plan import Target
 from fioctl_rotate.rotation.state import State
-from fioctl_rotate.rotation.tracker import Tracker
 
 LIST, EVENTS = "/ota/devices/", "/updates/"
 
@@ -43,14 +42,8 @@ def follow(world, between):
     async def run():
         async with world.api() as api:
             rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
-            await wait_for(
-                api,
-                Tracker(rotation),
-                interval=15,
-                tell=snapshots.append,
-                sleep=sleep,
-                now=lambda: world.now,
-            )
+            watch = Watch(api, rotation, now=lambda: world.now)
+            await watch.until_settled(interval=15, tell=snapshots.append, sleep=sleep)
 
     asyncio.run(run())
     return snapshots
@@ -92,15 +85,15 @@ def test_device_that_could_not_be_asked_is_asked_again(pushed, status):
     async def run():
         async with pushed.api() as api:
             rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
-            tracker = Tracker(rotation)
+            watch = Watch(api, rotation)
             pushed.add("b")
             pushed.rotate("a")
             pushed.wait(seconds=5)
             pushed.see("b")
             pushed.broken = {EVENTS: status}
-            first = await look(api, tracker)
+            first = await watch.poll()
             pushed.broken = {}
-            return first, await look(api, tracker)
+            return first, await watch.poll()
 
     first, second = asyncio.run(run())
     assert not first.settled

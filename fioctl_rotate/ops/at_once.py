@@ -1,0 +1,72 @@
+"""Many requests at the same time: as many as the server takes, and no more."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from fioctl_rotate.errors import UsageError
+
+T = TypeVar("T")
+
+START = 8
+MOST = 32
+
+
+class Pace:
+    """How many requests may be under way: from START up to `most`, halved each time the server is busy.
+
+    It grows by one after so many answers as requests may be under way. One pace is kept for a whole watch.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        if most < 1:
+            raise UsageError(f"expected a concurrency of at least 1, got {most}")
+        self.most = most
+        self.limit = min(START, most)
+        self._answers = 0
+
+    def answered(self) -> None:
+        """The server has answered."""
+        self._answers += 1
+        if self._answers >= self.limit and self.limit < self.most:
+            self.limit, self._answers = self.limit + 1, 0
+
+    def busy(self) -> None:
+        """The server has answered 429 or 503: it wants less."""
+        self.limit, self._answers = max(1, self.limit // 2), 0
+
+
+async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], pace: Pace) -> None:
+    """Await `work(item)` for all items, `pace.limit` at a time. An error of one ends the others, and is raised."""
+    waiting = iter(items)
+    running = 0
+
+    async def worker() -> None:
+        nonlocal running
+        try:
+            for item in waiting:
+                await work(item)
+                start()
+                if running > pace.limit:
+                    return
+        finally:
+            running -= 1
+
+    def start() -> None:
+        nonlocal running
+        # One more at a time: each that goes on starts the next.
+        if running < pace.limit:
+            running += 1
+            group.create_task(worker())
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(pace.limit):
+                start()
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from None
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
