@@ -133,7 +133,7 @@ def _rename_new(source: Path, target: Path) -> None:
         source.unlink()
 
 
-def _written_beside(path: Path, data: bytes, mode: int) -> Path:
+def _written_beside(path: Path, data: bytes | bytearray, mode: int) -> Path:
     """A temporary file beside `path` with `mode` and `data`, synced. An OSError names `path`, which people know."""
     import tempfile  # only those who write pay for it
 

@@ -85,9 +85,8 @@ async def check_push(
 
 def keep_baselines(api: FactoryApi, plan: Plan, findings: Findings) -> None:
     """Keep the devices and their keys of before the push, so that a watch sees which changed and who left."""
-    target = plan.target
-    named = {target.kind: target.name}
-    baselines.save(api, Rotation(plan.rotation_id, **named), findings.baselines)
+    group, device = (plan.target.name, None) if plan.target.kind == "group" else (None, plan.target.name)
+    baselines.save(api, Rotation(plan.rotation_id, group=group, device=device), findings.baselines)
 
 
 # --- The EST server and the certificates ---

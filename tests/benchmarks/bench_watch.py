@@ -12,10 +12,9 @@ import random
 from collections import Counter
 
 from fioctl_rotate.ops.rotations import find_rotation
-from fioctl_rotate.ops.watch import look
+from fioctl_rotate.ops.watch import Watch
 from fioctl_rotate.rotation.plan import Target
 from fioctl_rotate.rotation.state import State
-from fioctl_rotate.rotation.tracker import Tracker
 from tests.world import World
 
 DEVICES, POLLS, CHANGING = 5000, 30, 50
@@ -42,7 +41,7 @@ def test_requests_of_a_watch(tmp_path):
         async with world.api() as api:
             rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
             world.requests.clear()
-            tracker = Tracker(rotation)
+            watch = Watch(api, rotation, now=lambda: world.now)
             snapshot = None
             for _ in range(POLLS):
                 changed = chance.sample(names, CHANGING)
@@ -58,13 +57,15 @@ def test_requests_of_a_watch(tmp_path):
                         world.come_back(name)
                         begun.add(name)
                     world.wait(seconds=15 / CHANGING)
-                snapshot = await look(api, tracker, now=lambda: world.now)
+                snapshot = await watch.poll()
             return snapshot
 
     snapshot = asyncio.run(run())
     total = len(world.requests)
     everything = POLLS * (DEVICES + DEVICES // 1000)
-    print(f"\n{POLLS} polls over {DEVICES:,} devices, {CHANGING} changing in each: {snapshot.summary.words}")
+    print(
+        f"\n{POLLS} polls over {DEVICES:,} devices, {CHANGING} changing in each: {snapshot.summary.message}"
+    )
     for what, count in Counter(map(kind, world.requests)).most_common():
         print(f"{count:>8,}  {what}")
     print(f"{total:>8,}  requests, {total / POLLS:.1f} a poll")

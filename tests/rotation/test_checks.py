@@ -61,13 +61,13 @@ def test_all_well(factory):
         "est-reachable", "est-chain", "est-name", "est-expiry", "est-endpoint", "est-cacerts",
         "lifetimes", "slots", "lmp", "online", "shadowed",
     }  # fmt: skip
-    assert len(findings.baselines) == 3
+    assert len(findings.baselines.devices) == 3
 
 
 def test_one_device(factory):
     findings = factory(device=True)
     assert set(told(findings).values()) == {"pass"}
-    assert len(findings.baselines) == 1
+    assert len(findings.baselines.devices) == 1
 
 
 def test_est_server_that_cannot_be_reached_from_here_is_a_warning(factory):
