@@ -64,7 +64,7 @@ def test_a_person_can_read_a_plan(cli: Cli, acme: Path, tmp_path: Path) -> None:
     document = tomllib.loads(text)
     assert sorted(document) == ["current", "factory", "plan", "request", "server", "target"]
     assert document["request"]["reason"] == "why"
-    assert document["plan"]["version"] == 1
+    assert document["plan"]["version"] == 2
 
 
 @BOTH

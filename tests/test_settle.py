@@ -18,9 +18,10 @@ from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops import mock
-from fioctl_rotate.ops.push import plan_group, settle
+from fioctl_rotate.ops.push import plan_push, settle
 from fioctl_rotate.ops.push import push as push_plan
 from fioctl_rotate.rotation.plan import RotationRequest
+from fioctl_rotate.rotation.scope import Scope
 from tests.commandline import Cli
 
 PLACE = ("-f", "acme", "--mock")
@@ -102,13 +103,13 @@ def test_a_settled_device_does_not_rotate_back_at_its_next_boot(tmp_path: Path, 
             for rotation_id in ("certs-1", "certs-2"):
                 wish = RotationRequest("x", port=factory.est_port, rotation_id=rotation_id)
                 async with operator(directory, later(0)) as api:
-                    plan = await plan_group(api, "field", wish, unix_seconds=0)
+                    plan = await plan_push(api, Scope.of_group("field"), wish, unix_seconds=0)
                     await push_plan(api, plan, tell=print)
                 assert await device.check_in() is Outcome.ROTATED
                 await device.check_in()
             if settled:
                 async with operator(directory, later(2)) as api:
-                    await settle(api, plan.target, "certs-2")
+                    await settle(api, plan.scope, "certs-2")
             assert await device.check_in() is (Outcome.CHANGED if settled else Outcome.UNCHANGED)
             shutil.rmtree(device.directory / "secrets")
             await device.extract()

@@ -14,6 +14,7 @@ from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.rotation.entry import make_entry
 from fioctl_rotate.rotation.plan import request_body
 from fioctl_rotate.rotation.progress import STARTED, STEPS
+from fioctl_rotate.rotation.scope import Scope
 
 START = datetime(2026, 11, 24, 12, tzinfo=UTC)
 EST = "https://est.example.com:8443/.well-known/est"
@@ -110,11 +111,8 @@ class World:
 
     async def push(self, rotation="certs-1", *, device=None):
         async with self.api() as api:
-            request = body(rotation)
-            if device:
-                await api.patch_device_config(f"uuid-{device}", request)
-            else:
-                await api.patch_group_config("field", request)
+            scope = Scope.of_device(device, f"uuid-{device}") if device else Scope.of_group("field")
+            await api.config(scope).merge(body(rotation))
 
 
 def body(rotation):

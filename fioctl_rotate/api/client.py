@@ -8,6 +8,7 @@ import httpx
 from fioctl_rotate import wire
 from fioctl_rotate.api.exchange import Exchange
 from fioctl_rotate.errors import UsageError
+from fioctl_rotate.rotation.scope import Scope
 
 # A configuration request, as the model or as the body that was shown before it is sent.
 ConfigBody = wire.ConfigRequest | Mapping[str, object]
@@ -70,37 +71,14 @@ class FactoryApi:
         """One user; `self` is the token's."""
         return await self._exchange.get(self._in_factory(f"users/{_segment(user_id)}/"), wire.User)
 
-    # --- Configuration: of the fleet, of a group, of a device ---
+    # --- Configuration ---
 
-    async def factory_config(self, limit: int | None = None) -> list[wire.Config]:
-        """The fleet-wide configuration's log, newest first, at most `limit` entries."""
-        return await self._config_log(self._in_factory("config/"), {}, limit)
-
-    async def group_config(self, group: str, limit: int | None = None) -> list[wire.Config]:
-        """A group's configuration log, newest first, at most `limit` entries."""
-        return await self._config_log(self._in_group(group, "config/"), {}, limit)
-
-    async def patch_group_config(self, group: str, request: ConfigBody) -> None:
-        """Merge files into a group's configuration."""
-        await self._exchange.send("PATCH", self._in_group(group, "config/"), request)
-
-    async def delete_group_config(self, group: str, file: str) -> None:
-        """Delete a file of a group's configuration."""
-        await self._exchange.send("DELETE", self._in_group(group, f"config/{_segment(file)}/"))
-
-    async def device_config(self, uuid: str, limit: int | None = None) -> list[wire.Config]:
-        """A device's own configuration log, newest first, at most `limit` entries."""
-        return await self._config_log(_of_device(uuid, "config/"), self._by_uuid(), limit)
-
-    async def patch_device_config(self, uuid: str, request: ConfigBody) -> None:
-        """Merge files into a device's own configuration."""
-        await self._exchange.send("PATCH", _of_device(uuid, "config/"), request, params=self._by_uuid())
-
-    async def delete_device_config(self, uuid: str, file: str) -> None:
-        """Delete a file of a device's own configuration."""
-        await self._exchange.send(
-            "DELETE", _of_device(uuid, f"config/{_segment(file)}/"), params=self._by_uuid()
-        )
+    def config(self, scope: Scope) -> "ScopeConfig":
+        """The configuration of a scope; of a device's, `uuid` must be known."""
+        if scope.kind == "device":
+            return ScopeConfig(self._exchange, _of_device(scope.uuid or "", "config/"), self._by_uuid())
+        path = self._in_group(scope.name, "config/") if scope.kind == "group" else self._in_factory("config/")
+        return ScopeConfig(self._exchange, path, {})
 
     # --- Groups ---
 
@@ -140,31 +118,28 @@ class FactoryApi:
     async def device_pages(
         self,
         *,
-        group: str | None = None,
+        filters: Mapping[str, str] | None = None,
         sortby: str | None = None,
         limit: int = PAGE,
-        filters: Mapping[str, str] | None = None,
     ) -> AsyncIterator[wire.DeviceList]:
-        """Pages of devices, by `sortby`: `[-]name`, `[-]last_seen`.
+        """Pages of the devices that `filters` keep, by `sortby`: `[-]name`, `[-]last_seen`.
 
         `limit` is the size of a page, one of 10 20 30 40 50 100 200 500 1000.
         """
         params = {"factory": self.factory, **(filters or {}), "limit": str(limit)}
-        if group is not None:
-            params["group"] = group
         if sortby is not None:
             params["sortby"] = sortby
         async for page in self._exchange.pages("/ota/devices/", params, wire.DeviceList):
             yield page
 
-    async def devices(self, group: str | None = None) -> list[wire.Device]:
-        """All devices, by name, as the list shows them (without public key)."""
-        pages = self.device_pages(group=group, sortby="name")
+    async def devices(self, filters: Mapping[str, str] | None = None) -> list[wire.Device]:
+        """All devices that `filters` keep, by name, as the list shows them (without public key)."""
+        pages = self.device_pages(filters=filters, sortby="name")
         return [device async for page in pages for device in page.devices]
 
-    async def device_count(self, group: str | None = None) -> int:
-        """How many devices there are, from one small page."""
-        async for page in self.device_pages(group=group, limit=10):
+    async def device_count(self, filters: Mapping[str, str] | None = None) -> int:
+        """How many devices `filters` keep, from one small page."""
+        async for page in self.device_pages(filters=filters, limit=10):
             return page.total
         return 0
 
@@ -202,13 +177,29 @@ class FactoryApi:
     def _by_uuid(self) -> dict[str, str]:
         return {"factory": self.factory, "by-uuid": "1"}
 
-    async def _config_log(self, path: str, params: dict[str, str], limit: int | None) -> list[wire.Config]:
+
+class ScopeConfig:
+    """The configuration of one scope, under its path in the API. Made by `FactoryApi.config`."""
+
+    def __init__(self, exchange: Exchange, path: str, params: dict[str, str]) -> None:
+        self._exchange, self._path, self._params = exchange, path, params
+
+    async def log(self, limit: int | None = None) -> list[wire.Config]:
+        """Its log, newest first, at most `limit` entries."""
         log: list[wire.Config] = []
-        async for page in self._exchange.pages(path, params, wire.ConfigList):
+        async for page in self._exchange.pages(self._path, self._params, wire.ConfigList):
             log.extend(page.config)
             if limit is not None and len(log) >= limit:
                 break
         return log[:limit]
+
+    async def merge(self, body: ConfigBody) -> None:
+        """Merge files into it, by their names."""
+        await self._exchange.send("PATCH", self._path, body, params=self._params)
+
+    async def delete(self, file: str) -> None:
+        """Delete a file of it."""
+        await self._exchange.send("DELETE", f"{self._path}{_segment(file)}/", params=self._params)
 
 
 def _segment(name: str) -> str:

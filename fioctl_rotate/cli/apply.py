@@ -34,7 +34,7 @@ def apply(
     plan's, or if the file was edited. A plan that is applied already is no error: nothing is sent.
     """
     sending.check()
-    plan, against = from_file(_read(plan_file), allow_edited=edited)
+    plan = from_file(_read(plan_file), allow_edited=edited)
     settings = settings_of(flags)
     settings = replace(settings, factory=settings.factory or plan.factory)
     _check_destination(plan, settings)
@@ -42,7 +42,7 @@ def apply(
     async def work(api: "FactoryApi") -> None:
         from fioctl_rotate.ops.push import refresh
 
-        await send(api, await refresh(api, plan, against), sending)
+        await send(api, await refresh(api, plan), sending)
 
     with_api(settings, work)
 
@@ -59,14 +59,14 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_destination(plan: Plan, settings: Settings) -> None:
     if plan.factory != settings.factory:
         raise Refused(f"the plan is for factory {plan.factory}, not for {settings.factory}")
-    if _place(plan.server) != _place(settings.destination):
+    if _full(plan.server) != _full(settings.destination):
         raise Refused(
             f"the plan is for {plan.server}, not for {settings.destination}",
             hint="name the server or the mock that the plan names, or make a new plan",
         )
 
 
-def _place(server: str) -> str:
+def _full(server: str) -> str:
     """A mock by its full path, so that it may be named from another directory."""
     mock = server.removeprefix("mock ")
     return server if mock == server else f"mock {Path(mock).resolve()}"

@@ -10,7 +10,8 @@ from fioctl_rotate.cli.configlog import FileArgument, log_lines
 from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
 from fioctl_rotate.cli.pushing import rotate
 from fioctl_rotate.errors import UsageError
-from fioctl_rotate.rotation.plan import RotationRequest, Target
+from fioctl_rotate.rotation.plan import RotationRequest
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.settings import Flags
 
 app = common.group("Rotate a group's certificates; the configuration of groups.")
@@ -39,7 +40,7 @@ def rotate_certs(
     or later), re-enrolls at the EST server and reports its steps under the ROTATIONID. Devices that join the group
     later will rotate too. With --dryrun, shows what would be sent and sends nothing.
     """
-    rotate(flags, Target("group", group), wish, modes)
+    rotate(flags, Scope.of_group(group), wish, modes)
 
 
 @app.command("log", epilog="Example: fioctl-rotate config log -g field -n 2")
@@ -47,13 +48,10 @@ def rotate_certs(
 async def log(flags: Flags, group: OptionalGroup = None, limit: LimitOption = None) -> Result:
     """Show what was configured, newest first, for a group; without -g, for the whole fleet."""
     async with common.connect(flags) as api:
-        from fioctl_rotate.ops.configs import user_names
-        from fioctl_rotate.ops.push import find_group
+        from fioctl_rotate.ops.configs import read_log
 
-        if group is not None:
-            await find_group(api, group)
-        found = await (api.factory_config(limit) if group is None else api.group_config(group, limit))
-        return Result({"config": found}, log_lines(found, await user_names(api)))
+        found, users = await read_log(api, Scope.group_or_fleet(group), limit)
+        return Result({"config": found}, log_lines(found, users))
 
 
 @app.command("delete", epilog="Example: fioctl-rotate config delete -g field fio-rotate-certs")
@@ -65,10 +63,10 @@ async def delete(flags: Flags, file: FileArgument, group: GroupOption, yes: YesO
     join later from rotating.
     """
     async with common.connect(flags) as api:
-        from fioctl_rotate.ops.configs import delete_group_file
+        from fioctl_rotate.ops.configs import delete_file
 
         common.confirm(f"Delete {file} of group {group} in factory {api.factory}?", yes=yes)
-        await delete_group_file(api, group, file)
+        await delete_file(api, Scope.of_group(group), file)
         return common.done(api, f"deleted {file} of group {group}", file=file, group=group)
 
 

@@ -130,7 +130,7 @@ class _Stage:
 
     def plan(self, plan: "Plan") -> None:
         """The dry run's heart: the entry."""
-        for line in plan.value.splitlines():
+        for line in plan.entry.render().splitlines():
             self.say(f"| {line}")
 
     def progress(self, snapshot: "Snapshot") -> None:

@@ -11,7 +11,8 @@ from fioctl_rotate.cli.configlog import FileArgument, log_lines
 from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
 from fioctl_rotate.cli.pushing import rotate
 from fioctl_rotate.errors import printable
-from fioctl_rotate.rotation.plan import RotationRequest, Target
+from fioctl_rotate.rotation.plan import RotationRequest
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def rotate_certs(
     Sends the entry fio-rotate-certs to the device's own configuration. From then on the device does not follow its
     group's entry: delete the device's own one to have it follow again. With --dryrun, sends nothing.
     """
-    rotate(flags, Target("device", device), wish, modes, by_uuid=by_uuid)
+    rotate(flags, Scope.of_device(device), wish, modes, by_uuid=by_uuid)
 
 
 @config_app.command("log", epilog="Example: fioctl-rotate device config log pump-7 -n 1")
@@ -54,12 +55,10 @@ async def config_log(
 ) -> Result:
     """Show what was configured for one device alone, newest first, and when it fetched it."""
     async with common.connect(flags) as api:
-        from fioctl_rotate.ops.configs import user_names
-        from fioctl_rotate.ops.push import find_device
+        from fioctl_rotate.ops.configs import read_log
 
-        found = await find_device(api, device, by_uuid=by_uuid)
-        log = await api.device_config(found.uuid, limit)
-        return Result({"config": log}, log_lines(log, await user_names(api), applied=True))
+        found, users = await read_log(api, Scope.of_device(device), limit, by_uuid=by_uuid)
+        return Result({"config": found}, log_lines(found, users, applied=True))
 
 
 @config_app.command("delete", epilog="Example: fioctl-rotate device config delete pump-7 fio-rotate-certs")
@@ -76,11 +75,11 @@ async def config_delete(
     A device whose own fio-rotate-certs is deleted follows its group's entry again.
     """
     async with common.connect(flags) as api:
-        from fioctl_rotate.ops.configs import delete_device_file
+        from fioctl_rotate.ops.configs import delete_file
 
         common.confirm(f"Delete {file} of device {device} in factory {api.factory}?", yes=yes)
-        found = await delete_device_file(api, device, file, by_uuid=by_uuid)
-        return common.done(api, f"deleted {file} of device {found.name}", file=file, device=found.name)
+        found = await delete_file(api, Scope.of_device(device), file, by_uuid=by_uuid)
+        return common.done(api, f"deleted {file} of {found}", file=file, device=found.name)
 
 
 @app.command("list", epilog="Example: fioctl-rotate devices list -g field")
@@ -88,11 +87,10 @@ async def config_delete(
 async def list_devices(flags: Flags, group: OptionalGroup = None) -> Result:
     """List devices, by name; with -g, those of one group."""
     async with common.connect(flags) as api:
-        from fioctl_rotate.ops.push import find_group
+        from fioctl_rotate.ops.targets import find
 
-        if group is not None:
-            await find_group(api, group)
-        devices = await api.devices(group)
+        scope, _ = await find(api, Scope.group_or_fleet(group))
+        devices = await api.devices(scope.device_filters)
     rows = ((d.name, d.group_name, d.last_seen, d.lmp_ver, d.target_name, d.uuid) for d in devices)
     table = Table(("NAME", "GROUP", "LAST SEEN", "LMP", "TARGET", "UUID"), rows)
     return Result({"devices": devices}, [table])
@@ -103,7 +101,7 @@ async def list_devices(flags: Flags, group: OptionalGroup = None) -> Result:
 async def show(flags: Flags, device: DeviceArgument, by_uuid: ByUuidOption = False) -> Result:
     """Show one device: its group, when it was seen, its public key, and the configuration in force."""
     async with common.connect(flags) as api:
-        from fioctl_rotate.ops.push import find_device
+        from fioctl_rotate.ops.targets import find_device
 
         found = await find_device(api, device, by_uuid=by_uuid)
     return Result(found, _device_lines(found))
@@ -146,7 +144,7 @@ async def updates(
 ) -> Result:
     """List a device's updates, rotations among them, or the events of one."""
     async with common.connect(flags) as api:
-        from fioctl_rotate.ops.push import find_device
+        from fioctl_rotate.ops.targets import find_device
 
         found = await find_device(api, device, by_uuid=by_uuid)
         if update is None:

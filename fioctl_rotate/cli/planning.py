@@ -24,7 +24,8 @@ from fioctl_rotate.cli.common import (
 )
 from fioctl_rotate.errors import UsageError, printable
 from fioctl_rotate.rotation import entry as entries
-from fioctl_rotate.rotation.plan import Plan, RotationRequest, Target, make_plan, to_file, without_nulls
+from fioctl_rotate.rotation.plan import Plan, RotationRequest, make_plan, to_file, without_nulls
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.settings import Settings
 
 if TYPE_CHECKING:
@@ -143,50 +144,46 @@ with_sending = spread("sending", Sending, SENDING_OPTIONS)
 """Gives a command the options of a push alone; it receives them as one `Sending` in `sending`."""
 
 
-def offline_plan(wish: RotationRequest, settings: Settings, target: Target) -> Plan:
+def offline_plan(request: RotationRequest, settings: Settings, scope: Scope) -> Plan:
     """The plan as far as it can be told without asking anybody."""
     return make_plan(
-        wish,
+        request,
         factory=settings.require_factory(),
         server=settings.destination,
-        target=target,
-        standing=None,
-        est_host=str(wish.server_name),
+        scope=scope,
+        est_host=str(request.server_name),
         unix_seconds=int(time.time()),
     )
 
 
 def tell_about(plan: Plan, server_name: str | None) -> None:
     """What a person should know of a plan before it is sent, on stderr."""
-    host = entries.parse_value(plan.value)["ESTSERVER"].removeprefix("https://").partition(":")[0]
-    if server_name and host != server_name:
-        note(f"EST server name {printable(server_name)} goes out as {host}")
-    values = entries.parse_value(plan.value)
-    for key in ("PKEYIDS", "CERTIDS"):
-        for text in entries.slot_warnings(values[key]):
-            warn(text)
-    target = plan.target
-    if target.kind == "device":
-        group = f" `{target.group}`" if target.group else ""
+    if server_name and plan.entry.host != server_name:
+        note(f"EST server name {printable(server_name)} goes out as {plan.entry.host}")
+    for text in entries.slot_warnings(plan.entry):
+        warn(text)
+    scope = plan.scope
+    if not scope.shared:
+        group = f" `{plan.of_group}`" if plan.of_group else ""
+        command = shlex.join([*scope.config_command("delete"), entries.FILE_NAME])
         warn(
-            f"with an entry of its own, {target.name} will no longer follow its group{group}; delete the entry to "
-            f"have it follow again: fioctl-rotate device config delete {shlex.quote(target.name)} "
-            f"{entries.FILE_NAME}"
+            f"with an entry of its own, {scope.name} will no longer follow its group{group}; delete the entry to "
+            f"have it follow again: {command}"
         )
         return
-    note(f"devices that join group {printable(target.name)} later will get this entry too, and rotate then")
-    if target.devices == 0:
-        warn(f"group {target.name} has no devices: nobody would rotate now")
+    note(f"devices that join {printable(str(scope))} later will get this entry too, and rotate then")
+    if plan.devices == 0:
+        warn(f"{scope} has no devices: nobody would rotate now")
 
 
 def summary(plan: Plan) -> str:
     """One line: what goes to whom, where."""
     devices = {None: "an unknown number of devices", 1: "1 device"}.get(
-        plan.target.devices, f"{plan.target.devices} devices"
+        plan.devices, f"{plan.devices} devices"
     )
     return (
-        f"rotation {plan.rotation_id} to {plan.target} ({devices}) of factory {plan.factory} at {plan.server}, "
-        f"EST server {plan.est_server}"
+        f"rotation {plan.rotation_id} to {plan.scope} ({devices}) of factory {plan.factory} at {plan.server}, "
+        f"EST server {plan.entry.est_server}"
     )
 
 
@@ -228,17 +225,17 @@ def _show_text(plan: Plan) -> None:
     emit(wrapped(f"Would send {printable(summary(plan))}", stream=sys.stdout))
     emit(f"Reason: {printable(plan.reason)}")
     emit(f"\t{entries.FILE_NAME} - [{entries.HANDLER}]")
-    for line in plan.value.splitlines():
+    for line in plan.entry.render().splitlines():
         emit(f"\t | {line}")
     emit("")
-    if plan.standing is None:
+    if plan.current is None:
         emit("Not compared with what is there now: the Factory was not asked.")
     elif plan.already_there:
-        emit(f"The {plan.target.kind} has just this entry: a push would send nothing.")
-    elif plan.standing.file is None:
-        emit(f"The {plan.target.kind} has no {entries.FILE_NAME} now.")
+        emit(f"The {plan.scope.kind} has just this entry: a push would send nothing.")
+    elif plan.current.file is None:
+        emit(f"The {plan.scope.kind} has no {entries.FILE_NAME} now.")
     else:
-        emit(f"Compared with what the {plan.target.kind} has now:")
+        emit(f"Compared with what the {plan.scope.kind} has now:")
         for line in plan.changes():
             emit(f"\t {printable(line)}")
     emit("")

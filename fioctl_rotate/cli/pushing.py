@@ -18,7 +18,9 @@ from fioctl_rotate.cli.common import (
 )
 from fioctl_rotate.cli.planning import Modes, Sending
 from fioctl_rotate.errors import Refused, UsageError, printable
-from fioctl_rotate.rotation.plan import Plan, RotationRequest, Target
+from fioctl_rotate.rotation import commands
+from fioctl_rotate.rotation.plan import Plan, RotationRequest
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
@@ -27,22 +29,22 @@ if TYPE_CHECKING:
 
 
 def rotate(
-    flags: Flags, target: Target, wish: RotationRequest, modes: Modes, *, by_uuid: bool = False
+    flags: Flags, scope: Scope, request: RotationRequest, modes: Modes, *, by_uuid: bool = False
 ) -> None:
     """Run `config rotate-certs` or `device config rotate-certs`."""
-    if not target.name:
-        raise UsageError(f"the {target.kind}'s name is empty")
-    wish.check()
+    if not scope.name:
+        raise UsageError(f"the {scope.kind}'s name is empty")
+    request.check()
     modes.check()
-    if modes.offline and not wish.server_name:
+    if modes.offline and not request.server_name:
         raise UsageError(
             "--offline goes with --server-name: the Factory's own EST server is not known offline"
         )
     settings = settings_of(flags, offline=modes.offline)
     if modes.offline:
-        plan = planning.offline_plan(wish, settings, target)
+        plan = planning.offline_plan(request, settings, scope)
         planning.show_plan(plan, modes.format)
-        planning.tell_about(plan, wish.server_name)
+        planning.tell_about(plan, request.server_name)
         note("nothing was asked of the Factory: how this compares with what is there now is not known")
         return
 
@@ -50,18 +52,15 @@ def rotate(
         from fioctl_rotate.ops import push as ops
 
         now = int(time.time())
-        if target.kind == "group":
-            plan = await ops.plan_group(api, target.name, wish, unix_seconds=now)
-        else:
-            plan = await ops.plan_device(api, target.name, wish, by_uuid=by_uuid, unix_seconds=now)
+        plan = await ops.plan_push(api, scope, request, by_uuid=by_uuid, unix_seconds=now)
         if modes.dryrun:
             planning.show_plan(plan, modes.format)
-            planning.tell_about(plan, wish.server_name)
+            planning.tell_about(plan, request.server_name)
             if modes.out is not None:
                 planning.save_plan(plan, modes.out)
                 note(f"plan written to {modes.out}; push it with: {planning.apply_command(modes.out)}")
             return
-        await send(api, plan, modes, server_name=wish.server_name)
+        await send(api, plan, modes, server_name=request.server_name)
 
     with_api(settings, work)
 
@@ -113,13 +112,14 @@ def _tell_result(plan: Plan, sending: Sending, *, pushed: bool) -> None:
         outcome = "pushed" if pushed else "already there, nothing sent:"
         emit(wrapped(f"{outcome} {printable(planning.summary(plan))}", stream=sys.stdout))
     if not sending.wait:
-        note(f"see it through with: {plan.watch_command()}")
+        watch = commands.rotations("watch", plan.rotation_id, plan.scope, plan.factory_options)
+        note(f"see it through with: {watch}")
 
 
 async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:
     from fioctl_rotate.cli.watching import Watch, follow
     from fioctl_rotate.ops.rotations import find_rotation
 
-    rotation, only = await find_rotation(api, plan.rotation_id, plan.target)
+    rotation, only = await find_rotation(api, plan.rotation_id, plan.scope)
     watch = Watch(sending.interval, sending.timeout, True, Format(sending.format), sending.junit)
     await follow(api, rotation, watch, only=only)

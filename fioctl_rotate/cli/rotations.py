@@ -32,7 +32,8 @@ from fioctl_rotate.cli.common import (
 )
 from fioctl_rotate.cli.planning import REQUEST_OPTIONS, JunitOption
 from fioctl_rotate.errors import Refused, UsageError, printable
-from fioctl_rotate.rotation.plan import RotationRequest, Target
+from fioctl_rotate.rotation.plan import RotationRequest
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
@@ -46,30 +47,30 @@ app = group("What became of a rotation on every device.")
 CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ROTATIONID; `rotations list` shows them.")]
-TARGET_OPTIONS: Options = {
+SCOPE_OPTIONS: Options = {
     "group": GROUP,
     "device": option("--device DEVICE", "One device, in place of a group."),
 }
 
 
-def _target(group: str | None = None, device: str | None = None) -> Target:
+def _scope(group: str | None = None, device: str | None = None) -> Scope:
     if group is not None and device is None:
-        return Target("group", group)
+        return Scope.of_group(group)
     if device is not None and group is None:
-        return Target("device", device)
+        return Scope.of_device(device)
     raise UsageError("name either a group (-g GROUP) or a device (--device DEVICE)")
 
 
-with_target = spread("target", _target, TARGET_OPTIONS)
-"""Gives a command the options -g and --device, of which one is due; it receives it as `target`."""
+with_scope = spread("scope", _scope, SCOPE_OPTIONS)
+"""Gives a command the options -g and --device, of which one must be given; it receives a `scope`."""
 
 
 @app.command("list", epilog="Example: fioctl-rotate rotations list -g field")
 @connected
-@with_target
+@with_scope
 def list_rotations(
     flags: Flags,
-    target: Target,
+    scope: Scope,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """List the rotations of a group or a device, newest first, as far back as the configuration log goes.
@@ -78,9 +79,9 @@ def list_rotations(
     """
 
     async def fetch(api: "FactoryApi") -> "list[Rotation]":
-        from fioctl_rotate.ops.rotations import of_target
+        from fioctl_rotate.ops.rotations import of_scope
 
-        return (await of_target(api, target))[1]
+        return (await of_scope(api, scope))[1]
 
     found = with_api(settings_of(flags), fetch)
     from fioctl_rotate.rotation import document
@@ -100,16 +101,16 @@ def list_rotations(
     ]
     console().print(table(("ID", "PUSHED AT", "", "REASON", "EST SERVER"), rows))
     if not found:
-        note(f"no rotation is known of {target}")
+        note(f"no rotation is known of {scope}")
 
 
 @app.command("show", epilog="Example: fioctl-rotate rotations show certs-1763989200 -g field --failed")
 @connected
-@with_target
+@with_scope
 def show(
     flags: Flags,
     rotation_id: IdArgument,
-    target: Target,
+    scope: Scope,
     failed: Annotated[
         bool, option("--failed", "Only devices that are failing, or finalized and not done.")
     ] = False,
@@ -127,7 +128,7 @@ def show(
     wanted |= {"pending"} if pending else set()
 
     async def work(api: "FactoryApi") -> None:
-        snapshot = await snapshot_of(api, rotation_id, target)
+        snapshot = await snapshot_of(api, rotation_id, scope)
         states = [state for state in snapshot.states if not wanted or state.state in wanted]
         if junit is not None:
             from fioctl_rotate.ops.junit import write
@@ -164,11 +165,11 @@ def show(
     epilog="Example: fioctl-rotate rotations watch certs-1763989200 -g field --exit-status --timeout 1h",
 )
 @connected
-@with_target
+@with_scope
 def watch(
     flags: Flags,
     rotation_id: IdArgument,
-    target: Target,
+    scope: Scope,
     interval: Annotated[float, duration_option("--interval", "Polling interval.", shortest=0.05)] = 15.0,
     timeout: Annotated[
         float | None,
@@ -189,7 +190,7 @@ def watch(
         from fioctl_rotate.cli.watching import Watch, follow
         from fioctl_rotate.ops.rotations import find_rotation
 
-        rotation, only = await find_rotation(api, rotation_id, target)
+        rotation, only = await find_rotation(api, rotation_id, scope)
         tell_unknown(rotation)
         await follow(api, rotation, Watch(interval, timeout, exit_status, format, junit), only=only)
 
@@ -218,11 +219,11 @@ def check(
 
     async def work(api: "FactoryApi") -> "Findings":
         from fioctl_rotate.clock import utc_now
-        from fioctl_rotate.ops.push import plan_group
+        from fioctl_rotate.ops.push import plan_push
         from fioctl_rotate.ops.push_checks import check_push
 
         now = utc_now()
-        plan = await plan_group(api, group, wish, unix_seconds=int(now.timestamp()))
+        plan = await plan_push(api, Scope.of_group(group), wish, unix_seconds=int(now.timestamp()))
         return await check_push(api, plan, now=now, each_device=each_device)
 
     findings = with_api(settings_of(flags), work)
@@ -237,11 +238,11 @@ def check(
 
 @app.command("settle", epilog="Example: fioctl-rotate rotations settle certs-1763989200 -g field")
 @connected
-@with_target
+@with_scope
 def settle(
     flags: Flags,
     rotation_id: IdArgument,
-    target: Target,
+    scope: Scope,
     yes: YesOption = False,
 ) -> None:
     """Have the devices store a rotation's entry, once they are done; to do after each rotation.
@@ -253,31 +254,27 @@ def settle(
     """
     settings = settings_of(flags)
     factory = settings.require_factory()
-    confirm(f"Send the entry of {rotation_id} to {target} of factory {factory} again?", yes=yes)
+    confirm(f"Send the entry of {rotation_id} to {scope} of factory {factory} again?", yes=yes)
 
     async def work(api: "FactoryApi") -> None:
-        from fioctl_rotate.ops.push import find_device, settle
+        from fioctl_rotate.ops.push import settle
 
-        if target.kind == "group":
-            await settle(api, target, rotation_id)
-            return
-        found = await find_device(api, target.name)
-        await settle(api, Target("device", found.name, found.uuid), rotation_id)
+        await settle(api, scope, rotation_id)
 
     with_api(settings, work)
-    emit(f"settled rotation {rotation_id} of {target} in factory {factory} at {settings.destination}")
+    emit(f"settled rotation {rotation_id} of {scope} in factory {factory} at {settings.destination}")
 
 
 @app.command(
     "report", epilog="Example: fioctl-rotate rotations report certs-1763989200 -g field --html rotation.html"
 )
 @connected
-@with_target
+@with_scope
 def report(
     flags: Flags,
     rotation_id: IdArgument,
     html: Annotated[Path, option("--html FILE", "File to write.")],
-    target: Target,
+    scope: Scope,
 ) -> None:
     """Write a page that a person keeps: how the rotation went, what failed and why, who did not follow.
 
@@ -288,7 +285,7 @@ def report(
         from fioctl_rotate.files import write_atomic
         from fioctl_rotate.ops.report import render
 
-        snapshot = await snapshot_of(api, rotation_id, target)
+        snapshot = await snapshot_of(api, rotation_id, scope)
         page = render(snapshot, factory=api.factory, server=api.server)
         write_atomic(html, page.encode(), 0o644)
         emit(f"wrote {html}: {snapshot.summary.message}")
@@ -296,13 +293,13 @@ def report(
     with_api(settings_of(flags), work)
 
 
-async def snapshot_of(api: "FactoryApi", rotation_id: str, target: Target) -> "Snapshot":
+async def snapshot_of(api: "FactoryApi", rotation_id: str, scope: Scope) -> "Snapshot":
     """One look at a rotation, compared with what earlier looks left on this machine."""
     from fioctl_rotate.cli.watching import tell_asking
     from fioctl_rotate.ops.rotations import find_rotation
     from fioctl_rotate.ops.watch import Watch
 
-    rotation, only = await find_rotation(api, rotation_id, target)
+    rotation, only = await find_rotation(api, rotation_id, scope)
     tell_unknown(rotation)
     watch = Watch(api, rotation, only=only, asking=tell_asking)
     snapshot = await watch.poll()
@@ -315,7 +312,7 @@ async def snapshot_of(api: "FactoryApi", rotation_id: str, target: Target) -> "S
 def tell_unknown(rotation: "Rotation") -> None:
     """Say on stderr where no log knows the rotation: a misspelled id looks just like one that nobody follows."""
     if not rotation.est_server:
-        warn(f"the configuration log of {rotation.target} has no rotation {rotation.id}")
+        warn(f"the configuration log of {rotation.scope} has no rotation {rotation.id}")
 
 
 def _pushed(rotation: "Rotation") -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shlex
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fioctl_rotate.cli.common import Format, console, emit, is_terminal, note, warn, wrapped
 from fioctl_rotate.errors import DeviceFailed, TimedOut, printable
-from fioctl_rotate.rotation.plan import place
+from fioctl_rotate.rotation.commands import factory_options, rotations
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,7 +71,7 @@ async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only:
     if last is not None:
         view.end(last)
         if not last.states:
-            warn(f"{rotation.target} has no devices")
+            warn(f"{rotation.scope} has no devices")
         if watch.junit:
             junit.write(watch.junit, rotation, last.states)
     summary = last.summary.message if last else "no answer yet"
@@ -89,7 +88,7 @@ def tell_advice(api: "FactoryApi", rotation: "Rotation", states: "Sequence[Devic
     """What can be done next, on stderr."""
     from fioctl_rotate.rotation.messages import advice
 
-    for line in advice(rotation, states, shlex.join(place(api.factory, api.server))):
+    for line in advice(rotation, states, factory_options(api.factory, api.server)):
         note(wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr))
 
 
@@ -100,8 +99,7 @@ def tell_asking(count: int) -> None:
 
 
 def _look(api: "FactoryApi", rotation: "Rotation") -> str:
-    where = shlex.join(place(api.factory, api.server))
-    return f"fioctl-rotate rotations show {shlex.quote(rotation.id)} {rotation.option} {where}"
+    return rotations("show", rotation.id, rotation.scope, factory_options(api.factory, api.server))
 
 
 def _view(api: "FactoryApi", rotation: "Rotation", watch: Watch) -> "_Lines | _Live":
@@ -283,7 +281,7 @@ class Pace:
 
 def headline(api: "FactoryApi", rotation: "Rotation") -> str:
     """What is watched, where."""
-    return f"Rotation {rotation.id} of {rotation.target}, factory {api.factory} at {api.server}"
+    return f"Rotation {rotation.id} of {rotation.scope}, factory {api.factory} at {api.server}"
 
 
 def device_table(

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from fioctl_rotate import files
 from fioctl_rotate.errors import UsageError
+from fioctl_rotate.hostname import host_name_fault
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.mock.store.accounts import ADMIN, READ_ONLY, Account, FactoryRecord
 from fioctl_rotate.mock.store.database import Store, initialize
 from fioctl_rotate.pki import certificates, keys
 
 _NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
-# RFC 1123 §2.1; a last label with a letter in it tells a name from an address.
-_HOST = re.compile(rf"({_NAME.pattern}\.)*(?=[0-9-]*[a-zA-Z])({_NAME.pattern})")
 _DEFAULT_ONLINE_CA = "default-online-ca"
 
 
@@ -53,9 +52,10 @@ def create(
     addresses = addresses or Addresses()
     for host in (addresses.gateway_name, addresses.est_name):
         # The name is its certificate's CN too, which has at most 64 characters (RFC 5280, ub-common-name).
-        if not _HOST.fullmatch(host) or len(host) > 64:
+        fault = host_name_fault(host) or ("longer than 64 characters" if len(host) > 64 else None)
+        if fault:
             raise UsageError(
-                f"`{host}` is not a valid DNS name",
+                f"`{host}` is not a valid DNS name: {fault}",
                 hint="certificates name servers by DNS names, not by addresses",
             )
     initialize(directory)

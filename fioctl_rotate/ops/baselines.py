@@ -81,6 +81,6 @@ def _file(api: FactoryApi, rotation: Rotation) -> Path:
     kind, _, directory = api.server.partition(" ")
     server = f"mock {Path(directory).resolve()}" if kind == "mock" else api.server
     # What is named may be anything that somebody typed; its digest is a file name.
-    key = "\0".join((server, api.factory, rotation.id, rotation.target))
+    key = "\0".join((server, api.factory, rotation.id, str(rotation.scope)))
     name = hashlib.sha256(key.encode()).hexdigest()[:32]
     return user_state_path("fioctl-rotate", appauthor=False) / "watched" / f"{name}.jsonl"

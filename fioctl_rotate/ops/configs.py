@@ -1,10 +1,11 @@
-"""Configuration logs with the names of those who made them; deleting files, with words for what is not there."""
+"""Configuration logs with the names of those who made them, and deleting files."""
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.exchange import ApiError
 from fioctl_rotate.errors import Error
-from fioctl_rotate.ops.push import find_device, find_group
+from fioctl_rotate.ops.targets import find
+from fioctl_rotate.rotation.scope import Scope
 
 
 async def user_names(api: FactoryApi) -> dict[str, str]:
@@ -17,24 +18,25 @@ async def user_names(api: FactoryApi) -> dict[str, str]:
         return {}
 
 
-async def delete_group_file(api: FactoryApi, group: str, file: str) -> None:
-    """Delete `file` of the group's configuration. Raises Error where group or file are not there."""
-    await find_group(api, group)
-    _check_there(await api.group_config(group, 1), file, f"group {group}")
-    await api.delete_group_config(group, file)
+async def read_log(
+    api: FactoryApi, scope: Scope, limit: int | None, *, by_uuid: bool = False
+) -> tuple[list[wire.Config], dict[str, str]]:
+    """The scope's configuration log, newest first, and the factory's users by polis id."""
+    found, _ = await find(api, scope, by_uuid=by_uuid)
+    return await api.config(found).log(limit), await user_names(api)
 
 
-async def delete_device_file(api: FactoryApi, name: str, file: str, *, by_uuid: bool = False) -> wire.Device:
-    """Delete `file` of the device's own configuration. Raises Error where device or file are not there."""
-    device = await find_device(api, name, by_uuid=by_uuid)
-    _check_there(await api.device_config(device.uuid, 1), file, f"device {device.name}")
-    await api.delete_device_config(device.uuid, file)
-    return device
+async def delete_file(api: FactoryApi, scope: Scope, file: str, *, by_uuid: bool = False) -> Scope:
+    """Delete `file` of the scope's configuration; returns the scope that was found.
 
-
-def _check_there(log: list[wire.Config], file: str, owner: str) -> None:
-    names = [known.name for config in log for known in config.files or []]
+    Raises Error where the scope or the file are not there.
+    """
+    found, _ = await find(api, scope, by_uuid=by_uuid)
+    config = api.config(found)
+    names = [known.name for newest in await config.log(1) for known in newest.files or []]
     if file not in names:
         raise Error(
-            f"{owner} has no file `{file}`", hint=f"files there: {', '.join(sorted(names)) or 'none'}"
+            f"{found} has no file `{file}`", hint=f"files there: {', '.join(sorted(names)) or 'none'}"
         )
+    await config.delete(file)
+    return found

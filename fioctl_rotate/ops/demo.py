@@ -27,12 +27,13 @@ from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.ceremony import authorize_est, create_pki
 from fioctl_rotate.ops.connect import open_api
-from fioctl_rotate.ops.push import plan_group, push
+from fioctl_rotate.ops.push import plan_push, push
 from fioctl_rotate.ops.push_checks import check_push, keep_baselines
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import Snapshot, Watch
 from fioctl_rotate.pki.directory import PkiDirectory
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import State
 from fioctl_rotate.settings import Flags, resolve
 
@@ -137,7 +138,8 @@ async def _set_up(api: FactoryApi, directory: Path, stage: Stage, devices: int) 
 
 
 async def _push(api: FactoryApi, stage: Stage, est_port: int) -> Plan:
-    plan = await plan_group(api, GROUP, RotationRequest(REASON, port=est_port), unix_seconds=int(time.time()))
+    request = RotationRequest(REASON, port=est_port)
+    plan = await plan_push(api, Scope.of_group(GROUP), request, unix_seconds=int(time.time()))
     push_it = f"fioctl-rotate config rotate-certs -g {GROUP} -r {REASON} -p {est_port}"
     command = f"{push_it} --rotation-id {plan.rotation_id}"
     stage.step("The dry run: exactly what would be sent", f"{command} --dryrun")
@@ -155,11 +157,11 @@ async def _push(api: FactoryApi, stage: Stage, est_port: int) -> Plan:
 async def _rotate(
     api: FactoryApi, directory: Path, factory: FactoryRecord, plan: Plan, stage: Stage, fail: str | None
 ) -> list[Proof]:
-    rotation, _ = await find_rotation(api, plan.rotation_id, plan.target)
+    rotation, _ = await find_rotation(api, plan.rotation_id, plan.scope)
     watch = Watch(api, rotation)
     stage.step("Before any device has moved", f"fioctl-rotate rotations show {plan.rotation_id} -g {GROUP}")
     stage.say((await watch.poll()).summary.message)
-    names = {device.uuid: device.name for device in await api.devices(GROUP)}
+    names = {device.uuid: device.name for device in await api.devices(plan.scope.device_filters)}
     paths = sorted(device_directories(directory / "devices"), key=lambda path: names[path.name])
     before = {path.name: load_identity(Sota(path / "sota.toml")) for path in paths}
     devices = [

@@ -18,7 +18,7 @@ def write(path: Path, rotation: Rotation, states: Sequence[DeviceState]) -> None
         case = ElementTree.SubElement(
             suite,
             "testcase",
-            classname=printable(f"{rotation.id}.{rotation.target}"),
+            classname=printable(f"{rotation.id}.{rotation.scope}"),
             name=printable(state.name),
             time=f"{sum(event.seconds or 0 for event in state.progress.events):.0f}",
         )

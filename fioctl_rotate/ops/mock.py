@@ -25,7 +25,7 @@ from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops.ceremony import authorize_est, create_pki
 from fioctl_rotate.ops.connect import open_api
-from fioctl_rotate.ops.push import find_group
+from fioctl_rotate.ops.targets import find_group
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.directory import LOCAL_CA, PkiDirectory
 from fioctl_rotate.pki.parsing import load_private_key

@@ -11,7 +11,8 @@ from fioctl_rotate.device.runner import CheckedIn, device_directories, run_fleet
 from fioctl_rotate.errors import Error
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.mock.store.database import Store
-from fioctl_rotate.ops.push import find_group
+from fioctl_rotate.ops.targets import find
+from fioctl_rotate.rotation.scope import Scope
 
 
 def factory_in(directory: Path, name: str | None) -> str:
@@ -25,9 +26,8 @@ async def mock_devices(api: FactoryApi, directory: Path, *, group: str | None = 
 
     Raises Error for an unknown group, and where there is none.
     """
-    if group is not None:
-        await find_group(api, group)
-    names = {device.uuid: device.name for device in await api.devices(group)}
+    scope, _ = await find(api, Scope.group_or_fleet(group))
+    names = {device.uuid: device.name for device in await api.devices(scope.device_filters)}
     found = [path.name for path in device_directories(directory / "devices", names)]
     if not found:
         where = f"group {group}" if group else f"factory {api.factory}"

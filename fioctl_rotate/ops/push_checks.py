@@ -1,6 +1,5 @@
 """Checks before a push: what would go wrong on devices, found while nothing has been sent."""
 
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,16 @@ from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.est.probe import REACHABLE, probe
 from fioctl_rotate.ops import baselines
 from fioctl_rotate.ops.at_once import Pace, for_each
-from fioctl_rotate.ops.rotations import of_device, of_group, own_entry
+from fioctl_rotate.ops.rotations import of_scope
+from fioctl_rotate.ops.targets import current_entry_of
 from fioctl_rotate.ops.watch import events_of
 from fioctl_rotate.pki.certificates import years_later
 from fioctl_rotate.pki.parsing import dns_names, load_bundle
-from fioctl_rotate.rotation.entry import parse_value, slot_warnings
+from fioctl_rotate.rotation import commands
+from fioctl_rotate.rotation.entry import slot_warnings
 from fioctl_rotate.rotation.plan import Plan
 from fioctl_rotate.rotation.progress import parse_time
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import (
     OFFLINE_AFTER,
     OLDEST_LMP,
@@ -61,7 +63,7 @@ async def check_push(
     cannot be reached from here is a warning, since devices may be elsewhere.
     """
     certs = await api.certs()
-    devices = await _devices(api, plan)
+    devices = await api.devices(plan.scope.device_filters)
     checks = [
         *await _est(plan, load_bundle(certs.root_crt, "the Factory's root"), now, timeout),
         *_lifetimes(plan, certs, now),
@@ -70,13 +72,13 @@ async def check_push(
     ]
     if len(devices) > SMALL_FLEET and not each_device:
         words = f"{len(devices)} devices were not asked one by one for entries of their own or an earlier rotation"
-        hint = f"`fioctl-rotate rotations check -g {shlex.quote(plan.target.name)} --each-device` does"
+        hint = f"`fioctl-rotate rotations check {plan.scope.option_text} --each-device` does"
         return Findings(
             [*checks, Check("each-device", Status.WARN, f"{words}; {hint}")], before_push(devices, [])
         )
-    earlier = next((rotation for rotation in await _rotations(api, plan) if rotation.current), None)
-    asked = await _ask_each(api, devices, earlier, now)
-    if plan.target.kind == "group":
+    earlier = next((rotation for rotation in (await of_scope(api, plan.scope))[1] if rotation.current), None)
+    asked = await _ask_each(api, devices, earlier or Rotation("", plan.scope), now)
+    if plan.scope.shared:
         checks.append(_shadowed(devices, asked.own_entries))
     if earlier is not None and earlier.id != plan.rotation_id:
         checks.append(_earlier(earlier, asked.tracker.states()))
@@ -85,8 +87,7 @@ async def check_push(
 
 def keep_baselines(api: FactoryApi, plan: Plan, findings: Findings) -> None:
     """Keep the devices and their keys of before the push, so that a watch sees which changed and who left."""
-    group, device = (plan.target.name, None) if plan.target.kind == "group" else (None, plan.target.name)
-    baselines.save(api, Rotation(plan.rotation_id, group=group, device=device), findings.baselines)
+    baselines.save(api, Rotation(plan.rotation_id, plan.scope), findings.baselines)
 
 
 # --- The EST server and the certificates ---
@@ -98,7 +99,7 @@ async def _est(plan: Plan, roots: Sequence[x509.Certificate], now: datetime, tim
             Check("est", Status.WARN, "not looked at: the Factory has no root certificate to compare with")
         ]
     checks = []
-    for check in await probe(plan.est_server, roots, now=now, timeout=timeout):
+    for check in await probe(plan.entry.est_server, roots, now=now, timeout=timeout):
         status, words = check.status, check.message
         if check.name == REACHABLE and status is Status.FAIL:
             status, words = Status.WARN, f"{words}, from here; devices must reach it"
@@ -109,8 +110,7 @@ async def _est(plan: Plan, roots: Sequence[x509.Certificate], now: datetime, tim
 def _lifetimes(plan: Plan, certs: wire.Certs, now: datetime) -> Iterable[Check]:
     """Certificates that end before the new device certificates would, and cut them short."""
     est = load_bundle(certs.est_tls_crt, "the EST TLS certificate")
-    host = plan.est_server.removeprefix("https://").partition(":")[0]
-    managed = any(host in dns_names(certificate) for certificate in est)
+    managed = any(plan.entry.host in dns_names(certificate) for certificate in est)
     years = _MANAGED_YEARS if managed else _OWN_YEARS
     until = years_later(now, years)
     short = [
@@ -144,26 +144,15 @@ def _ends(certificate: x509.Certificate, until: datetime) -> bool:
 
 
 def _slots(plan: Plan) -> Check:
-    values = parse_value(plan.value)
-    warnings = [text for key in ("PKEYIDS", "CERTIDS") for text in slot_warnings(values[key])]
+    entry = plan.entry
+    warnings = slot_warnings(entry)
     if warnings:
         return Check("slots", Status.WARN, "; ".join(warnings))
-    return Check("slots", Status.PASS, f"keys {values['PKEYIDS']}, certificates {values['CERTIDS']}")
+    keys, certificates = ",".join(entry.pkey_ids), ",".join(entry.cert_ids)
+    return Check("slots", Status.PASS, f"keys {keys}, certificates {certificates}")
 
 
 # --- The devices ---
-
-
-async def _devices(api: FactoryApi, plan: Plan) -> list[wire.Device]:
-    if plan.target.kind == "group":
-        return await api.devices(plan.target.name)
-    return [await api.device(str(plan.target.uuid), by_uuid=True)]
-
-
-async def _rotations(api: FactoryApi, plan: Plan) -> list[Rotation]:
-    if plan.target.kind == "group":
-        return await of_group(api, plan.target.name)
-    return (await of_device(api, str(plan.target.uuid), by_uuid=True))[1]
 
 
 def _followers(devices: Sequence[wire.Device], now: datetime) -> Iterable[Check]:
@@ -196,10 +185,10 @@ class _Asked:
 
 
 async def _ask_each(
-    api: FactoryApi, devices: Sequence[wire.Device], earlier: Rotation | None, now: datetime
+    api: FactoryApi, devices: Sequence[wire.Device], earlier: Rotation, now: datetime
 ) -> _Asked:
     """Each device's record and own configuration, and what the earlier rotation came to on it."""
-    tracker = Tracker(earlier or Rotation(""), baselines.load(api, earlier) if earlier else None)
+    tracker = Tracker(earlier, baselines.load(api, earlier) if earlier.id else None)
     tracker.begin(now)
     tracker.take_page(wire.DeviceList(devices=list(devices), total=len(devices)))
     tracker.to_ask()
@@ -209,10 +198,11 @@ async def _ask_each(
         uuid = device.uuid
         record = await api.device(uuid, by_uuid=True)
         asked.records.append(record)
-        asked.own_entries[uuid] = own_entry(await api.device_config(uuid, 1))
+        log = await api.config(Scope.of_device(device.name, uuid)).log(1)
+        asked.own_entries[uuid] = current_entry_of(log).rotation_id
         tracker.take_own_entry(uuid, asked.own_entries[uuid])
         tracker.take_record(uuid, record)
-        if earlier is not None and tracker.wants_events(uuid):
+        if earlier.id and tracker.wants_events(uuid):
             tracker.take_events(uuid, await events_of(api, uuid, earlier.id))
 
     await for_each(devices, ask, Pace())
@@ -237,7 +227,7 @@ def _earlier(earlier: Rotation, states: Sequence[DeviceState]) -> Check:
             "earlier",
             Status.FAIL,
             f"rotation {earlier.id} is under way on {len(running)} device(s); see "
-            f"`fioctl-rotate rotations show {earlier.id} {earlier.option}`",
+            f"`{commands.rotations('show', earlier.id, earlier.scope)}`",
         )
     left = []
     if counts[State.FAILING]:

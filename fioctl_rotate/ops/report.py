@@ -28,7 +28,7 @@ def render(snapshot: Snapshot, *, factory: str, server: str) -> str:
     rotation, states, summary = snapshot.rotation, snapshot.states, snapshot.summary
     pushed = f"{rotation.pushed_at:%Y-%m-%d %H:%M:%S} UTC" if rotation.pushed_at else "before the log begins"
     facts = (
-        ("Target", f"{rotation.target}, factory {factory}"),
+        ("Target", f"{rotation.scope}, factory {factory}"),
         ("Server", server),
         ("Pushed", pushed + (f" by {rotation.pushed_by}" if rotation.pushed_by else "")),
         ("Reason", rotation.reason),
@@ -45,7 +45,7 @@ def render(snapshot: Snapshot, *, factory: str, server: str) -> str:
     )
     template = Template(files("fioctl_rotate.ops").joinpath("report.html").read_text("utf-8"))
     return template.substitute(
-        title=_text(f"Rotation {rotation.id} of {rotation.target}"),
+        title=_text(f"Rotation {rotation.id} of {rotation.scope}"),
         id=_text(rotation.id),
         headline=_text(summary.message),
         bar="".join(

@@ -13,6 +13,7 @@ from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.files import create_new, read
+from fioctl_rotate.hostname import host_name_fault
 from fioctl_rotate.ops.ceremony import (
     NOBODY,
     Prompter,
@@ -111,7 +112,7 @@ def make_est_keypair(
     Returns the paths of key and certificate; made as far as they are not there. Raises UsageError for a name that
     devices would not accept, Error where the files are for another name.
     """
-    fault = policy.host_name_fault(dns_name)
+    fault = host_name_fault(dns_name)
     if fault:
         raise UsageError(f"{dns_name!r} is no name for an EST server: {fault}")
     if Path(certificate_name).name != certificate_name or not certificate_name.endswith(".pem"):

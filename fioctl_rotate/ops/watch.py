@@ -16,7 +16,8 @@ from fioctl_rotate.api.exchange import ApiError, Unreachable
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.ops import baselines
 from fioctl_rotate.ops.at_once import Pace, for_each
-from fioctl_rotate.ops.rotations import own_entry
+from fioctl_rotate.ops.targets import current_entry_of
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import DeviceState, Rotation
 from fioctl_rotate.rotation.summary import Summary
 from fioctl_rotate.rotation.tracker import Tracker
@@ -140,11 +141,10 @@ class Watch:
             self.tracker.unsaved, self._kept_at = False, now
 
     async def _list(self) -> None:
-        filters = {"uuid": self._only} if self._only else None
-        group = None if self._only else self.rotation.group
+        filters = {"uuid": self._only} if self._only else self.rotation.scope.device_filters
         limit = self.tracker.begin(self._now())
         while limit:
-            pages = self._api.device_pages(group=group, sortby="-last_seen", limit=limit, filters=filters)
+            pages = self._api.device_pages(filters=filters, sortby="-last_seen", limit=limit)
             async for page in pages:
                 if not self.tracker.take_page(page):
                     break
@@ -162,7 +162,8 @@ class Watch:
                 if not first and tracker.wants_record(uuid):
                     tracker.take_record(uuid, await self._api.device(uuid, by_uuid=True))
             if tracker.wants_own_entry(uuid):
-                tracker.take_own_entry(uuid, own_entry(await self._api.device_config(uuid, 1)))
+                log = await self._api.config(Scope.of_device("", uuid)).log(1)
+                tracker.take_own_entry(uuid, current_entry_of(log).rotation_id)
         except ApiError as error:
             if error.status != 404:
                 raise

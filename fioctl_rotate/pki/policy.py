@@ -4,7 +4,6 @@ fioctl signs whatever CSR the backend returns; we check it first. Sources: fioct
 5280 §4.2, RFC 6125 §6.4 for names.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 
@@ -14,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fioctl_rotate.errors import Error, Refused, printable
+from fioctl_rotate.hostname import host_name_fault
 from fioctl_rotate.pki.certificates import usages
 from fioctl_rotate.pki.keys import P256, key_kind
 from fioctl_rotate.pki.parsing import UNPARSED, dns_names, extensions, find, oid_name
 from fioctl_rotate.pki.subject import raw_subject
 
-_HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.IGNORECASE)
 STRONG_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _ALLOWED_NAMES = (x509.DNSName, x509.IPAddress, x509.UniformResourceIdentifier, x509.RFC822Name)
 
@@ -212,27 +211,6 @@ def _common_name_is_a_name(csr: x509.CertificateSigningRequest) -> Iterator[str]
         text = str(attribute.value)
         if dns and "." in text and " " not in text and text.lower() not in dns:
             yield f"subject CN: {text!r} looks like a host name and is not in the SAN"
-
-
-def host_name_fault(name: str) -> str | None:
-    """What is wrong with a DNS name that a certificate shall carry, or None. RFC 5280 §4.2.1.6, RFC 1123 §2.1."""
-    if "*" in name:
-        return "a wildcard, which devices' TLS libraries judge differently"
-    if not name.isascii():
-        return "not in its ASCII form (xn--…)"
-    if name.endswith("."):
-        return "ends in a dot"
-    if len(name) > 253:
-        return "longer than 253 characters"
-    labels = name.split(".")
-    for label in labels:
-        if len(label) > 63:
-            return "a label longer than 63 characters"
-        if not _HOST_LABEL.fullmatch(label):
-            return "not a host name"
-    if labels[-1].isdigit():
-        return "an IP address, which belongs in an IP SAN"
-    return None
 
 
 def _allowed_usages(purpose: Purpose) -> set[str]:

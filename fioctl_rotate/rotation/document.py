@@ -11,10 +11,10 @@ from fioctl_rotate.rotation.summary import Summary
 
 
 def of_rotation(rotation: Rotation) -> dict[str, Any]:
-    """`{id, target, est-server, pushed-at, pushed-by, reason, current}`; `target` is `{group}` or `{device}`."""
+    """`{id, target, est-server, pushed-at, pushed-by, reason, current}`; target: `{group}` or `{device, uuid}`."""
     return {
         "id": rotation.id,
-        "target": {"group": rotation.group} if rotation.group else {"device": rotation.device},
+        "target": rotation.scope.document(),
         "est-server": rotation.est_server,
         "pushed-at": time_text(rotation.pushed_at),
         "pushed-by": rotation.pushed_by,

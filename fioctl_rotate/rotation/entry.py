@@ -6,10 +6,14 @@ sent, because a device that took a wrong EST URL cannot be corrected by a second
 """
 
 import ipaddress
+import posixpath
 import re
-from dataclasses import dataclass
+import shlex
+from urllib.parse import unquote
 
 from fioctl_rotate.errors import UsageError
+from fioctl_rotate.hostname import host_name_fault
+from fioctl_rotate.value import Value
 
 FILE_NAME = "fio-rotate-certs"
 HANDLER = "/usr/share/fioconfig/handlers/renew-client-cert"
@@ -21,20 +25,48 @@ DEFAULT_CERT_IDS = "03,09"
 KEYS = ("ESTSERVER", "PKEYIDS", "CERTIDS", "ROTATIONID")
 
 # What no shell acts on, whatever it is: quoting, expansion, globs, redirection and white space are all outside.
-_HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
 _RESOURCE = re.compile(r"[A-Za-z0-9/._~%+@:,-]+\Z")
+# What Go's URL parser refuses, and with it the device.
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PORT = re.compile(r"[0-9]{1,5}\Z")
 _SLOT = re.compile(r"[0-9]{2}\Z")
 _ROTATION_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A `fio-rotate-certs` entry. `est_server` is the URL without a trailing operation; ids are slot ids."""
+class Entry(Value):
+    """A `fio-rotate-certs` entry that a device takes as it is meant.
 
-    est_server: str
+    `host`, `port` and `resource` are those of the EST server, `pkey_ids` and `cert_ids` PKCS#11 slot ids.
+    """
+
+    host: str
+    port: int
+    resource: str
     pkey_ids: tuple[str, str]
     cert_ids: tuple[str, str]
     rotation_id: str
+
+    @classmethod
+    def parse(cls, value: str) -> "Entry":
+        """The entry whose value this is. Raises UsageError for a value that no entry of ours renders."""
+        fields = parse_value(value)
+        host, port, resource = split_est_server(fields["ESTSERVER"])
+        entry = make_entry(
+            server_name=host,
+            port=port,
+            resource=resource,
+            pkey_ids=fields["PKEYIDS"],
+            cert_ids=fields["CERTIDS"],
+            rotation_id=fields["ROTATIONID"],
+        )
+        if entry.render() != value:
+            raise UsageError(f"the value of {FILE_NAME} is not one that rotate-certs makes")
+        return entry
+
+    @property
+    def est_server(self) -> str:
+        """ESTSERVER: the EST server's URL, to which a device adds the operation."""
+        return _url(self.host, self.port, self.resource)
 
     def render(self) -> str:
         """The value, byte for byte as fioctl makes it: four lines, each ending with a line feed."""
@@ -47,14 +79,22 @@ class Entry:
 
 
 def est_url(server_name: str, port: int = DEFAULT_PORT, resource: str = DEFAULT_RESOURCE) -> str:
-    """The value of ESTSERVER. A name in Unicode goes out in its ASCII form (IDNA 2008, see `ascii_host`).
-
-    Raises UsageError for whatever the device's handler would cut or misread.
-    """
-    host = ascii_host(server_name)
+    """An ESTSERVER from what an operator typed, every part checked. Raises UsageError as `make_entry` does."""
     if not 1 <= port <= 65535:
         raise UsageError(f"EST port {port} is not between 1 and 65535")
-    return f"https://{host}:{port}{_checked_resource(resource)}"
+    return _url(ascii_host(server_name), port, _checked_resource(resource))
+
+
+def split_est_server(url: str) -> tuple[str, int, str]:
+    """Host, port and resource of an ESTSERVER `https://HOST:PORT/PATH`, as they stand there.
+
+    Raises UsageError where it has another form.
+    """
+    authority, slash, path = url.removeprefix("https://").partition("/")
+    host, _, port = authority.partition(":")
+    if not url.startswith("https://") or not _PORT.match(port):
+        raise UsageError(f"`{url}` is not an EST server's URL of the form https://HOST:PORT/PATH")
+    return host, int(port), slash + path
 
 
 def reenroll_url(est_server: str) -> str:
@@ -67,10 +107,10 @@ def reenroll_url(est_server: str) -> str:
 
 
 def ascii_host(server_name: str) -> str:
-    """The host as a URL carries it: a DNS name in ASCII form, an IPv4 address, an IPv6 address in brackets.
+    """The host as a URL carries it: a DNS name in ASCII form (IDNA 2008), or an IPv4 address.
 
-    An IPv6 literal is right on the device: `[`…`]` without a match is kept by the shell as it is, but a file named
-    like one of its characters would be matched, so it is refused with the reason.
+    Raises UsageError for anything else. An IPv6 address in its brackets is a pattern to the device's shell: a file
+    that is named like one of its characters would take its place.
     """
     name = server_name
     if not name:
@@ -95,15 +135,10 @@ def ascii_host(server_name: str) -> str:
     if "=" in name:
         raise UsageError(f"EST server name `{name}` has a `=`, where the device's handler would cut it")
     ascii_name = name if name.isascii() else _idna(name)
-    labels = ascii_name.split(".")
-    if len(ascii_name) > 253 or not all(_HOST_LABEL.match(label) for label in labels):
-        raise UsageError(f"EST server name `{name}` is not a DNS name")
+    fault = None if _is_ipv4(ascii_name) else host_name_fault(ascii_name, underscore=True)
+    if fault:
+        raise UsageError(f"EST server name `{name}` is not a DNS name or an IPv4 address: {fault}")
     _refuse_key_names(ascii_name, f"EST server name `{name}`")
-    if labels[-1].isdigit():
-        try:
-            ipaddress.IPv4Address(ascii_name)
-        except ValueError as error:
-            raise UsageError(f"EST server name `{name}` is neither a DNS name nor an IPv4 address") from error
     return ascii_name
 
 
@@ -147,23 +182,29 @@ def check_slots(text: str, option: str) -> tuple[str, str]:
 def make_entry(
     *, server_name: str, port: int, resource: str, pkey_ids: str, cert_ids: str, rotation_id: str
 ) -> Entry:
-    """An entry from what an operator typed, every part checked. Raises UsageError."""
+    """An entry from what an operator typed, every part checked.
+
+    Raises UsageError for what a device's handler would cut or misread, and for what wedges a device.
+    """
+    host, port, resource = split_est_server(est_url(server_name, port, resource))
     return Entry(
-        est_server=est_url(server_name, port, resource),
+        host=host,
+        port=port,
+        resource=resource,
         pkey_ids=check_slots(pkey_ids, "--hsm-pkey-ids"),
         cert_ids=check_slots(cert_ids, "--hsm-cert-ids"),
         rotation_id=check_rotation_id(rotation_id),
     )
 
 
-def slot_warnings(slots: str) -> list[str]:
-    """What to warn about in a list of slot ids: those that a device does not turn into the byte they seem to say.
+def slot_warnings(entry: Entry) -> list[str]:
+    """What to warn about in an entry's slot ids: those that a device does not turn into the byte they seem to say.
 
     fioconfig turns an id into bytes digit by digit, so only `01` to `09` mean one byte of that value.
     """
     return [
         f"slot id {slot}: a device reads it as the two bytes 0x0{slot[0]} 0x0{slot[1]}; only 01 to 09 mean one byte"
-        for slot in slots.split(",")
+        for slot in (*entry.pkey_ids, *entry.cert_ids)
         if not slot.startswith("0")
     ]
 
@@ -188,6 +229,10 @@ def rotation_id_of(value: str) -> str:
     return parse_value(value)["ROTATIONID"]
 
 
+def _url(host: str, port: int, resource: str) -> str:
+    return f"https://{host}:{port}{resource}"
+
+
 def _checked_resource(resource: str) -> str:
     if not resource or resource == "/":
         raise UsageError("the EST resource is empty", hint=f"leave it out for {DEFAULT_RESOURCE}")
@@ -207,8 +252,29 @@ def _checked_resource(resource: str) -> str:
     if not _RESOURCE.match(resource):
         wrong = next(c for c in resource if not _RESOURCE.match(c))
         raise UsageError(f"EST resource `{resource}` has a `{wrong}`, which the device's shell would act on")
+    if _BAD_ESCAPE.search(resource):
+        raise UsageError(
+            f"EST resource `{resource}` has a `%` that is not followed by two hexadecimal digits"
+        )
+    _refuse_other_paths(resource)
     _refuse_key_names(resource, f"EST resource `{resource}`")
     return resource
+
+
+def _refuse_other_paths(resource: str) -> None:
+    """Refuse a path that servers and clients tidy into another: a device asks for it as it stands."""
+    segments = [unquote(segment) for segment in resource.split("/")[1:]]
+    if segments[-1] == "":
+        fault = "ends in `/`: devices would ask for `//simplereenroll`"
+    elif "" in segments:
+        fault = "has `//`"
+    elif "." in segments or ".." in segments:
+        fault = "has a segment `.` or `..`"
+    else:
+        return
+    right = posixpath.normpath("/" + "/".join(segment for segment in segments if segment))
+    hint = f"--est-resource {shlex.quote(right)}" if right != "/" else f"leave it out for {DEFAULT_RESOURCE}"
+    raise UsageError(f"EST resource `{resource}` {fault}", hint=hint)
 
 
 def _refuse_key_names(value: str, what: str) -> None:
@@ -226,6 +292,14 @@ def _idna(name: str) -> str:
         return idna.encode(name, uts46=True).decode()
     except idna.IDNAError as error:
         raise UsageError(f"EST server name `{name}` has no ASCII form: {error}") from error
+
+
+def _is_ipv4(name: str) -> bool:
+    try:
+        ipaddress.IPv4Address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_ipv6(name: str) -> bool:

@@ -3,8 +3,10 @@
 import shlex
 from collections.abc import Sequence
 
+from fioctl_rotate.rotation import commands
 from fioctl_rotate.rotation.entry import FILE_NAME
 from fioctl_rotate.rotation.progress import LAST, STEPS
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import OLDEST_LMP, DeviceState, Reason, Rotation, State
 
 
@@ -27,7 +29,7 @@ def why(rotation: Rotation, state: DeviceState) -> str:
     if state.state == State.FINALIZED:
         return "has the new certificate; the gateway has not been seen to accept it"
     if state.state == State.LEFT:
-        return f"no longer one of {rotation.target}" + (f": {state.left}" if state.left else "")
+        return f"no longer one of {rotation.scope}" + (f": {state.left}" if state.left else "")
     if state.state == State.DONE:
         return _again(state).strip(" ()")
     if state.unread and state.reason is None:
@@ -43,7 +45,7 @@ def _why_not(rotation: Rotation, state: DeviceState) -> str:
     if state.reason == Reason.UNSUPPORTED:
         return f"LmP {state.lmp_ver} is older than {OLDEST_LMP}, the first that can rotate"
     if state.reason == Reason.SUPERSEDED:
-        return f"{rotation.target} has another rotation now, or none"
+        return f"{rotation.scope} has another rotation now, or none"
     if state.reason == Reason.SILENT:
         return "checks in, and reports nothing of this rotation"
     if state.reason == Reason.OFFLINE:
@@ -55,28 +57,30 @@ def _again(state: DeviceState) -> str:
     return f" (attempt {state.attempts})" if state.attempts > 1 else ""
 
 
-def advice(rotation: Rotation, states: Sequence[DeviceState], where: str = "") -> list[str]:
+def advice(
+    rotation: Rotation, states: Sequence[DeviceState], factory_options: Sequence[str] = ()
+) -> list[str]:
     """What can be done next, each a sentence: about the devices that need attention, or once every device is done.
 
     Never to push again to a device that has a failed step: it resumes that step at every start, and fetches nothing
-    before it succeeds. `where` is what a command takes to name the Factory (`plan.place`).
+    before it succeeds. `factory_options` name the Factory (see `commands`).
     """
     if states and all(state.state == State.DONE for state in states):
-        return _advice_when_done(rotation, where)
+        return _advice_when_done(rotation, factory_options)
     lines = _advice_on_failures(rotation, states)
     first: dict[Reason, DeviceState] = {}
     for state in states:
         if state.reason is not None:
             first.setdefault(state.reason, state)
     for reason, state in first.items():
-        lines.append(_advice_on(reason, rotation, state, where))
+        lines.append(_advice_on(reason, rotation, state, factory_options))
     return lines
 
 
-def _advice_when_done(rotation: Rotation, where: str) -> list[str]:
+def _advice_when_done(rotation: Rotation, factory_options: Sequence[str]) -> list[str]:
     if not rotation.current or not rotation.own or rotation.settled:
         return []
-    command = f"fioctl-rotate rotations settle {shlex.quote(rotation.id)} {rotation.option} {where}".strip()
+    command = commands.rotations("settle", rotation.id, rotation.scope, factory_options)
     return [
         "every device is done; settle the rotation now, or a reboot can bring an earlier rotation back: "
         f"`{command}`"
@@ -105,20 +109,19 @@ def _advice_on_failures(rotation: Rotation, states: Sequence[DeviceState]) -> li
     return lines
 
 
-def _advice_on(reason: Reason, rotation: Rotation, state: DeviceState, where: str) -> str:
+def _advice_on(reason: Reason, rotation: Rotation, state: DeviceState, factory_options: Sequence[str]) -> str:
     """What helps where devices do not follow for `reason`; `state` is the first of them, for an example."""
-    name = shlex.quote(state.name)
+    device = Scope.of_device(state.name, state.uuid)
     if reason == Reason.SHADOWED:
-        command = f"fioctl-rotate device config delete {name} {FILE_NAME} {where}".strip()
+        command = shlex.join([*device.config_command("delete"), FILE_NAME, *factory_options])
         return f"a shadowed device follows its group again once its own entry is deleted: `{command}`"
     if reason == Reason.UNSUPPORTED:
         return f"an unsupported device follows after an update to LmP {OLDEST_LMP} or later"
     if reason == Reason.SUPERSEDED:
-        return f"a superseded device follows the entry that {rotation.target} has now"
+        return f"a superseded device follows the entry that {rotation.scope} has now"
     if reason == Reason.SILENT:
-        command = (
-            f"fioctl-rotate device config rotate-certs {name} -r 'silent in {rotation.id}' {where}".strip()
-        )
+        reason_option = ["-r", f"silent in {rotation.id}"]
+        command = shlex.join([*device.config_command("rotate-certs"), *reason_option, *factory_options])
         return (
             "a silent device checks in and does not rotate: it missed the change, or lost power as it began. Push "
             f"again with a new id, to the device alone: `{command}`; settling the rotation helps where the change "

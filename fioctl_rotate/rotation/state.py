@@ -24,7 +24,6 @@ A device that is done stays done, also when it leaves the group later; any other
 """
 
 import re
-import shlex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -32,6 +31,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from fioctl_rotate.rotation.progress import Phase, Progress, Time
+from fioctl_rotate.rotation.scope import Scope
 
 OLDEST_LMP = 90
 OFFLINE_AFTER = timedelta(hours=4)  # fioctl's own threshold for an online device
@@ -70,16 +70,15 @@ class Proof(StrEnum):
 
 @dataclass(frozen=True)
 class Rotation:
-    """A rotation as its target's config log has it; exactly one of `group` and `device` (a name) is the target.
+    """A rotation as the config log of its scope, a group or a device, has it.
 
     `pushed_at` is by the server's clock, None where the log no longer holds the push. `current` says whether the
-    target's devices still get this entry, `own` whether the entry is the target's own (False: that of a device's
+    scope's devices still get this entry, `own` whether the entry is the scope's own (False: that of a device's
     group), `settled` whether it was sent again after the push, as `rotations settle` does.
     """
 
     id: str
-    group: str | None = None
-    device: str | None = None
+    scope: Scope
     est_server: str = ""
     pushed_at: datetime | None = None
     pushed_by: str | None = None
@@ -87,16 +86,6 @@ class Rotation:
     current: bool = True
     own: bool = True
     settled: bool = False
-
-    @property
-    def target(self) -> str:
-        """The target as people name it."""
-        return f"group {self.group}" if self.group else f"device {self.device}"
-
-    @property
-    def option(self) -> str:
-        """The target as a command takes it."""
-        return shlex.join(["-g", self.group] if self.group else ["--device", str(self.device)])
 
 
 class Facts(Struct, array_like=True, gc=False):

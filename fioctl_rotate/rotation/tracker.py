@@ -227,7 +227,7 @@ class Tracker:
     def wants_own_entry(self, uuid: str) -> bool:
         """Whether to look for an entry of its own: in a small fleet once, else where nothing else explains it."""
         facts = self._facts[uuid]
-        if self.rotation.device is not None or uuid in self._asked_own_entry or facts.left is not None:
+        if not self.rotation.scope.shared or uuid in self._asked_own_entry or facts.left is not None:
             return False
         return self._small or (facts.progress.phase == Phase.NONE and self._seen_since_push(facts))
 
@@ -324,7 +324,7 @@ class Tracker:
     def _take_whereabouts(self, facts: Facts, record: Device | None) -> None:
         if record is None:
             facts.left = "deleted"
-        elif record.group_name == self.rotation.group or self.rotation.group is None:
+        elif self.rotation.scope.includes(record.group_name):
             # It is back already; the next list has it.
             facts.left = None
             self._left.discard(facts.uuid)

@@ -13,7 +13,7 @@ from collections import Counter
 
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import Watch
-from fioctl_rotate.rotation.plan import Target
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import State
 from tests.world import World
 
@@ -39,7 +39,7 @@ def test_requests_of_a_watch(tmp_path):
     async def run():
         nonlocal floor
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
+            rotation, _ = await find_rotation(api, "certs-1", Scope.of_group("field"))
             world.requests.clear()
             watch = Watch(api, rotation, now=lambda: world.now)
             snapshot = None

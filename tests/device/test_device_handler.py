@@ -39,7 +39,7 @@ def test_values_are_what_a_shell_would_cut(tmp_path, text):
 
 
 def test_what_an_entry_renders_is_read_back(tmp_path):
-    entry = Entry("https://est.example:8443/.well-known/est", ("01", "07"), ("03", "09"), "certs-1")
+    entry = Entry("est.example", 8443, "/.well-known/est", ("01", "07"), ("03", "09"), "certs-1")
     assert entry.render() == ENTRY
     assert read_entry(ENTRY, tmp_path) == RenewCert(entry.est_server, "certs-1", ["01", "07"], ["03", "09"])
 

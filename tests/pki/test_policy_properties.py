@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fioctl_rotate.errors import Error
+from fioctl_rotate.hostname import host_name_fault
 from fioctl_rotate.pki import certificate_rules, describe, policy
 from fioctl_rotate.pki.parsing import is_ca, load_certificate, load_csr
 from fioctl_rotate.pki.policy import Purpose
@@ -97,7 +98,7 @@ def test_anything_at_all_is_an_error_in_words(data: bytes) -> None:
 
 @given(st.text(max_size=80))
 def test_a_host_name_is_letters_digits_hyphens_and_dots(name: str) -> None:
-    if policy.host_name_fault(name) is None:
+    if host_name_fault(name) is None:
         assert name.isascii()
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.")
         assert not name.startswith(("-", "."))

@@ -11,11 +11,12 @@ from fioctl_rotate.mock.mock_server import Ports
 from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.connect import open_api
-from fioctl_rotate.ops.push import plan_device, plan_group
+from fioctl_rotate.ops.push import plan_push
 from fioctl_rotate.ops.push_checks import check_push
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.rotation.plan import RotationRequest
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.tracker import SMALL_FLEET
 from fioctl_rotate.settings import Flags, resolve
 
@@ -35,10 +36,8 @@ def factory(tmp_path):
 
     async def look(later, serve, device, wish):
         async with open_api(settings) as api:
-            if device:
-                plan = await plan_device(api, "device-1", RotationRequest("test", **wish), unix_seconds=1)
-            else:
-                plan = await plan_group(api, "field", RotationRequest("test", **wish), unix_seconds=1)
+            scope = Scope.of_device("device-1") if device else Scope.of_group("field")
+            plan = await plan_push(api, scope, RotationRequest("test", **wish), unix_seconds=1)
             now = datetime.now(UTC) + later
             if not serve:
                 return await check_push(api, plan, now=now)

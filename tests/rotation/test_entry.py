@@ -1,5 +1,6 @@
 """The entry: byte for byte what fioctl sends, and what a device's shell reads back from it."""
 
+import contextlib
 import subprocess
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from fioctl_rotate.rotation import entry as entries
 
 
 def make(**changes: object) -> entries.Entry:
-    wish: dict[str, object] = {
+    request: dict[str, object] = {
         "server_name": "est.example.com",
         "port": 8443,
         "resource": "/.well-known/est",
@@ -21,7 +22,7 @@ def make(**changes: object) -> entries.Entry:
         "cert_ids": "03,09",
         "rotation_id": "certs-1731340767",
     }
-    return entries.make_entry(**(wish | changes))  # type: ignore[arg-type]  # wrong kinds are tried on purpose
+    return entries.make_entry(**(request | changes))  # type: ignore[arg-type]  # wrong kinds are tried on purpose
 
 
 def test_the_value_is_byte_for_byte_what_fioctl_sends() -> None:
@@ -49,8 +50,8 @@ def test_the_value_is_byte_for_byte_what_fioctl_sends() -> None:
         ({"server_name": "*.example.com"}, "not a DNS name"),
         ({"server_name": "est.$(reboot).com"}, "not a DNS name"),
         ({"server_name": "a" * 64 + ".com"}, "not a DNS name"),
-        ({"server_name": "1.2.3"}, "neither a DNS name nor an IPv4"),
-        ({"server_name": "1.2.3.256"}, "neither a DNS name nor an IPv4"),
+        ({"server_name": "1.2.3"}, "not a DNS name or an IPv4 address"),
+        ({"server_name": "1.2.3.256"}, "not a DNS name or an IPv4 address"),
         ({"server_name": "::1"}, "IPv6"),
         ({"server_name": "[2001:db8::1]"}, "IPv6"),
         ({"server_name": "CERTIDS.example.com"}, "CERTIDS"),
@@ -71,6 +72,15 @@ def test_the_value_is_byte_for_byte_what_fioctl_sends() -> None:
         ({"resource": "/$HOME"}, "`$`"),
         ({"resource": "/`id`"}, "shell"),
         ({"resource": "/ROTATIONID"}, "ROTATIONID"),
+        ({"resource": "/est/"}, "ends in `/`"),
+        ({"resource": "//est"}, "`//`"),
+        ({"resource": "/a//est"}, "`//`"),
+        ({"resource": "/./est"}, "`..`"),
+        ({"resource": "/x/../est"}, "`..`"),
+        ({"resource": "/est/.."}, "`..`"),
+        ({"resource": "/x/%2e%2E/est"}, "`..`"),
+        ({"resource": "/100%"}, "hexadecimal"),
+        ({"resource": "/%zz/est"}, "hexadecimal"),
         ({"pkey_ids": "01"}, "two slot ids"),
         ({"pkey_ids": "01,07,08"}, "two slot ids"),
         ({"pkey_ids": "1,7"}, "two slot ids"),
@@ -102,6 +112,24 @@ def test_a_url_typed_as_a_name_is_answered_with_the_options_it_meant() -> None:
     assert caught.value.hint == "--server-name est.example.com --est-port 9443 --est-resource /path"
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("/.well-known/est/", "--est-resource /.well-known/est"),
+        ("/x/../.well-known/est", "--est-resource /.well-known/est"),
+        ("//a//b/", "--est-resource /a/b"),
+        ("/x/%2e%2e/est", "--est-resource /est"),
+        ("//", "leave it out for /.well-known/est"),
+        ("/..", "leave it out for /.well-known/est"),
+    ],
+)
+def test_a_path_that_servers_would_tidy_is_answered_with_the_tidy_one(typed: str, meant: str) -> None:
+    """A device tidies nothing: it asks for the text of ESTSERVER and `/simplereenroll`."""
+    with pytest.raises(UsageError) as caught:
+        make(resource=typed)
+    assert caught.value.hint == meant
+
+
 def test_an_international_name_goes_out_in_its_ascii_form() -> None:
     # IDNA 2008: the sharp s is a letter of its own, not "ss".
     assert entries.est_url("straße.example") == "https://xn--strae-oqa.example:8443/.well-known/est"
@@ -113,8 +141,25 @@ def test_a_resource_without_a_leading_slash_gets_one() -> None:
 
 @pytest.mark.parametrize("slots", ["10,07", "07,99"])
 def test_slots_that_are_more_than_one_byte_are_warned_about(slots: str) -> None:
-    assert make(pkey_ids=slots)
-    assert len(entries.slot_warnings(slots)) == 1
+    assert len(entries.slot_warnings(make(pkey_ids=slots))) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "https://", "http://a:1/x", "https://a/x", "https://a:/x", "https://a:\u00b2/x"),
+        *("https://a:" + "1" * 5000 + "/x", "ftp://a:1", "https://[::1]:1/x"),
+    ],
+)
+def test_what_is_no_estserver_of_ours_is_told(url: str) -> None:
+    with pytest.raises(UsageError):
+        entries.Entry.parse(f"ESTSERVER={url}\nPKEYIDS=01,07\nCERTIDS=03,09\nROTATIONID=a\n")
+
+
+@given(value=st.text(max_size=60) | st.text("ESTSERVRPKYIDCON=:/0123,\n", max_size=80))
+def test_any_value_parses_or_is_told(value: str) -> None:
+    with contextlib.suppress(UsageError):
+        entries.Entry.parse(value)
 
 
 @given(start=st.integers(0, 2**33), run=st.integers(0, 5))
@@ -143,17 +188,17 @@ def _mostly(good: st.SearchStrategy[Any], number: int) -> st.SearchStrategy[Any]
     return good if number else text
 
 
-WISHES = st.fixed_dictionaries(
+REQUESTS = st.fixed_dictionaries(
     {name: st.integers(0, 3).flatmap(partial(_mostly, good)) for name, good in GOOD.items()}
     | {"port": GOOD["port"]}
 )
 
 
 @settings(max_examples=300, deadline=None)
-@given(wish=WISHES)
-def test_a_real_shell_reads_back_what_was_accepted(wish: dict[str, object]) -> None:
+@given(request=REQUESTS)
+def test_a_real_shell_reads_back_what_was_accepted(request: dict[str, object]) -> None:
     try:
-        entry = make(**wish)
+        entry = make(**request)
     except UsageError:
         return
     value = entry.render()
@@ -167,3 +212,4 @@ def test_a_real_shell_reads_back_what_was_accepted(wish: dict[str, object]) -> N
     )
     assert done.stdout.splitlines() == expected
     assert list(entries.parse_value(value).values()) == expected
+    assert entries.Entry.parse(value) == entry

@@ -14,30 +14,24 @@ from fioctl_rotate.rotation.plan import (
     CurrentEntry,
     Plan,
     RotationRequest,
-    Target,
-    digest_of,
     from_file,
     make_plan,
     request_body,
     to_file,
 )
+from fioctl_rotate.rotation.scope import Scope
 
 LABEL = st.from_regex(r"[A-Za-z0-9_]{1,8}", fullmatch=True)
 NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,8}", fullmatch=True)
 # What a TOML file can hold: any text without lone surrogates.
 TEXT = st.text(st.characters(codec="utf-8") | st.sampled_from("\r\n\"'\\\t"), min_size=1, max_size=20)
 SLOTS = st.sampled_from(["01,07", "03,09", "10,99"])
-TARGETS = st.one_of(
-    st.builds(Target, st.just("group"), TEXT, devices=st.none() | st.integers(0, 10**6)),
-    st.builds(
-        Target, st.just("device"), TEXT, uuid=TEXT, group=st.none() | TEXT, devices=st.none() | st.just(1)
-    ),
-)
+SCOPES = st.builds(Scope.of_group, TEXT) | st.builds(Scope.of_device, TEXT, TEXT)
 FILES = st.none() | st.fixed_dictionaries(
     {"name": st.just(entries.FILE_NAME), "value": TEXT, "unencrypted": st.booleans()},
     optional={"on-changed": st.lists(TEXT, max_size=2)},
 )
-STANDINGS = st.none() | FILES.map(lambda file: CurrentEntry(file, frozenset()))
+CURRENT = FILES.map(CurrentEntry)
 
 
 @st.composite
@@ -51,18 +45,22 @@ def plans(draw: st.DrawFn) -> Plan:
         rotation_id=draw(NAME),
     )
     reason = draw(TEXT.filter(str.strip))
-    return Plan(draw(TEXT), draw(TEXT), draw(TARGETS), draw(STANDINGS), request_body(entry, reason))
+    return Plan(
+        draw(TEXT),
+        draw(TEXT),
+        draw(SCOPES),
+        entry,
+        reason,
+        draw(CURRENT),
+        draw(st.integers(0, 10**6)),
+        draw(st.none() | TEXT),
+    )
 
 
 @given(plan=plans())
 def test_a_plan_survives_its_file(plan: Plan) -> None:
     written = to_toml(to_file(plan))
-    read, against = from_file(tomllib.loads(written))
-    assert read.request == plan.request
-    assert (read.factory, read.server, read.target) == (plan.factory, plan.server, plan.target)
-    assert against == digest_of(plan.standing.file if plan.standing else None)
-    # And what was read is written again as it was.
-    assert to_file(read) == to_file(plan)
+    assert from_file(tomllib.loads(written)) == plan
 
 
 @given(plan=plans(), data=st.data())
@@ -84,10 +82,11 @@ PLAIN = make_plan(
     RotationRequest("why"),
     factory="acme",
     server="https://api.foundries.io",
-    target=Target("group", "field", devices=2),
-    standing=CurrentEntry(None, frozenset()),
+    scope=Scope.of_group("field"),
     est_host="est.example.com",
     unix_seconds=7,
+    current=CurrentEntry(None),
+    devices=2,
 )
 
 
@@ -95,12 +94,11 @@ PLAIN = make_plan(
     ("path", "value", "words"),
     [
         (("plan",), None, "not a plan"),
-        (("plan", "version"), 2, "version 2"),
+        (("plan", "version"), 1, "version 1"),
         (("plan", "digest"), None, "not a plan"),
         (("target",), None, "not a plan"),
         (("target", "group"), None, "not a plan"),
         (("current",), None, "not a plan"),
-        (("current", "digest"), None, "not a plan"),
         (("request",), None, "not a plan"),
         (("request", "files"), [], "not a plan"),
         (("request", "files"), "x", "not a plan"),
@@ -129,12 +127,12 @@ def test_what_is_no_plan_is_told_even_where_edits_are_allowed(
 @pytest.mark.parametrize(
     "change",
     [
-        {"value": PLAIN.value.replace("https", "http")},
-        {"value": PLAIN.value.replace("8443", "84430000")},
-        {"value": PLAIN.value.replace("/.well-known/est", "/$(reboot)")},
-        {"value": PLAIN.value.replace("01,07", "01,01")},
-        {"value": PLAIN.value + "EXTRA=1\n"},
-        {"value": PLAIN.value.replace("ROTATIONID", "ROTATION")},
+        {"value": PLAIN.entry.render().replace("https", "http")},
+        {"value": PLAIN.entry.render().replace("8443", "84430000")},
+        {"value": PLAIN.entry.render().replace("/.well-known/est", "/$(reboot)")},
+        {"value": PLAIN.entry.render().replace("01,07", "01,01")},
+        {"value": PLAIN.entry.render() + "EXTRA=1\n"},
+        {"value": PLAIN.entry.render().replace("ROTATIONID", "ROTATION")},
         {"name": "other"},
         {"unencrypted": False},
         {"on-changed": ["/bin/sh"]},
@@ -155,20 +153,19 @@ def test_an_edit_that_it_would_take_is_taken_where_allowed() -> None:
     document["request"]["reason"] = "another"
     with pytest.raises(Refused, match="edited"):
         from_file(document)
-    assert from_file(document, allow_edited=True)[0].reason == "another"
+    assert from_file(document, allow_edited=True).reason == "another"
 
 
 @given(plan=plans())
 def test_the_command_of_a_plan_makes_the_same_request(plan: Plan) -> None:
-    """What is shown to be typed means what was shown: shell words back to a wish, and to the same entry."""
+    """What is shown to be typed means what was shown: shell words back to a request, and to the same entry."""
     import shlex
 
     words = shlex.split(plan.command())
     kind = words.index("rotate-certs") + 1
-    if plan.target.kind == "group":
-        assert words[kind : kind + 2] == ["-g", plan.target.name]
+    if words[kind] == "-g" and plan.scope.options[0] == "-g":
         kind += 1
-    assert words[kind] == plan.target.name
+    assert words[kind] == plan.scope.name
     given_options = dict(zip(words[kind + 1 :: 2], words[kind + 2 :: 2], strict=True))
     entry = entries.make_entry(
         server_name=given_options["--server-name"],
@@ -178,27 +175,27 @@ def test_the_command_of_a_plan_makes_the_same_request(plan: Plan) -> None:
         cert_ids=given_options.get("--hsm-cert-ids", entries.DEFAULT_CERT_IDS),
         rotation_id=given_options["--rotation-id"],
     )
-    assert request_body(entry, given_options["-r"]) == plan.request
+    assert request_body(entry, given_options["-r"]) == plan.body
     assert given_options["-f"] == plan.factory
 
 
-def standing(current: str | None, *older: str) -> CurrentEntry:
+def current(present: str | None, *older: str) -> CurrentEntry:
     file = None
-    if current is not None:
-        file = {**PLAIN.request["files"][0], "value": PLAIN.value.replace("certs-7", current)}
-    return CurrentEntry(file, frozenset(older) | ({current} if current else set()))
+    if present is not None:
+        file = {**PLAIN.body["files"][0], "value": PLAIN.entry.render().replace("certs-7", present)}
+    return CurrentEntry(file, frozenset(older) | ({present} if present else set()))
 
 
 @pytest.mark.parametrize(
     ("there", "words"),
     [
-        (standing(None), None),
-        (standing("certs-6"), None),
-        (standing("certs-7"), None),  # the very same: already there
-        (standing("certs-8", "certs-7"), "an older one"),
-        (standing(None, "certs-7"), "an older one"),
+        (current(None), None),
+        (current("certs-6"), None),
+        (current("certs-7"), None),  # the very same: already there
+        (current("certs-8", "certs-7"), "an older one"),
+        (current(None, "certs-7"), "an older one"),
         (
-            CurrentEntry({"value": PLAIN.value.replace("8443", "443")}, frozenset({"certs-7"})),
+            CurrentEntry({"value": PLAIN.entry.render().replace("8443", "443")}, frozenset({"certs-7"})),
             "with other content",
         ),
     ],
@@ -209,14 +206,14 @@ def test_an_id_is_new_or_it_is_the_same_push_again(there: CurrentEntry, words: s
             RotationRequest("why", rotation_id="certs-7"),
             factory="acme",
             server="s",
-            target=Target("group", "field"),
-            standing=there,
+            scope=Scope.of_group("field"),
             est_host="est.example.com",
             unix_seconds=1,
+            current=there,
         )
 
     if words is None:
-        assert plan().already_there == (there.value == PLAIN.value)
+        assert plan().already_there == (there.value == PLAIN.entry.render())
         return
     with pytest.raises(Refused, match=words):
         plan()
@@ -232,8 +229,8 @@ def test_a_generated_id_is_in_nobodys_log(taken: set[str], log: set[str], now: i
         RotationRequest("why"),
         factory="acme",
         server="s",
-        target=Target("device", "d", "u", "field", 1),
-        standing=CurrentEntry(None, frozenset(log)),
+        scope=Scope.of_device("d", "u"),
+        current=CurrentEntry(None, frozenset(log)),
         est_host="est.example.com",
         unix_seconds=now,
         taken=taken,

@@ -7,6 +7,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from fioctl_rotate.rotation.progress import STARTED, STEPS
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import SETTLED_BY_DEVICE_CLOCK, Proof, Rotation, State
 from fioctl_rotate.rotation.tracker import Tracker
 from fioctl_rotate.wire import Device, DeviceList, Event, EventDetail, EventType
@@ -63,7 +64,7 @@ class Factory:
     def watch_anew(self, *, baselines):
         """Somebody else looks from now on, who has or has not what was left by the one before."""
         kept = self.tracker.readings() if self.tracker and baselines else None
-        self.tracker = Tracker(Rotation("certs-1", group="field", pushed_at=PUSH), kept)
+        self.tracker = Tracker(Rotation("certs-1", Scope.of_group("field"), pushed_at=PUSH), kept)
 
     def look(self):
         """A poll as ops/watch.py does it; returns the device's state."""
@@ -182,7 +183,7 @@ def test_device_that_moved_past_while_pages_were_turned_is_not_taken_for_seen_ag
         return next(state.state for state in tracker.states() if state.uuid == "device")
 
     factory = Factory(0, large=True)
-    tracker = Tracker(Rotation("certs-1", group="field", pushed_at=PUSH))
+    tracker = Tracker(Rotation("certs-1", Scope.of_group("field"), pushed_at=PUSH))
     poll(device="12:01:00", other="12:00:30")
     factory.wait(3600)
     for _ in range(len(STEPS) + 1):

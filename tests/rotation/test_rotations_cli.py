@@ -131,7 +131,7 @@ def test_show_filters(mixed, rotations):
 def test_show_of_one_device(mixed, rotations):
     shown = rotations("show", "certs-1", "--device", "failing", "--format", "json").json
     assert [(d["name"], d["state"]) for d in shown["devices"]] == [("failing", "failing")]
-    assert shown["rotation"]["target"] == {"device": "failing"}
+    assert shown["rotation"]["target"] == {"device": "failing", "uuid": "uuid-failing"}
     own = rotations("show", "certs-1", "--device", "own", "--format", "json").json
     assert own["devices"][0]["reason"] == "superseded"
 

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fioctl_rotate.ops.rotations import LOG_LENGTH, in_log, own_entry
+from fioctl_rotate.ops.rotations import LOG_LENGTH, in_log
+from fioctl_rotate.ops.targets import current_entry_of
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import Rotation, lmp_release
 from fioctl_rotate.wire import Config, ConfigFile
 
-FIELD = Rotation("", group="field")
+FIELD = Scope.of_group("field")
 
 
 def config(minute, rotation=None, other="x", reason="why"):
@@ -63,7 +65,7 @@ def test_what_the_log_says_of_a_rotation():
     rotation = in_log([config(9, "b", reason="again"), config(8, "b", reason="yearly")], FIELD)[0]
     assert rotation == Rotation(
         "b",
-        group="field",
+        FIELD,
         est_server="https://b:8443/est",
         pushed_at=datetime(2026, 11, 24, 12, 8, tzinfo=UTC),
         pushed_by="me",
@@ -72,12 +74,12 @@ def test_what_the_log_says_of_a_rotation():
     )
 
 
-def test_own_entry_is_that_of_the_newest_configuration():
-    assert own_entry([]) is None
-    assert own_entry([config(9), config(8, "a")]) is None
-    assert own_entry([config(9, "b"), config(8, "a")]) == "b"
+def test_current_entry_is_that_of_the_newest_configuration():
+    assert current_entry_of([]).rotation_id is None
+    assert current_entry_of([config(9), config(8, "a")]).rotation_id is None
+    assert current_entry_of([config(9, "b"), config(8, "a")]).rotation_id == "b"
     encrypted = Config(files=[ConfigFile(name="fio-rotate-certs", value="BAi3…")])
-    assert own_entry([encrypted]) not in (None, "b")
+    assert current_entry_of([encrypted]).rotation_id not in (None, "b")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import Watch
-from fioctl_rotate.rotation.plan import Target
 from fioctl_rotate.rotation.progress import STARTED, STEPS
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import Proof, Reason, State
 from fioctl_rotate.rotation.tracker import PATIENCE, SMALL_FLEET, Tracker
 
@@ -31,7 +31,7 @@ class Watcher:
     async def _look(self):
         async with self.world.api() as api:
             if self.tracker is None:
-                target = Target("device", self._device) if self._device else Target("group", "field")
+                target = Scope.of_device(self._device) if self._device else Scope.of_group("field")
                 found, self._only = await find_rotation(api, self._rotation, target)
                 self.tracker = Tracker(found, self._readings)
             self.world.requests.clear()
@@ -302,7 +302,7 @@ def test_watch_ends_when_each_device_is_done_or_will_not_follow(world):
 
     async def run():
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
+            rotation, _ = await find_rotation(api, "certs-1", Scope.of_group("field"))
             watch = Watch(api, rotation, now=lambda: world.now)
             return await watch.until_settled(interval=15, tell=snapshots.append, sleep=sleep)
 
@@ -329,7 +329,7 @@ def test_watch_gives_a_failed_device_time_to_get_further_and_then_ends(world):
 
     async def run():
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
+            rotation, _ = await find_rotation(api, "certs-1", Scope.of_group("field"))
             watch = Watch(api, rotation, now=lambda: world.now)
             return await watch.until_settled(interval=15, tell=polls.append, sleep=sleep)
 

@@ -10,7 +10,7 @@ import stamina
 from fioctl_rotate.api.exchange import ApiError
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import BAD_POLLS, Watch
-from fioctl_rotate.rotation.plan import Target
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import State
 
 LIST, EVENTS = "/ota/devices/", "/updates/"
@@ -41,7 +41,7 @@ def follow(world, between):
 
     async def run():
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
+            rotation, _ = await find_rotation(api, "certs-1", Scope.of_group("field"))
             watch = Watch(api, rotation, now=lambda: world.now)
             await watch.until_settled(interval=15, tell=snapshots.append, sleep=sleep)
 
@@ -84,7 +84,7 @@ def test_device_that_could_not_be_asked_is_asked_again(pushed, status):
 
     async def run():
         async with pushed.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
+            rotation, _ = await find_rotation(api, "certs-1", Scope.of_group("field"))
             watch = Watch(api, rotation)
             pushed.add("b")
             pushed.rotate("a")

@@ -1,0 +1,68 @@
+"""Finding what a command is about, and reading what it has now: groups, devices, their configuration."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from fioctl_rotate import wire
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.exchange import ApiError
+from fioctl_rotate.errors import Error
+from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
+from fioctl_rotate.rotation.plan import CurrentEntry, without_nulls
+from fioctl_rotate.rotation.scope import Scope
+
+
+async def find(api: FactoryApi, scope: Scope, *, by_uuid: bool = False) -> tuple[Scope, wire.Device | None]:
+    """The scope as the Factory knows it, and its device where it is one; `by_uuid` has its name be a uuid.
+
+    `api` goes on with the factory that the device says it is in, as fioctl does. Raises Error in words where the
+    Factory has no such group or device.
+    """
+    if scope.shared:
+        if scope.name:
+            await find_group(api, scope.name)
+        return scope, None
+    device = await find_device(api, scope.uuid or scope.name, by_uuid=by_uuid or scope.uuid is not None)
+    if device.factory:
+        api.factory = device.factory
+    return Scope.of_device(device.name or device.uuid, device.uuid), device
+
+
+async def find_group(api: FactoryApi, group: str) -> wire.DeviceGroup:
+    """The group of that name; Error with the names that there are where there is none."""
+    groups = await api.groups()
+    for candidate in groups:
+        if candidate.name == group:
+            return candidate
+    names = ", ".join(sorted(g.name for g in groups)) or "none"
+    raise Error(f"factory {api.factory} has no device group `{group}`", hint=f"groups there: {names}")
+
+
+async def find_device(api: FactoryApi, name: str, *, by_uuid: bool = False) -> wire.Device:
+    """The device of that name or uuid; Error in words where there is none."""
+    try:
+        return await api.device(name, by_uuid=by_uuid)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        what = "uuid" if by_uuid else "name"
+        hint = "`fioctl-rotate devices list` shows them" + ("" if by_uuid else "; -u takes a uuid")
+        raise Error(f"factory {api.factory} has no device with the {what} `{name}`", hint=hint) from error
+
+
+async def read_current(api: FactoryApi, scope: Scope) -> CurrentEntry:
+    """What the scope has now. Raises Error in words where it is a group that is gone."""
+    if scope.shared and scope.name:
+        await find_group(api, scope.name)
+    return current_entry_of(await api.config(scope).log())
+
+
+def current_entry_of(log: Sequence[wire.Config]) -> CurrentEntry:
+    """What a configuration log says of rotations: the newest entry's file, and every id in the log."""
+    files = [[file for file in config.files or [] if file.name == FILE_NAME] for config in log]
+    current = files[0][0] if files and files[0] else None
+    ids = {rotation_id_of(file.value) for of_entry in files for file in of_entry}
+    plain: dict[str, Any] | None = None if current is None else without_nulls(msgspec.to_builtins(current))
+    return CurrentEntry(plain, frozenset(ids - {""}))
