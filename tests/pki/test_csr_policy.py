@@ -167,7 +167,7 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     "a URL": (named("https://est.example.com"), "DNS name 'https://est.example.com': not a host name"),
     "long label": (named("a" * 64 + ".example.com"), "a label longer than 63 characters"),
     "long name": (named(".".join(["a" * 60] * 5)), "longer than 253 characters"),
-    "IP as a DNS name": (named("192.168.1.1"), "DNS name '192.168.1.1': an IP address"),
+    "IP as a DNS name": (named("192.168.1.1"), "DNS name '192.168.1.1': its last label is a number"),
     "other name": (named("est.evil.com"), f"DNS names: expected {NAME}, got est.evil.com"),
     "CN of another host": (
         called((CN, "a.evil.com"), (OU, FACTORY)),
