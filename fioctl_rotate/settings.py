@@ -26,8 +26,9 @@ from fioctl_rotate.toml import read_toml
 
 DEFAULT_SERVER = "https://api.foundries.io"
 DEFAULT_TIMEOUT = 30.0
+TOKENS_PAGE = "https://app.foundries.io/settings/tokens/"
 LOGIN_HINT = (
-    "set FIOCTL_TOKEN to an API token of https://app.foundries.io/settings/tokens/, run `fioctl-rotate login`, "
+    f"set FIOCTL_TOKEN to an API token of {TOKENS_PAGE}, run `fioctl-rotate login`, "
     "or rehearse on a mock: `fioctl-rotate mock init DIR --factory NAME`, then `--mock DIR`"
 )
 

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,6 +42,8 @@ class Reply:
     status: int = 200
     body: Any = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    pieces: Iterable[bytes] | None = None
+    """What goes out after the headers instead of `body`, without end perhaps, until the client leaves."""
 
     @property
     def content(self) -> bytes:
@@ -128,10 +130,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.shutdown(socket.SHUT_RDWR)
             return
         self.send_response(reply.status)
-        for name, value in {"Content-Length": str(len(reply.content)), **reply.headers}.items():
+        length = {} if reply.pieces is not None else {"Content-Length": str(len(reply.content))}
+        for name, value in {**length, **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(reply.content)
+        for piece in [reply.content] if reply.pieces is None else reply.pieces:
+            self.wfile.write(piece)
 
     def log_message(self, *args: Any) -> None:
         pass

@@ -151,19 +151,6 @@ def test_a_redirect_is_not_followed_and_the_token_stays(cli: Cli, serve: Serve, 
     assert elsewhere.asked == []
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_page_elsewhere_is_not_fetched(cli: Cli, serve: Serve, scheme: str) -> None:
-    elsewhere = Server(lambda _: Reply(200, {"devices": []}))
-    with elsewhere:
-        following = elsewhere.url.replace("http:", f"{scheme}:") + "/ota/devices/?page=2"
-        server = serve(lambda _: Reply(200, {"devices": [], "total": 9, "next": following}))
-        ends_in_words(
-            cli("devices", "list"), 1, "another server", elsewhere.url.split("//")[1], "not followed"
-        )
-    assert elsewhere.asked == []
-    assert len(server.asked) == 1
-
-
 def test_a_page_named_twice_is_an_error_not_a_loop(cli: Cli, serve: Serve) -> None:
     server = serve(
         lambda asked: Reply(

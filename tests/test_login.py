@@ -177,13 +177,16 @@ def test_a_factory_that_the_token_does_not_see_is_told_with_those_it_sees(
     result = cli("login", "-f", "other", "--server", api.url, stdin=tokens["admin"])
     assert (result.code, result.err) == (
         1,
-        "error: the token sees no factory other\nhint: it sees: acme\n",
+        "error: the token sees no factory other\nhint: factories that it sees: acme\n",
     )
     assert not default_config_file().exists()
 
 
-def test_a_token_that_may_not_tell_whose_it_is_is_good(cli: Cli, serve: Serve) -> None:
-    server = serve(lambda _: Reply(403, {"msg": "scope"}))
+@pytest.mark.parametrize("works", ["/device-groups/", "/ota/devices/", "/certs/"])
+def test_a_token_that_may_not_read_its_user_is_valid_where_another_call_works(
+    cli: Cli, serve: Serve, works: str
+) -> None:
+    server = serve(lambda asked: Reply(200, {}) if works in asked.path else Reply(403, {"msg": "scope"}))
     result = cli("login", "--server", server.url, "--format", "json")
     assert result.code == 0, result.err
     assert result.json == {
@@ -196,6 +199,30 @@ def test_a_token_that_may_not_tell_whose_it_is_is_good(cli: Cli, serve: Serve) -
     shown = cli("whoami")
     assert "User:" not in shown.out
     assert "may not read its own user" in shown.err
+
+
+@pytest.mark.parametrize("command", [["login"], ["whoami"]])
+@pytest.mark.parametrize("body", [{"msg": "scope"}, b"<html>blocked by your company</html>"])
+def test_a_403_to_everything_is_not_a_login(cli: Cli, serve: Serve, command: list[str], body: Any) -> None:
+    server = serve(lambda _: Reply(403, body))
+    result = cli(*command, "--server", server.url)
+    assert (result.code, result.out) == (1, "")
+    assert "answered 403" in result.err
+    assert not default_config_file().exists()
+
+
+def test_an_answer_that_names_no_user_is_not_a_login(cli: Cli, serve: Serve) -> None:
+    serve(lambda _: Reply(200, {}))
+    result = cli("login")
+    assert (result.code, "polis-id" in result.err) == (1, True)
+    assert not default_config_file().exists()
+
+
+def test_a_wrong_token_is_not_told_to_log_in(cli: Cli, api: Server) -> None:
+    result = cli("login", "-f", "acme", "--server", api.url, "-t", "canary-wrong")
+    assert result.code == 1
+    assert "fioctl-rotate login" not in result.err
+    assert "https://app.foundries.io/settings/tokens/" in result.err
 
 
 def test_profiles_are_kept_beside_each_other(
@@ -490,9 +517,9 @@ def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(
         (401, b"<html>canary-secret</html>", "answered 401\n"),
         (500, {}, "answered 500\n"),
         (302, b"", "answered 302\n"),
-        (200, b"<html>canary-secret</html>", "is not understood"),
-        (200, {"token": "canary-x"}, "is not understood"),
-        (200, Drop(), "cannot be reached"),
+        (200, b"<html>canary-secret</html>", "something else than an access token"),
+        (200, {"token": "canary-x"}, "something else than an access token"),
+        (200, Drop(), "broke off"),
     ],
 )  # fmt: skip
 def test_a_refresh_that_fails_is_told_in_words_and_nothing_is_lost(
@@ -515,7 +542,7 @@ def test_a_refresh_that_fails_is_told_in_words_and_nothing_is_lost(
     [
         ({**EXPIRED, "refresh_token": ""}, 1, "there is no refresh token"),
         ({**EXPIRED, "client_secret": ""}, 1, "have no client_secret"),
-        ({**EXPIRED, "created": "yesterday"}, 2, "which is no time"),
+        ({**EXPIRED, "created": "yesterday"}, 2, "which is not a time"),
         ({**EXPIRED, "url": "http://app.example/oauth"}, 5, "secret would travel unencrypted to app.example"),
         ({**EXPIRED, "url": "app.example"}, 2, "not of the form"),
         ({**EXPIRED, "url": "https://u:canary@app.example"}, 2, "not of the form"),

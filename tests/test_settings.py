@@ -200,7 +200,7 @@ def test_a_proxy_that_cannot_be_used_is_told(cli: Cli, monkeypatch: pytest.Monke
     monkeypatch.setenv("ALL_PROXY", proxy)
     result = cli("devices", "list", "-f", "acme", "-t", "t", "--server", "https://api.example")
     assert result.code == 2
-    assert "hint: look at its URL, and at HTTPS_PROXY and ALL_PROXY" in result.err
+    assert "ALL_PROXY" in result.err
 
 
 @pytest.mark.parametrize("option", ["--factory", "--token", "--server", "--mock", "--config", "--profile"])
@@ -267,8 +267,8 @@ def test_this_machine_is_reached_over_plain_http(server: str) -> None:
         ("https://a?b=c", "not of the form"),
         ("https://a:port", "not valid"),
         ("https://[::1", "not valid"),
-        ("https://a/\nb", "cannot talk to https://a/\\nb"),
-        ("https://xn--a.com", "cannot talk to https://xn--a.com"),
+        ("https://a/\nb", "https://a/\\nb is not valid"),
+        ("https://xn--a.com", "https://xn--a.com is not valid"),
         ("https://me:canary@a", "must not carry a user or a password"),
         ("https://me:canary@a:port?b", "must not carry a user or a password"),
     ],

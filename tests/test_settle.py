@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.peer import Peer
 from fioctl_rotate.clock import Clock
 from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.mock.mock_server import Ports
@@ -127,5 +128,5 @@ async def operator(directory: Path, clock: Clock) -> AsyncIterator[FactoryApi]:
     """The operator API by the test's clock."""
     with closing(Store(directory)) as store:
         app = operator_app(store, authenticate=False, clock=clock)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://mock") as http:
-            yield FactoryApi(http, "acme", server="mock")
+        async with Peer("http://mock", lambda: httpx.ASGITransport(app), name="mock") as peer:
+            yield FactoryApi(peer, "acme")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.peer import Peer
 from fioctl_rotate.mock.new_factory import create
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store import device_groups, device_records, updates
@@ -91,6 +92,7 @@ class World:
         app = operator_app(self.store, authenticate=False, clock=lambda: self.now)
 
         async def answer(scope, receive, send):
+            self.requests.append(f"{scope['method']} {scope['path']}")
             for part, status in self.broken.items():
                 if part in scope["path"]:
                     await send({"type": "http.response.start", "status": status, "headers": []})
@@ -98,16 +100,8 @@ class World:
                     return
             await app(scope, receive, send)
 
-        transport = httpx.ASGITransport(app=answer)
-
-        async def count(request):
-            self.requests.append(f"{request.method} {request.url.path}")
-
-        hooks = {"request": [count]}
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://mock", event_hooks=hooks
-        ) as client:
-            yield FactoryApi(client, "acme", server="mock")
+        async with Peer("http://mock", lambda: httpx.ASGITransport(app=answer), name="mock") as peer:
+            yield FactoryApi(peer, "acme")
 
     async def push(self, rotation="certs-1", *, device=None):
         async with self.api() as api:

@@ -3,10 +3,9 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from urllib.parse import quote
 
-import httpx
-
 from fioctl_rotate import wire
 from fioctl_rotate.api.exchange import Exchange
+from fioctl_rotate.api.peer import Peer
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.rotation.scope import Scope
 
@@ -20,23 +19,24 @@ class FactoryApi:
     """The operator API of one factory.
 
     Args:
-        http: a client whose base URL is the server's and which carries the authentication.
+        peer: the server.
         factory: the factory's name.
-        server: what people call the other end: its URL, or `mock DIR`.
-        trace: is told each request in one line (method, URL, status); no header and no body.
+        announce: is told of each wait of more than 5 seconds.
+        deadline: when the command must have ended, in seconds of `time.monotonic()`: a server that asks to wait
+            beyond it is not waited for.
     """
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        peer: Peer,
         factory: str,
         *,
-        server: str,
-        trace: Callable[[str], None] | None = None,
+        announce: Callable[[str], None] = lambda _: None,
+        deadline: float | None = None,
     ) -> None:
         self.factory = factory
-        self.server = server
-        self._exchange = Exchange(http, server, trace)
+        self.server = peer.name
+        self._exchange = Exchange(peer, announce=announce, deadline=deadline)
 
     @property
     def busy_answers(self) -> int:
@@ -47,7 +47,7 @@ class FactoryApi:
 
     async def certs(self) -> wire.Certs:
         """The factory's certificates; all None where its PKI is not set up (206, or nulls)."""
-        return await self._exchange.get(self._in_factory("certs/"), wire.Certs, empty={206})
+        return await self._exchange.get(self._in_factory("certs/"), wire.Certs, empty=frozenset({206}))
 
     async def create_csrs(self, request: wire.CsrRequest) -> wire.Csrs:
         """Have the backend make keys, and get their CSRs."""

@@ -1,70 +1,63 @@
-"""Requests to the operator API and their answers: retries, errors in words, paging, nothing secret told.
+"""What is asked of the operator API: JSON there and back, retries, pages, errors in words.
 
 Reading is retried on transport errors, 5xx and 429 (whose Retry-After is obeyed); writing never is, because only
 the caller knows whether it is safe to repeat.
 """
 
-import base64
 import contextlib
 import datetime
 import email.utils
-import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar, overload
+from urllib.parse import urlencode, urljoin, urlsplit
 
-import httpx
 import msgspec
-import stamina
 
-from fioctl_rotate.errors import Error, printable
+from fioctl_rotate.api.failures import UNREADABLE, ApiError, Unreachable
+from fioctl_rotate.api.peer import Answer, Peer
+from fioctl_rotate.errors import Error, TimedOut, printable
+
+ATTEMPTS = 4
+MOST_PAGES = 2000
+_LONGEST_WAIT = 120.0  # seconds; a server that asks for more is not waited for
+_QUIET_WAIT = 5.0  # seconds; up to here a wait is not worth a word
+_EXTRACT = 160
 
 T = TypeVar("T")
 
-# stamina logs each retry, which without a handler ends up on stderr as a bare word.
-logging.getLogger("stamina").addHandler(logging.NullHandler())
 
-ATTEMPTS = 4
-_EXTRACT = 160
-_PLAIN_HEADERS = {
-    *("host", "accept", "accept-encoding", "connection", "user-agent", "content-type", "content-length"),
-}
+class _Page(Protocol):
+    next: str | None
 
 
-class ApiError(Error):
-    """The operator API answered with an error, or with something that is not an answer. `status` is HTTP's."""
-
-    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
-
-
-class Unreachable(Error):
-    """No answer came. `sent` is False where the request cannot have reached the server."""
-
-    def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
-        self.sent = sent
+P = TypeVar("P", bound=_Page)
 
 
 class Exchange:
-    """Talks to one server; `busy_answers` counts its 429 and 503, also those that a retry got over.
+    """Requests to one server, and what their answers mean.
 
     Args:
-        http: a client whose base URL is the server's and which carries the authentication.
-        server: what people call the other end: its URL, or `mock DIR`.
-        trace: is told each request in one line (method, URL, status); no header and no body.
+        peer: the server.
+        announce: is told of each wait of more than 5 seconds.
+        deadline: when the command must have ended, in seconds of `time.monotonic()`: no wait goes beyond it.
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, server: str, trace: Callable[[str], None] | None = None
+        self,
+        peer: Peer,
+        *,
+        announce: Callable[[str], None] = lambda _: None,
+        deadline: float | None = None,
     ) -> None:
-        self.server = server
         self.busy_answers = 0
-        self._http = http
-        self._trace = trace
-        self._credentials: set[str] = set()
+        """How often the server has answered 429 or 503, also where a retry got over it."""
+        self._peer = peer
+        self._announce = announce
+        self._deadline = deadline
+        self._announced_until = 0.0
 
     async def get(
         self,
@@ -72,19 +65,43 @@ class Exchange:
         kind: type[T],
         params: Mapping[str, str] | None = None,
         *,
-        empty: set[int] | None = None,
+        empty: frozenset[int] = frozenset(),
     ) -> T:
-        """What is at `path`, as `kind`; an empty one where the status is in `empty`."""
-        async for attempt in stamina.retry_context(
-            on=_retry_after, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0
-        ):
-            with attempt:
-                response = await self._request("GET", path, params=params)
-                self.busy_answers += response.status_code in (429, 503)
-                if response.status_code in (empty or ()):
-                    return kind()
-                self._raise_for(response)
-        return self._decode(response, kind)
+        """What is at `path`, as `kind`; an empty one where the status is in `empty`.
+
+        Raises Unreachable, ApiError, or TimedOut where the server asks to wait beyond the deadline.
+        """
+
+        async def ask() -> T:
+            answer = await self._peer.send("GET", path, params=params)
+            self.busy_answers += answer.status in (429, 503)
+            if answer.status in empty:
+                return kind()
+            self._raise_for(answer)
+            return self._decode(answer, kind)
+
+        try:
+            return await ask()
+        except (Unreachable, ApiError) as error:
+            if not _may_pass(error):
+                raise
+            return await self._try_again(ask, error)
+
+    @overload
+    async def send(
+        self, method: str, path: str, body: object = None, *, params: Mapping[str, str] | None = None
+    ) -> None: ...
+
+    @overload
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        answer: type[T],
+    ) -> T: ...
 
     async def send(
         self,
@@ -94,119 +111,140 @@ class Exchange:
         *,
         params: Mapping[str, str] | None = None,
         answer: type[T] | None = None,
-    ) -> T:
+    ) -> T | None:
         """Send `body` as JSON, once; what comes back as `answer`, where that is wanted."""
         content = None if body is None else msgspec.json.encode(body)
-        response = await self._request(method, path, params=params, content=content)
+        response = await self._peer.send(method, path, params=params, content=content)
         self._raise_for(response)
         # A write's answer is read only where it says something: fioctl ignores it too.
-        return None if answer is None else self._decode(response, answer)  # type: ignore[return-value]  # T is None's then
+        return None if answer is None else self._decode(response, answer)
 
-    async def pages(self, path: str, params: Mapping[str, str], kind: type[T]) -> AsyncIterator[T]:
-        """Pages of `kind` (which has `next`), the first at `path` with `params`, the others where it says."""
-        url, query = path, params
-        seen = set()
-        while True:
-            page = await self.get(url, kind, query)
+    async def pages(self, path: str, params: Mapping[str, str], kind: type[P]) -> AsyncIterator[P]:
+        """Pages of `kind`, the first at `path` with `params`, the others where the one before it says.
+
+        Raises Error for a page that is named twice, and after 2000 of them.
+        """
+        where = f"{path}?{urlencode(params)}" if params else path
+        seen = {where}
+        for _ in range(MOST_PAGES):
+            page = await self.get(where, kind)
             yield page
-            following: str | None = page.next  # type: ignore[attr-defined]  # every page has it
-            if not following:
+            if not page.next:
                 return
-            self._check_same_origin(following)
-            if following in seen:
-                raise Error(f"the answer of {self.server} names a page twice: {self._hidden(following)}")
-            seen.add(following)
-            # An absolute URL carries its own query.
-            url, query = following, {}
+            where = self._on_our_server(where, page.next)
+            if where in seen:
+                raise Error(f"the answer of {self._peer.name} names a page twice: {self._peer.hide(where)}")
+            seen.add(where)
+        raise Error(f"the answers of {self._peer.name} name one more page after {MOST_PAGES}; gave up")
 
-    def _check_same_origin(self, url: str) -> None:
-        # The token goes along with every request: a page elsewhere would get it.
-        if _origin(url) != _origin(str(self._http.base_url)):
-            host = self._hidden(urlsplit(url).netloc)
-            raise Error(f"the answer of {self.server} sends us to another server, {host}; not followed")
+    def _on_our_server(self, where: str, following: str) -> str:
+        """The path and query of the page `following`, named by the page at `where`.
 
-    async def _request(
-        self, method: str, path: str, *, params: Mapping[str, str] | None, content: bytes | None = None
-    ) -> httpx.Response:
-        headers = {"Content-Type": "application/json"} if content is not None else {}
-        request = self._http.build_request(
-            method, path, params=params or None, content=content, headers=headers
-        )
+        Only these are used: behind a proxy a server may not know its own name, and the token goes nowhere else.
+        """
+        base = urlsplit(self._peer.url).path
         try:
-            response = await self._http.send(request)
-        except httpx.InvalidURL as error:
-            raise Error(f"{path} is not a URL: {error}") from error
-        except httpx.TransportError as error:
-            sent = not isinstance(
-                error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
-            )
-            self._tell(f"{method} {request.url}: {type(error).__name__}")
-            raise Unreachable(f"{self.server} {_why(error)}", sent=sent) from error
-        self._credentials |= _credentials(request.headers)
-        self._tell(f"{method} {request.url}: {response.status_code}")
-        return response
+            parts = urlsplit(urljoin(f"http://server{base}{where}", following))
+        except ValueError as error:
+            raise Error(
+                f"the answer of {self._peer.name} names a next page that is not a URL: "
+                f"{self._peer.hide(following)[:_EXTRACT]}"
+            ) from error
+        path = "/" + parts.path.removeprefix(base).lstrip("/")
+        return f"{path}?{parts.query}" if parts.query else path
 
-    def _tell(self, line: str) -> None:
-        if self._trace:
-            self._trace(printable(self._hidden(line)))
+    async def _try_again(self, ask: Callable[[], Awaitable[T]], failure: Unreachable | ApiError) -> T:
+        """`ask` once more, and so on, after it has failed with `failure`."""
+        # Most commands never need it.
+        import stamina
 
-    def _hidden(self, text: str) -> str:
-        """`text`, which may be a server's, without the credentials that it was sent: some say a request back."""
-        for secret in sorted(self._credentials, key=len, reverse=True):
-            text = text.replace(secret, "…")
-        return text
+        # stamina logs each retry, which without a handler ends up on stderr as a bare word.
+        logging.getLogger("stamina").addHandler(logging.NullHandler())
+        number = 1
 
-    def _raise_for(self, response: httpx.Response) -> None:
-        status = response.status_code
+        def wait(error: Exception) -> bool | float:
+            if not isinstance(error, (Unreachable, ApiError)) or not _may_pass(error) or number == ATTEMPTS:
+                return False
+            wished = error.retry_after if isinstance(error, ApiError) else None
+            return True if wished is None else self._wait(wished, error)
+
+        async for attempt in stamina.retry_context(
+            on=wait, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=_QUIET_WAIT
+        ):
+            with attempt:
+                number = attempt.num
+                if number == 1:
+                    raise failure
+                return await ask()
+        raise AssertionError("the last attempt returns or raises")
+
+    def _wait(self, seconds: float, error: Error) -> float | bool:
+        """`seconds`, announced where they are many; raises TimedOut where they go beyond the deadline."""
+        now = time.monotonic()
+        if self._deadline is not None and now + seconds > self._deadline:
+            raise TimedOut(f"{error.message}; it asks to wait {seconds:.0f} s, and the time ends before that")
+        if seconds > _LONGEST_WAIT:
+            return False
+        if seconds > _QUIET_WAIT and now + seconds > self._announced_until + 1:
+            # Of requests at once each gets the same answer.
+            self._announced_until = now + seconds
+            self._announce(f"{error.message}; waiting {seconds:.0f} s, as it asks")
+        return seconds
+
+    def _raise_for(self, answer: Answer) -> None:
+        status = answer.status
         if status in (200, 201, 202, 204):
             return
-        what = f"{response.request.method} {response.request.url.path}"
-        if response.is_redirect:
-            target = self._hidden(response.headers.get("location", "elsewhere"))
+        name = self._peer.name
+        if 300 <= status < 400 and "location" in answer.headers:
+            target = self._peer.hide(answer.headers["location"])
             raise ApiError(
-                f"{self.server} redirects {what} to {target}; not followed, because the token would go along",
+                f"{name} redirects {answer.request} to {target}; not followed: the token would go there too",
                 status=status,
             )
+        wished = _seconds(answer.headers.get("retry-after"))
+        later = f"in {wished:.0f} s" if wished is not None and wished > _LONGEST_WAIT else "later"
         hints = {
             401: "the token is wrong or has expired; see FIOCTL_TOKEN, or `fioctl-rotate login`",
             403: "the token may not do this; its user or its scopes lack the right",
-            429: "the server is busy; try again later",
+            429: f"the server is busy; try again {later}",
+            503: f"the server is busy; try again {later}",
         }
-        raise _Answered(
-            f"{self.server} answered {status} to {what}{self._words(response)}",
+        raise ApiError(
+            f"{name} answered {status} to {answer.request}{self._reason(answer)}",
             status=status,
             hint=hints.get(status),
-            retry_after=_seconds(response.headers.get("retry-after")),
+            retry_after=wished,
         )
 
-    def _decode(self, response: httpx.Response, kind: type[T]) -> T:
-        what = f"{response.request.method} {response.request.url.path}"
+    def _decode(self, answer: Answer, kind: type[T]) -> T:
         try:
-            return msgspec.json.decode(response.content, type=kind)
+            return msgspec.json.decode(answer.body, type=kind)
         except msgspec.ValidationError as error:
-            with contextlib.suppress(msgspec.DecodeError, RecursionError):
+            with contextlib.suppress(*UNREADABLE):
                 # A null where a value should be is as good as nothing: fioctl (Go) reads it so.
-                return msgspec.convert(_without_nulls(msgspec.json.decode(response.content)), kind)
+                return msgspec.convert(_without_nulls(msgspec.json.decode(answer.body)), kind)
             raise ApiError(
-                f"the answer of {self.server} to {what} is not understood: {self._hidden(str(error))}",
-                status=response.status_code,
+                f"the answer of {self._peer.name} to {answer.request} is not understood: "
+                f"{self._peer.hide(str(error))}",
+                status=answer.status,
             ) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise ApiError(
-                f"the answer of {self.server} to {what} is not JSON: {self._extract(response)}",
-                status=response.status_code,
+                f"the answer of {self._peer.name} to {answer.request} is not JSON: {self._extract(answer)}",
+                status=answer.status,
                 hint="is this the address of the operator API?",
             ) from error
 
-    def _words(self, response: httpx.Response) -> str:
+    def _reason(self, answer: Answer) -> str:
         """What the body says went wrong: its message and errors where it is JSON, else a short extract."""
         try:
-            body: Any = json.loads(response.content)
-        except (ValueError, RecursionError):
-            text = self._extract(response)
+            body: Any = msgspec.json.decode(answer.body)
+        except UNREADABLE:
+            text = self._extract(answer) if answer.body.strip() else ""
             return f": {text}" if text else ""
         if not isinstance(body, dict):
-            return f": {self._extract(response)}"
+            return f": {self._extract(answer)}"
         message = body.get("msg") or body.get("message")
         errors = body.get("errors")
         parts = [str(message)] if message else []
@@ -214,42 +252,31 @@ class Exchange:
             parts += [f"{field}: {text}" for field, text in errors.items()]
         elif isinstance(errors, list):
             parts += [str(text) for text in errors]
-        return f": {self._hidden('; '.join(parts)) if parts else self._extract(response)}"
+        if not parts:
+            return f": {self._extract(answer)}"
+        return f": {_shortened(self._peer.hide('; '.join(parts)), 1000)}"
 
-    def _extract(self, response: httpx.Response) -> str:
-        text = self._hidden(" ".join(response.text.split()))
-        if not text:
-            return "an empty body"
-        return printable(text if len(text) <= _EXTRACT else text[:_EXTRACT] + "…")
-
-
-class _Answered(ApiError):
-    """An error status, with the server's wish of when to come back, in seconds."""
-
-    def __init__(self, message: str, *, status: int, hint: str | None, retry_after: float | None) -> None:
-        super().__init__(message, status=status, hint=hint)
-        self.retry_after = retry_after
+    def _extract(self, answer: Answer) -> str:
+        return _shortened(self._peer.hide(answer.text)) or "an empty body"
 
 
-def _retry_after(error: Exception) -> bool | float:
-    """stamina's question: shall this be tried again, and if so after how many seconds?"""
-    if isinstance(error, _Answered):
-        if error.status == 429 or error.status >= 500:
-            return True if error.retry_after is None else min(error.retry_after, 120.0)
-        return False
-    return isinstance(error, Unreachable)
+def _may_pass(error: Unreachable | ApiError) -> bool:
+    """Whether another try can end otherwise."""
+    if isinstance(error, Unreachable):
+        return not error.lasting
+    return error.status == 429 or error.status >= 500
 
 
 def _seconds(value: str | None) -> float | None:
     """Retry-After in seconds, from either of its forms (RFC 9110 §10.2.3)."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if re.fullmatch("[0-9]{1,9}", value.strip()):
         return float(value)
     try:
         when = email.utils.parsedate_to_datetime(value)
         return max(0.0, (when - datetime.datetime.now(datetime.UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
@@ -259,26 +286,5 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def _credentials(headers: httpx.Headers) -> set[str]:
-    """What went along in headers that are not httpx's own: a token, and an access token in both its forms."""
-    found = set()
-    for name, value in headers.items():
-        if name not in _PLAIN_HEADERS:
-            word = value.removeprefix("Bearer ")
-            found |= {value, word}
-            with contextlib.suppress(ValueError):
-                found.add(base64.b64decode(word, validate=True).decode())
-    return found - {""}
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def _why(error: httpx.TransportError) -> str:
-    if isinstance(error, httpx.TimeoutException):
-        return "did not answer in time"
-    if isinstance(error, httpx.ConnectError):
-        return f"cannot be reached: {error}"
-    return f"broke off: {error or type(error).__name__}"
+def _shortened(text: str, most: int = _EXTRACT) -> str:
+    return printable(text if len(text) <= most else text[:most] + "…")

@@ -1,4 +1,4 @@
-"""OAuth client credentials as fioctl uses them: when an access token has expired, and how a new one is got.
+"""OAuth client credentials as fioctl uses them: when an access token has expired, and how to get a new one.
 
 The credentials are a mapping with fioctl's names: `client_id`, `client_secret`, `url`, and of the last answer
 `access_token`, `refresh_token`, `token_type`, `expires_in` (seconds), `created` (RFC 3339). Source: fioctl's OAuth
@@ -8,11 +8,12 @@ client; RFC 6749 §4.4, §5.2 and §6.
 import datetime
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
-import httpx
 import msgspec
 
+from fioctl_rotate.api.failures import UNREADABLE, ApiError, Unreachable
+from fioctl_rotate.api.peer import Answer, Peer
 from fioctl_rotate.errors import Error, Refused, UsageError
 from fioctl_rotate.settings import is_loopback
 
@@ -38,7 +39,7 @@ def is_usable(credentials: Credentials, now: datetime.datetime) -> bool:
     """Whether there is an access token that has not expired at `now` (aware).
 
     One without `created` or `expires_in` never expires (fioctl: IsExpired). Raises UsageError for a `created` that
-    is no time.
+    is not a time.
     """
     if not credentials.get("access_token"):
         return False
@@ -52,15 +53,15 @@ def is_usable(credentials: Credentials, now: datetime.datetime) -> bool:
         return now - since <= datetime.timedelta(seconds=float(seconds))
     except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"the OAuth credentials were created at `{created}` for `{seconds}` seconds, which is no time",
+            f"the OAuth credentials were created at `{created}` for `{seconds}` seconds, which is not a time",
             hint=LOGIN_AGAIN,
         ) from error
 
 
-async def renew(http: httpx.AsyncClient, credentials: Credentials, now: datetime.datetime) -> dict[str, Any]:
+async def renew(peer: Peer, credentials: Credentials, now: datetime.datetime) -> dict[str, Any]:
     """The credentials with a new access token: got where there was none, refreshed where it has expired.
 
-    Raises Error in words where the server gives none, Refused where the secret would travel over plain http.
+    `peer` is what `token_url` names. Raises Error where it gives none.
     """
     missing = [name for name in ("client_id", "client_secret") if not credentials.get(name)]
     if missing:
@@ -72,7 +73,7 @@ async def renew(http: httpx.AsyncClient, credentials: Credentials, now: datetime
         form |= {"grant_type": "refresh_token", "refresh_token": str(credentials["refresh_token"])}
     else:
         raise Error("the OAuth access token has expired, and there is no refresh token", hint=LOGIN_AGAIN)
-    answer = await _ask(http, token_url(credentials), form)
+    answer = await _ask(peer, form)
     return {
         **credentials,
         "access_token": answer.access_token,
@@ -95,33 +96,29 @@ def token_url(credentials: Credentials) -> str:
     return url
 
 
-async def _ask(http: httpx.AsyncClient, url: str, form: Mapping[str, str]) -> _Answer:
+async def _ask(peer: Peer, form: Mapping[str, str]) -> _Answer:
+    peer.keep_secret(*(form[name] for name in ("client_secret", "refresh_token") if form.get(name)))
+    failed = f"no OAuth access token: {peer.name}"
     try:
-        response = await http.post(url, data=dict(form))
-    except httpx.TransportError as error:
-        raise Error(
-            f"no OAuth access token: {url} cannot be reached: {error or type(error).__name__}"
-        ) from error
-    if response.status_code != 200:
-        raise Error(
-            f"no OAuth access token: {url} answered {response.status_code}{_words(response, form)}",
-            hint=LOGIN_AGAIN,
+        response = await peer.send(
+            "POST", "", content=urlencode(form).encode(), content_type="application/x-www-form-urlencoded"
         )
+    except (Unreachable, ApiError) as error:
+        raise Error(f"no OAuth access token: {error.message}", hint=error.hint) from error
+    if response.status != 200:
+        raise Error(f"{failed} answered {response.status}{_reason(peer, response)}", hint=LOGIN_AGAIN)
     try:
-        return msgspec.json.decode(response.content, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return msgspec.json.decode(response.body, type=_Answer)
+    except UNREADABLE as error:
         # What it says instead may hold a token, so it is not quoted.
-        raise Error(f"no OAuth access token: the answer of {url} is not understood") from error
+        raise Error(f"{failed} answered with something else than an access token") from error
 
 
-def _words(response: httpx.Response, form: Mapping[str, str]) -> str:
-    """The server's own words, of the two fields that are meant for them, and without what is secret."""
+def _reason(peer: Peer, response: Answer) -> str:
+    """What the server says, in the two fields that are meant for people, without what is secret."""
     try:
-        failure = msgspec.json.decode(response.content, type=_Failure)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        failure = msgspec.json.decode(response.body, type=_Failure)
+    except UNREADABLE:
         return ""
     text = ", ".join(filter(None, (failure.error, failure.error_description)))
-    for name in ("client_secret", "refresh_token"):
-        if form.get(name):
-            text = text.replace(form[name], "…")
-    return f": {text}" if text else ""
+    return f": {peer.hide(text)[:300]}" if text else ""

@@ -233,11 +233,17 @@ async def connect(flags: Flags) -> "AsyncIterator[FactoryApi]":
         yield api
 
 
-def open_api(settings: Settings) -> "contextlib.AbstractAsyncContextManager[FactoryApi]":
-    """The operator API that `settings` name, while the block runs; with -v each request is shown on stderr."""
+def open_api(
+    settings: Settings, *, timeout: float | None = None
+) -> "contextlib.AbstractAsyncContextManager[FactoryApi]":
+    """The operator API that `settings` name, while the block runs; with -v each request is shown on stderr.
+
+    `timeout` is how long the command may take, in seconds; see `ops.connect.open_api`.
+    """
     from fioctl_rotate.ops import connect
 
-    return connect.open_api(settings, trace=note if settings.verbose else None)
+    trace = note if settings.verbose else None
+    return connect.open_api(settings, trace=trace, announce=note, timeout=timeout)
 
 
 def at(api: "FactoryApi", outcome: str) -> str:

@@ -7,26 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from fioctl_rotate.cli.common import (
-    Format,
-    FormatOption,
-    asking,
-    connected,
-    emit,
-    emit_json,
-    interactive,
-    note,
-    run,
-    single,
-    warn,
-)
+from fioctl_rotate.cli import common
+from fioctl_rotate.cli.common import Result, note
 from fioctl_rotate.errors import UsageError, printable
-from fioctl_rotate.settings import DEFAULT_SERVER, Flags, default_config_file, named_config_file, refuse_empty
+from fioctl_rotate.settings import (
+    DEFAULT_SERVER,
+    TOKENS_PAGE,
+    Flags,
+    default_config_file,
+    named_config_file,
+    refuse_empty,
+)
 
-TOKENS = "https://app.foundries.io/settings/tokens/"
 
-
-@connected
+@common.connected
 def login(
     flags: Flags,
     fioctl_file: Annotated[
@@ -39,8 +33,7 @@ def login(
     from_fioctl: Annotated[
         bool, typer.Option("--from-fioctl", help="Take over what fioctl has: API token, OAuth credentials.")
     ] = False,
-    format: FormatOption = Format.TEXT,
-) -> None:
+) -> Result:
     """Try an API token, and keep it with Factory and server in the settings file (mode 0600).
 
     On a terminal it asks for what neither flags nor environment say; the token is not shown. Elsewhere the token
@@ -59,23 +52,23 @@ def login(
     from fioctl_rotate.ops.login import log_in
 
     trace = note if flags.verbose else None
-    user = run(log_in(values, path, flags.profile, environ=os.environ, trace=trace))
+    # Questions are asked outside the event loop, where a signal ends them.
+    user = common.run(log_in(values, path, flags.profile, environ=os.environ, trace=trace))
     server = values.get("server", DEFAULT_SERVER)
-    if format is Format.JSON:
-        emit_json(
-            {
-                "factory": values["factory"],
-                "server": server,
-                "user": user,
-                "settings-file": str(path),
-                "profile": flags.profile,
-            }
-        )
-        return
+    document = {
+        "factory": values["factory"],
+        "server": server,
+        "user": user,
+        "settings-file": str(path),
+        "profile": flags.profile,
+    }
     as_user = f" as {printable(user.name)}, {printable(user.role)}" if user else ""
-    emit(f"logged in to factory {values['factory']} at {server}{as_user}")
     profile = f", profile {flags.profile}: use it with --profile {flags.profile}" if flags.profile else ""
-    note(f"kept in {path}{profile}")
+    return Result(
+        document,
+        [f"logged in to factory {values['factory']} at {server}{as_user}"],
+        (f"kept in {path}{profile}",),
+    )
 
 
 def _asked(flags: Flags) -> dict[str, Any]:
@@ -87,12 +80,12 @@ def _asked(flags: Flags) -> dict[str, Any]:
     }
     if flags.token is None and os.environ.get("FIOCTL_TOKEN") == "":
         raise UsageError("FIOCTL_TOKEN is set but empty", hint="unset it, or put a token in it")
-    if interactive():
-        with asking():
+    if common.interactive():
+        with common.asking():
             values["server"] = values["server"] or typer.prompt("Server", default=DEFAULT_SERVER, err=True)
             values["factory"] = values["factory"] or typer.prompt("Factory", err=True)
             if not values["token"]:
-                note(f"API tokens are made at {TOKENS}")
+                note(f"API tokens are made at {TOKENS_PAGE}")
                 values["token"] = typer.prompt("Token (not shown)", hide_input=True, err=True)
     elif not values["factory"]:
         raise UsageError("no factory given", hint="name it with --factory or FIOCTL_FACTORY")
@@ -112,7 +105,7 @@ def _from_fioctl(flags: Flags, file: Path | None) -> dict[str, Any]:
     path = file or (Path(named) if named else Path.home() / ".config" / "fioctl.yaml")
     values, left = read(path)
     for text in left:
-        warn(text)
+        common.warn(text)
     given = {"factory": flags.factory, "token": flags.token, "server": flags.server}
     values = {"server": DEFAULT_SERVER, **values, **{name: value for name, value in given.items() if value}}
     values.setdefault("factory", os.environ.get("FIOCTL_FACTORY"))
@@ -121,4 +114,4 @@ def _from_fioctl(flags: Flags, file: Path | None) -> dict[str, Any]:
     return {**values, "server": values["server"].rstrip("/")}
 
 
-app = single(login, "fioctl-rotate login --factory acme --profile work")
+app = common.single(login, "fioctl-rotate login --factory acme --profile work")

@@ -5,11 +5,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from fioctl_rotate.device.identity import Identity
 from fioctl_rotate.device.state import go_json
 from fioctl_rotate.errors import Error
+from fioctl_rotate.http import httpx
 from fioctl_rotate.tls import client_context
 
 RETRY_DELAYS = (1, 2, 5, 13, 30)  # seconds

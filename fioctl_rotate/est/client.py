@@ -9,7 +9,6 @@ import zlib
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
-import httpx
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fioctl_rotate.errors import Error, printable
+from fioctl_rotate.http import httpx
 from fioctl_rotate.pki.certificates import DIGITAL_SIGNATURE
 from fioctl_rotate.pki.subject import copied_subject, raw_subject
 
@@ -104,7 +104,7 @@ async def send(
     try:
         async with (
             asyncio.timeout(deadline),
-            httpx.AsyncClient(verify=context, timeout=None, trust_env=False) as client,  # noqa: S113  has a deadline
+            httpx.AsyncClient(verify=context, timeout=None, trust_env=False) as client,
             client.stream(
                 method,
                 httpx.URL(scheme="https", host=server.host, port=server.port),

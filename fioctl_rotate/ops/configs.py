@@ -2,7 +2,7 @@
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.api.exchange import ApiError
+from fioctl_rotate.api.failures import ApiError
 from fioctl_rotate.errors import Error
 from fioctl_rotate.ops.targets import find
 from fioctl_rotate.rotation.scope import Scope

@@ -3,129 +3,153 @@
 import asyncio
 import base64
 import contextlib
+import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from fioctl_rotate import __version__, files
+from fioctl_rotate import files
 from fioctl_rotate.api import oauth
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.peer import Peer
+from fioctl_rotate.api.proxies import proxy_for
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error, UsageError
+from fioctl_rotate.http import httpx
 from fioctl_rotate.ops.settings_file import changing
 from fioctl_rotate.pki.armor import certificate_blocks
-from fioctl_rotate.settings import Settings, is_loopback
+from fioctl_rotate.settings import Settings
 
 Trace = Callable[[str], None]
 
 
 @contextlib.asynccontextmanager
 async def open_api(
-    settings: Settings, *, trace: Trace | None = None, clock: Clock = utc_now
+    settings: Settings,
+    *,
+    trace: Trace | None = None,
+    announce: Trace = lambda _: None,
+    timeout: float | None = None,
+    clock: Clock = utc_now,
 ) -> AsyncIterator[FactoryApi]:
     """The operator API of the settings' factory, while the block runs.
 
-    `trace` is told each request; `clock` tells when an access token has expired. Raises UsageError where no factory
-    is named, the mock directory is none, or CACERT is not usable.
+    `trace` is told each request, `announce` each wait of more than 5 seconds. `timeout` is how long the command may
+    take, in seconds from now (None: no end): a server that asks to wait beyond it is not waited for. `clock` tells
+    when an access token has expired. Raises UsageError where no factory is named, the mock directory is none, or
+    CACERT is not usable.
     """
     factory = settings.require_factory()
-    async with _http_client(settings, trace, clock) as http:
-        yield FactoryApi(http, factory, server=settings.destination, trace=trace)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    async with _operator(settings, trace, clock) as peer:
+        yield FactoryApi(peer, factory, announce=announce, deadline=deadline)
 
 
 async def renewed(
     settings: Settings, credentials: oauth.Credentials, clock: Clock, trace: Trace | None
 ) -> dict[str, Any]:
     """The OAuth credentials with a new access token; see `oauth.renew` for what it raises."""
-    async with _client(settings, oauth.token_url(credentials)) as http:
-        result = await oauth.renew(http, credentials, clock())
-    if trace is not None:
-        trace(f"POST {oauth.token_url(credentials)}: 200")
-    return result
+    async with _server(settings, oauth.token_url(credentials), trace) as peer:
+        return await oauth.renew(peer, credentials, clock())
 
 
 @contextlib.asynccontextmanager
-async def _http_client(
-    settings: Settings, trace: Trace | None, clock: Clock
-) -> AsyncIterator[httpx.AsyncClient]:
-    """An HTTP client for the operator API, authenticated as fioctl does it."""
+async def _operator(settings: Settings, trace: Trace | None, clock: Clock) -> AsyncIterator[Peer]:
+    """The operator API's server, to which we say who we are as fioctl does it."""
     if settings.mock is not None:
         from fioctl_rotate.mock.operator import operator_app
         from fioctl_rotate.mock.store.database import Store
 
         with contextlib.closing(Store(settings.mock)) as store:
             app = operator_app(store, authenticate=False, clock=utc_now)
-            transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://mock") as client:
-                yield client
+
+            def transport() -> httpx.AsyncBaseTransport:
+                return httpx.ASGITransport(app=app, raise_app_exceptions=False)
+
+            async with Peer("http://mock", transport, name=settings.destination, trace=trace) as peer:
+                yield peer
         return
-    async with _client(settings, settings.server) as client:
-        if settings.token:
-            client.headers[settings.token_header] = settings.token
-        if settings.oauth:
-            client.auth = _Bearer(settings, clock, trace)
-        yield client
+    credentials = _Credentials(settings, clock, trace)
+    async with _server(settings, settings.server, trace, credentials) as peer:
+        yield peer
 
 
-def _client(settings: Settings, url: str) -> httpx.AsyncClient:
-    """An HTTP client for the server at `url`, which follows no redirect."""
+def _server(
+    settings: Settings, url: str, trace: Trace | None, credentials: "_Credentials | None" = None
+) -> Peer:
+    """The server at `url`, by way of the proxy that the environment names."""
     try:
-        return httpx.AsyncClient(
-            base_url=url,
-            headers={"User-Agent": f"fioctl-rotate/{__version__}"},
-            verify=_trust(settings.cacert),
-            timeout=httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout)),
-            follow_redirects=False,
-            # A proxy set for the world must not get what is meant for this machine.
-            trust_env=not is_loopback(httpx.URL(url).host),
+        _ = httpx.URL(url).host  # decoded when it is asked for
+    except (httpx.InvalidURL, ValueError) as error:
+        raise UsageError(f"the server's URL {url} is not valid: {error}") from error
+    proxy = proxy_for(url, os.environ)
+    context = _trust(settings.cacert, system=url.startswith("https:"))
+
+    def transport() -> httpx.AsyncBaseTransport:
+        return httpx.AsyncHTTPTransport(
+            verify=context,
+            trust_env=False,
+            proxy=httpx.Proxy(proxy.url, ssl_context=context) if proxy else None,
         )
-    except (httpx.InvalidURL, ValueError, ImportError) as error:
-        # A SOCKS proxy needs a package that httpx imports when it is asked for one.
+
+    try:
+        transport()  # what is wrong with the proxy's URL shows now
+    except (httpx.InvalidURL, ValueError) as error:
+        raise UsageError(f"{proxy} cannot be used: its URL is not valid") from error
+    except ImportError as error:
         raise UsageError(
-            f"cannot talk to {url}: {error}", hint="look at its URL, and at HTTPS_PROXY and ALL_PROXY"
+            f"{proxy} cannot be used: SOCKS needs another package",
+            hint="install it: pip install 'httpx[socks]'",
         ) from error
+    return Peer(url, transport, credentials=credentials, timeout=settings.timeout, proxy=proxy, trace=trace)
 
 
-class _Bearer(httpx.Auth):
-    """`Authorization: Bearer`, with an access token that is renewed, and kept, once it has expired.
+class _Credentials:
+    """The headers that say who we are: the API token, and an access token that is renewed, and kept, when expired.
 
-    Beside an API token it goes along as it is: fioctl, too, renews it only where there is no other way in.
+    Beside an API token the access token goes along as it is: fioctl, too, renews it only where there is no other
+    way in.
     """
 
     def __init__(self, settings: Settings, clock: Clock, trace: Trace | None) -> None:
         self._settings, self._clock, self._trace = settings, clock, trace
-        self._credentials: oauth.Credentials = settings.oauth or {}
+        self._oauth: oauth.Credentials = settings.oauth or {}
         self._turn = asyncio.Lock()
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Put the header on a request, after renewing the access token where that is due."""
-        async with self._turn:
-            if not self._settings.token and not oauth.is_usable(self._credentials, self._clock()):
-                self._credentials = await self._renew()
-        token = str(self._credentials.get("access_token", ""))
-        if token:
-            request.headers["Authorization"] = "Bearer " + base64.b64encode(token.encode()).decode()
-        yield request
+    async def __call__(self) -> Mapping[str, str]:
+        """The headers for a request now."""
+        token = self._settings.token
+        headers = {self._settings.token_header: token} if token else {}
+        if self._settings.oauth:
+            async with self._turn:
+                if not token and not oauth.is_usable(self._oauth, self._clock()):
+                    self._oauth = await self._renew()
+            if access := str(self._oauth.get("access_token", "")):
+                headers["Authorization"] = "Bearer " + base64.b64encode(access.encode()).decode()
+        return headers
 
     async def _renew(self) -> oauth.Credentials:
         path = self._settings.config_file
         assert path is not None  # noqa: S101  nothing but the settings file holds OAuth credentials
         with changing(path, self._settings.profile) as values:
             # Another process may have renewed them since we read the file; a refresh token is good once.
-            known: oauth.Credentials = values.get("oauth") or self._credentials
+            known: oauth.Credentials = values.get("oauth") or self._oauth
             if not oauth.is_usable(known, self._clock()):
                 known = values["oauth"] = await renewed(self._settings, known, self._clock, self._trace)
         return known
 
 
-def _trust(cacert: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+def _trust(cacert: str | None, *, system: bool) -> ssl.SSLContext:
+    """What trusts the CAs in the file `cacert`, which may have text around its certificates, and the system's.
+
+    The system's take their time to load, so a server without TLS is spared them.
+    """
+    context = ssl.create_default_context() if system else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if cacert:
         try:
             context.load_verify_locations(cadata=certificate_blocks(files.read(Path(cacert)), cacert))
-        except (Error, ssl.SSLError, ValueError) as error:  # ValueError: no certificate in it
+        except (Error, ssl.SSLError, ValueError, TypeError) as error:  # the last two: none in it, not ASCII
             raise UsageError(f"CACERT={cacert}: expected a file of PEM certificates: {error}") from error
     return context

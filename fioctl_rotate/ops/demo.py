@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import httpx
-
 from fioctl_rotate import tls
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.checks import Status
@@ -22,6 +20,7 @@ from fioctl_rotate.device.identity import Identity, Sota, load_identity
 from fioctl_rotate.device.runner import device_directories, run_fleet
 from fioctl_rotate.device.setup import Kind
 from fioctl_rotate.errors import TimedOut
+from fioctl_rotate.http import httpx
 from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.ops import mock

@@ -8,12 +8,12 @@ from typing import Any
 from fioctl_rotate import wire
 from fioctl_rotate.api import oauth
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.api.exchange import ApiError
+from fioctl_rotate.api.failures import ApiError
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error
 from fioctl_rotate.ops.connect import Trace, open_api, renewed
 from fioctl_rotate.ops.settings_file import changing
-from fioctl_rotate.settings import Flags, load_file, merge
+from fioctl_rotate.settings import TOKENS_PAGE, Flags, load_file, merge
 
 # What a login replaces; the rest of a profile stays.
 _REPLACED = ("factory", "token", "server", "mock", "oauth")
@@ -32,8 +32,8 @@ async def log_in(
 ) -> wire.User | None:
     """Try `values` (factory, token or oauth, server), and keep them as a profile of the settings file `path`.
 
-    Returns the user they let in, None where the token may not tell. Raises Error or UsageError; then nothing is
-    kept but an access token that had to be renewed, since the refresh token before it may be void by now.
+    Returns the user they let in, None where the token may not read its own user. Raises Error or UsageError; then
+    nothing is kept but an access token that had to be renewed: the refresh token before it may not work any more.
     """
     document = load_file(path)
     there = document if profile is None else document.get("profiles", {}).get(profile, {})
@@ -45,22 +45,42 @@ async def log_in(
         _keep(values, path, profile)
         settings = replace(settings, oauth=values["oauth"])
     async with open_api(settings, trace=trace, clock=clock) as api:
-        user = await find_user(api)
+        try:
+            user = await find_user(api)
+        except ApiError as error:
+            if error.status != 401 or not settings.token:
+                raise
+            raise Error(
+                error.message, hint=f"give a token that is valid; make one at {TOKENS_PAGE}"
+            ) from error
     _keep(values, path, profile)
     return user
 
 
 async def find_user(api: FactoryApi) -> wire.User | None:
-    """The user whose token it is; None where the token is good, and may not tell. Raises Error in words."""
+    """The user whose token it is; None where the token is valid, but may not read its own user.
+
+    Raises Error where no call works: an answer of 403 to everything is not a login.
+    """
     try:
         return await api.user()
     except ApiError as error:
-        if error.status == 403:
-            return None
-        if error.status != 404:
+        if error.status == 404:
+            names = ", ".join(sorted(factory.name for factory in await api.factories())) or "none"
+            raise Error(
+                f"the token sees no factory {api.factory}", hint=f"factories that it sees: {names}"
+            ) from error
+        if error.status != 403:
             raise
-        names = ", ".join(sorted(factory.name for factory in await api.factories())) or "none"
-        raise Error(f"the token sees no factory {api.factory}", hint=f"it sees: {names}") from error
+        for call in (api.groups, api.device_count, api.certs):
+            try:
+                await call()
+            except ApiError as refused:
+                if refused.status != 403:
+                    raise
+            else:
+                return None
+        raise
 
 
 def _keep(values: Mapping[str, Any], path: Path, profile: str | None) -> None:

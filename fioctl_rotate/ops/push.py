@@ -7,7 +7,7 @@ from cryptography import x509
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.api.exchange import ApiError, Unreachable
+from fioctl_rotate.api.failures import ApiError, Unreachable
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.ops.targets import current_entry_of, find, read_current
 from fioctl_rotate.rotation import commands

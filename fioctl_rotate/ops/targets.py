@@ -7,7 +7,7 @@ import msgspec
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.api.exchange import ApiError
+from fioctl_rotate.api.failures import ApiError
 from fioctl_rotate.errors import Error
 from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
 from fioctl_rotate.rotation.plan import CurrentEntry, without_nulls

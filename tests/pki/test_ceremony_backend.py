@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.peer import Peer
 from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.mock.operator import operator_app
@@ -42,8 +43,8 @@ class Backend:
 
     def run(self, work: Callable[[FactoryApi], Any]) -> Any:
         async def connected() -> Any:
-            async with httpx.AsyncClient(transport=httpx.MockTransport(self), base_url="http://mock") as http:
-                return await work(FactoryApi(http, FACTORY, server="the test"))
+            async with Peer("http://mock", lambda: httpx.MockTransport(self), name="the test") as peer:
+                return await work(FactoryApi(peer, FACTORY))
 
         return asyncio.run(connected())
 

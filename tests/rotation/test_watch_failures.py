@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import stamina
 
-from fioctl_rotate.api.exchange import ApiError
+from fioctl_rotate.api.failures import ApiError
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import BAD_POLLS, Watch
 from fioctl_rotate.rotation.scope import Scope
