@@ -1,6 +1,8 @@
 """/openapi.json against the app that it describes, with requests that schemathesis makes up."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,8 @@ SCHEMA = schemathesis.openapi.from_dict(openapi.description(OPERATIONS))
 
 
 def test_it_describes_every_call(mock: Mock) -> None:
-    described = Http(operator_app(Store(mock.directory), authenticate=True, clock=utc_now))(
-        "GET", "/openapi.json"
-    ).json()
+    app = operator_app(mock.store, authenticate=True, clock=utc_now)
+    described = Http(app)("GET", "/openapi.json").json()
     assert described["openapi"].startswith("3.1")
     calls = {(method.upper(), path) for path, methods in described["paths"].items() for method in methods}
     assert calls == {(operation.method, operation.path.replace(":path", "")) for operation in OPERATIONS}
@@ -42,10 +43,11 @@ def test_the_fields_are_the_wires() -> None:
 
 
 @pytest.fixture(scope="module")
-def factory(tmp_path_factory: pytest.TempPathFactory) -> Http:
+def factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http]:
     directory: Path = tmp_path_factory.mktemp("openapi") / "mock"
     new_factory.create(directory, "acme", now=START)
-    return Http(operator_app(Store(directory), authenticate=False, clock=Clock()))
+    with contextlib.closing(Store(directory)) as store:
+        yield Http(operator_app(store, authenticate=False, clock=Clock()))
 
 
 @SCHEMA.parametrize()

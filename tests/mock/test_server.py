@@ -207,8 +207,8 @@ def test_the_est_server_signs_with_the_online_ca(directory: Path) -> None:
 def test_both_doors_lead_to_one_state(directory: Path) -> None:
     """What `--mock DIR` changes in a process of its own, the server shows, and the other way round."""
 
-    async def work() -> None:
-        in_process = httpx.ASGITransport(operator_app(Store(directory), authenticate=False, clock=utc_now))
+    async def work(store: Store) -> None:
+        in_process = httpx.ASGITransport(operator_app(store, authenticate=False, clock=utc_now))
         async with (
             ops.serve(directory, ports=ANY) as factory,
             operator(directory, factory) as api,
@@ -228,7 +228,8 @@ def test_both_doors_lead_to_one_state(directory: Path) -> None:
             device = await holder(directory)("GET", f"{factory.gateway_url}/config")
             assert sorted(device.json()) == ["0", "1", "2", "3", "4"]
 
-    asyncio.run(work())
+    with contextlib.closing(Store(directory)) as store:
+        asyncio.run(work(store))
 
 
 def test_ports_are_kept_and_devices_follow(directory: Path) -> None:

@@ -1,5 +1,6 @@
 """The state: several processes at once, a process that is killed, directories that hold none."""
 
+import ast
 import contextlib
 import datetime
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import fioctl_rotate
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.mock import new_factory
 from fioctl_rotate.mock.store.database import Store, initialize, moment, stamp
@@ -150,6 +152,18 @@ def test_a_factory_is_made_once(directory: Path) -> None:
     with pytest.raises(UsageError, match="already"):
         new_factory.create(directory, "acme", now=NOW)
     assert new_factory.token_file(directory, "acme").read_text() == token
+
+
+def test_sql_stays_in_the_store_s_rooms() -> None:
+    rooms = Path(fioctl_rotate.__file__).parent
+    calls = {
+        str(path.relative_to(rooms))
+        for path in rooms.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ("execute", "executemany")
+    }
+    assert calls
+    assert {call for call in calls if not call.startswith("mock/store/")} == set()
 
 
 def test_stamps_are_naive_utc_seconds() -> None:

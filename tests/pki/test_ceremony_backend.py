@@ -1,6 +1,7 @@
 """Ceremonies against a backend that fails, or that asks for what it should not."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +28,7 @@ class Backend:
     """The mock's operator API with a fault: `answer` may take a request's place, or its answer's."""
 
     def __init__(self, directory: Path, answer: Callable[[str, bytes | None], httpx.Response | None]) -> None:
-        self._app = httpx.ASGITransport(
-            operator_app(Store(directory), authenticate=False, clock=utc_now), raise_app_exceptions=False
-        )
+        self._directory = directory
         self._answer = answer
         self.seen: list[str] = []
 
@@ -37,8 +36,12 @@ class Backend:
         self.seen.append(request.method)
         if (instead := self._answer(request.method, None)) is not None:
             return instead
-        response = await self._app.handle_async_request(request)
-        body = await response.aread()
+        with contextlib.closing(Store(self._directory)) as store:
+            app = operator_app(store, authenticate=False, clock=utc_now)
+            response = await httpx.ASGITransport(app, raise_app_exceptions=False).handle_async_request(
+                request
+            )
+            body = await response.aread()
         return self._answer(request.method, body) or httpx.Response(response.status_code, content=body)
 
     def run(self, work: Callable[[FactoryApi], Any]) -> Any:
