@@ -231,5 +231,6 @@ def test_serve_says_what_a_bare_factory_lacks(cli: Cli, mock_dir: Path) -> None:
         lines = [output(process.stdout).readline() for _ in range(4)]
         os.kill(process.pid, signal.SIGINT)
         process.communicate(timeout=20)
-    assert lines[2].endswith("(no certificate yet: fioctl-rotate keys ca create)\n")
-    assert lines[3].endswith("(no certificate yet: fioctl-rotate est authorize)\n")
+    at = f"{mock_dir}/pki --factory acme --mock {mock_dir}"
+    assert lines[2].endswith(f"(no certificate yet: `fioctl-rotate keys ca create {at}` makes it)\n")
+    assert lines[3].endswith(f"(no certificate yet: `fioctl-rotate est authorize {at}` makes it)\n")

@@ -7,35 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from fioctl_rotate.cli.common import console, emit, note, run, single, table
+from fioctl_rotate.cli import common
+from fioctl_rotate.cli.common import Table, emit, note, option
 from fioctl_rotate.errors import DeviceFailed, Error, UsageError, printable
 
 if TYPE_CHECKING:
+    import rich.table
     from rich.live import Live
-    from rich.table import Table
 
     from fioctl_rotate.ops.demo import Proof
     from fioctl_rotate.ops.watch import Snapshot
     from fioctl_rotate.rotation.plan import Plan
 
 
-def demo(
-    devices: Annotated[
-        int, typer.Option("--devices", min=1, max=50, metavar="N", help="How many devices rotate.")
-    ] = 5,
-    keep: Annotated[
-        Path | None,
-        typer.Option(
-            "--keep", metavar="DIR", help="Play in DIR, new or empty, and keep it to look at afterwards."
-        ),
-    ] = None,
+async def demo(
+    devices: Annotated[int, option("--devices N", "How many devices rotate.", min=1, max=50)] = 5,
+    keep: Annotated[Path | None, option("--keep DIR", "Use DIR, new or empty, and keep it.")] = None,
     fail: Annotated[
-        str | None,
-        typer.Option(
-            "--fail", metavar="STEP", help="Make the first device fail at this step: 1 to 5, or its name."
-        ),
+        str | None, option("--fail STEP", "Make the first device fail at this step: 1 to 5, or its name.")
     ] = None,
 ) -> None:
     """Show a whole rotation on a mocked Factory, start to proof.
@@ -51,9 +40,9 @@ def demo(
     step = _step(fail, STEPS)
     with _directory(keep) as directory, _Stage() as stage:
         emit(f"$ D={shlex.quote(str(directory))}")
-        proofs = run(ops.run(directory, stage, devices=devices, fail=step))
+        proofs = await ops.run(directory, stage, devices=devices, fail=step)
         stage.close()
-        _show(proofs)
+        _proof_table(proofs).show()
     failed = [proof for proof in proofs if proof.failed]
     unproven = [proof.name for proof in proofs if not proof.failed and not proof.holds]
     if keep is not None:
@@ -70,10 +59,8 @@ def demo(
 def _step(text: str | None, steps: tuple[str, ...]) -> str | None:
     if text is None:
         return None
-    if text.isdigit() and 1 <= int(text) <= len(steps):
-        return steps[int(text) - 1]
-    for step in steps:
-        if step.lower() == text.lower():
+    for number, step in enumerate(steps, 1):
+        if text.lower() in (str(number), step.lower()):
             return step
     names = "; ".join(f"{number} {step}" for number, step in enumerate(steps, 1))
     raise UsageError(f"there is no step `{text}`", hint=names)
@@ -95,7 +82,7 @@ class _Stage:
     """The demo on the terminal; in a pipe, plain lines, and a device's line only when it changes."""
 
     def __init__(self) -> None:
-        self._console = console()
+        self._console = common.console()
         self._number = 0
         self._live: Live | None = None
         self._shown: dict[str, str] = {}
@@ -152,13 +139,13 @@ class _Stage:
                 self.say(f"{state.name}  {words}")
 
 
-def _steps_table(snapshot: "Snapshot") -> "Table":
+def _steps_table(snapshot: "Snapshot") -> "rich.table.Table":
     from rich.text import Text
 
     from fioctl_rotate.rotation.messages import where
     from fioctl_rotate.rotation.state import State
 
-    result = table((" ", "DEVICE", "STEPS", "STATE"), ())
+    result = common.table((" ", "DEVICE", "STEPS", "STATE"), ())
     for state in snapshot.states:
         done = {State.RUNNING: state.step - 1, State.FAILING: state.step - 1, State.PENDING: 0}.get(
             state.state, 5
@@ -169,26 +156,15 @@ def _steps_table(snapshot: "Snapshot") -> "Table":
     return result
 
 
-def _show(proofs: "list[Proof]") -> None:
-    def word(true: bool) -> str:
-        return "yes" if true else "NO"
+def _proof_table(proofs: "list[Proof]") -> Table:
+    def row(proof: "Proof") -> tuple[str, ...]:
+        if proof.failed:
+            return proof.name, "failed"
+        seen = (proof.new_certificate, proof.same_subject, proof.new_taken, proof.old_refused)
+        return proof.name, *("yes" if true else "NO" for true in seen)
 
-    rows = [
-        (
-            "",
-            proof.name,
-            *(
-                ("failed", "", "", "")
-                if proof.failed
-                else map(
-                    word, (proof.new_certificate, proof.same_subject, proof.new_taken, proof.old_refused)
-                )
-            ),
-        )
-        for proof in proofs
-    ]
-    headers = (" ", "DEVICE", "NEW CERTIFICATE", "SAME SUBJECT", "NEW ONE TAKEN", "OLD ONE REFUSED")
-    console().print(table(headers, rows))
+    headers = ("DEVICE", "NEW CERTIFICATE", "SAME SUBJECT", "NEW ONE TAKEN", "OLD ONE REFUSED")
+    return Table(headers, map(row, proofs))
 
 
-app = single(demo, "fioctl-rotate demo --devices 8 --keep ./rehearsal")
+app = common.single(demo, "fioctl-rotate demo --devices 8 --keep ./rehearsal")

@@ -196,7 +196,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str | None]]) -> "rich
     from rich.table import Table
     from rich.text import Text
 
-    cells = [[printable(cell or "") for cell in row] for row in rows]
+    cells = [[printable(cell or "") for cell in row] + [""] * (len(headers) - len(row)) for row in rows]
     result = Table(box=None, pad_edge=False, header_style="bold")
     for number, header in enumerate(headers):
         longest = max((len(row[number]) for row in cells), default=0)

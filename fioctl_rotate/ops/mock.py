@@ -32,6 +32,8 @@ from fioctl_rotate.pki.parsing import load_private_key
 from fioctl_rotate.serving import listen
 from fioctl_rotate.settings import Flags, resolve
 
+__all__ = ["Addresses", "FactoryRecord", "Kind", "LogRecord", "Ports", "token_file"]
+
 TARGET = ("intel-corei7-64-lmp-1", 1)
 """Name and version of what the mock's devices run; a target's name ends with its version."""
 

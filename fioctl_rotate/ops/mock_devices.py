@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.device.device import Device, Observe
-from fioctl_rotate.device.runner import CheckedIn, device_directories, run_fleet
+from fioctl_rotate.device.device import Device, Observe, Outcome
+from fioctl_rotate.device.rotation import RotationFailed
+from fioctl_rotate.device.runner import device_directories, run_fleet
 from fioctl_rotate.errors import Error
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.mock.store.database import Store
@@ -45,12 +46,18 @@ async def run_mock_devices(
     interval: float,
     stop: asyncio.Event,
     observe: Observe,
-    checked_in: CheckedIn,
+    problem: Callable[[str, Error], None],
 ) -> None:
     """Let these devices of the mock check in every `interval` seconds until `stop` is set.
 
-    `observe` is told each step of a rotation, `checked_in` what each check-in came to.
+    `observe` is told each step of a rotation, `problem` the uuid and why a check-in failed.
     """
+
+    def checked_in(uuid: str, outcome: Outcome | Error) -> None:
+        # What failed in a rotation has been told step by step.
+        if isinstance(outcome, Error) and not isinstance(outcome, RotationFailed):
+            problem(uuid, outcome)
+
     found = device_directories(directory / "devices", uuids)
     devices = [Device(path, observe=observe) for path in found]
     await run_fleet(devices, interval=interval, stop=stop, checked_in=checked_in)
