@@ -33,8 +33,8 @@ def blocks(pem: str | bytes | None, what: str) -> list[Block]:
         raise Error(f"{what} is UTF-16 text: expected ASCII or UTF-8")
     found: list[Block] = []
     label, lines = b"", list[bytes]()
-    for number, line in enumerate(data.removeprefix(_BOM).splitlines(), 1):
-        line = line.rstrip()
+    for number, line in enumerate(data.splitlines(), 1):
+        line = line.removeprefix(_BOM).rstrip()  # each of several joined files may begin with one
         if not lines:
             if begin := _BEGIN.fullmatch(line):
                 label, lines = begin[1], [line]

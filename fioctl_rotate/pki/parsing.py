@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidKey, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidKey, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
@@ -28,6 +28,7 @@ UNPARSED = (
     OverflowError,
     UnsupportedAlgorithm,
     InvalidKey,
+    InternalError,  # OpenSSL refuses a key that the library took for a good one
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
