@@ -1,0 +1,105 @@
+"""What is read of a Factory for a rollout in stages: two logs, the devices of the early stages, the group."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from msgspec import Struct, field
+
+from fioctl_rotate import wire
+from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
+from fioctl_rotate.rotation.progress import Progress, parse_time
+from fioctl_rotate.rotation.state import DeviceState
+
+
+def settle_reason(rotation_id: str) -> str:
+    """The reason of a push that settles; by it such a push is recognised in a log."""
+    return f"settle {rotation_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class EntryLog:
+    """What a configuration log says of one rotation. Times are the server's.
+
+    `value` is that of the present `fio-rotate-certs`, None where there is none, since `value_since`. `ever` says
+    whether this rotation was ever in the log, `given_at` when it came, as far as the log goes back. `settled_at` is
+    when it was sent once more, and `fetched` whether the device has fetched the configuration since (always False
+    in a group's log, which does not tell).
+    """
+
+    value: str | None = None
+    value_since: datetime | None = None
+    ever: bool = False
+    given_at: datetime | None = None
+    settled_at: datetime | None = None
+    fetched: bool = False
+
+    @property
+    def id(self) -> str | None:
+        """The ROTATIONID of the present entry."""
+        return None if self.value is None else rotation_id_of(self.value)
+
+
+def entry_log(log: Sequence[wire.Config], rotation_id: str) -> EntryLog:
+    """What `log` (newest first) says of the rotation."""
+    values = [
+        next((file.value for file in config.files or [] if file.name == FILE_NAME), None) for config in log
+    ]
+    mine = [value is not None and rotation_id_of(value) == rotation_id for value in values]
+    settled = next(
+        (n for n, config in enumerate(log) if mine[n] and config.reason == settle_reason(rotation_id)), None
+    )
+    same = next((n for n, value in enumerate(values) if value != values[0]), len(log))
+    return EntryLog(
+        value=values[0] if values else None,
+        value_since=parse_time(log[same - 1].created_at) if log else None,
+        ever=any(mine),
+        given_at=parse_time(log[len(log) - 1 - mine[::-1].index(True)].created_at) if any(mine) else None,
+        settled_at=None if settled is None else parse_time(log[settled].created_at),
+        fetched=settled is not None and any(config.applied_at for config in log[: settled + 1]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read of a device of an early stage.
+
+    `member` says whether it is in the group, `key` is the digest of its public key, `other` the id of another
+    rotation that it began since the plan was made.
+    """
+
+    own: EntryLog
+    progress: Progress
+    key: str | None = None
+    last_seen: datetime | None = None
+    member: bool = True
+    other: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What was read in one poll. `devices` are those of the early stages, by uuid; None for a deleted one.
+
+    `group` and `fleet` are the two logs. `states` are all devices of the group, read once the group has the entry;
+    `resting` says that none of them is expected to get any further.
+    """
+
+    group: EntryLog
+    fleet: EntryLog
+    devices: Mapping[str, Reading | None]
+    states: Sequence[DeviceState] = ()
+    resting: bool = False
+
+
+class Memory(Struct):
+    """What saves waiting: kept between polls, and in a file between runs. By uuid, unless said otherwise.
+
+    `failing` is the failed step and when it was first seen, `stored` the last-seen read when the settling was first
+    seen to be fetched. `soak` is, by number of the stage, the newest last-seen when its devices were done.
+    `covered` are the devices that were done when the group was settled last.
+    """
+
+    failing: dict[str, tuple[int, datetime]] = field(default_factory=dict)
+    stored: dict[str, datetime] = field(default_factory=dict)
+    soak: dict[int, datetime] = field(default_factory=dict)
+    covered: set[str] = field(default_factory=set)

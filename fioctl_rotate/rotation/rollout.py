@@ -1,0 +1,448 @@
+"""A rotation in stages: from the plan, and from what the Factory and the devices show, what to do next. Pure.
+
+`decide` is called again and again, and keeps nothing: killed at any point, the next call comes to the same end.
+`Memory` only saves waiting; without it a soak starts again, and the group may be settled once more.
+
+Why a device of an early stage is done only after it was *settled* (fioconfig: finalizeStep): after its last step it
+still stores the configuration of before the push. A reboot writes that back, and an older entry in it makes the
+device rotate again, at the EST server of that time. Any later change of its configuration, once fetched, ends this:
+so it gets its entry once more, unchanged. `applied-at` in its own log shows that it fetched that; being seen once
+more after that shows that it went on.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from fioctl_rotate.rotation.entry import rotation_id_of
+from fioctl_rotate.rotation.picture import Memory, Picture, Reading
+from fioctl_rotate.rotation.progress import LAST, STEPS, Phase
+from fioctl_rotate.rotation.stages import StageDevice, Stages
+from fioctl_rotate.rotation.state import DeviceState, State, is_offline
+
+# A failed step counts as a failure when this long has brought no progress: two check-ins of a device.
+NO_PROGRESS = timedelta(minutes=10)
+# A group is settled again at most so often while devices are still on their way.
+SETTLE_EVERY = timedelta(minutes=10)
+# Both times are the server's, but a check-in takes some seconds from its first request to its last.
+_CHECK_IN = timedelta(seconds=2)
+
+
+# --- What comes of it ---
+
+
+class Point(StrEnum):
+    """How far a device of an early stage came. Only `done` is success: it is safe to reboot."""
+
+    NOT_GIVEN = "not given"
+    GIVEN = "given"
+    RUNNING = "running"
+    FAILING = "failing"
+    FINALIZED = "finalized"
+    BACK = "back"
+    SETTLING = "settling"
+    STORED = "stored"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class StagedDevice:
+    """A device of an early stage, how far it came, and in a message what is behind it."""
+
+    device: StageDevice
+    point: Point
+    message: str = ""
+
+
+class Outcome(StrEnum):
+    """How a stage stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SOAKING = "soaking"
+    PASSED = "passed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """How an early stage stands. `allowed` is how many failures it may have; `until` is when its soak ends."""
+
+    number: int
+    outcome: Outcome
+    devices: tuple[StagedDevice, ...]
+    allowed: int = 0
+    until: datetime | None = None
+
+    @property
+    def failures(self) -> list[StagedDevice]:
+        """The devices that count as failed."""
+        return [state for state in self.devices if state.point is Point.FAILED]
+
+
+class Do(StrEnum):
+    """What can be sent."""
+
+    CLEAR_GROUP = "clear the group's older entry"
+    CLEAR_FLEET = "clear the fleet-wide older entry"
+    GIVE = "give the entry to the device"
+    SETTLE = "settle the device"
+    GIVE_GROUP = "give the entry to the group"
+    TAKE_BACK = "delete the device's own entry"
+    SETTLE_GROUP = "settle the group"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to send; `device` where it goes to one."""
+
+    do: Do
+    device: StageDevice | None = None
+
+
+class Verdict(StrEnum):
+    """Where the rollout stands. All but GO_ON are an end."""
+
+    GO_ON = "in progress"
+    DONE = "done"
+    FAILED = "failed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do next; nothing in `actions` means to wait and read again. `message` explains a verdict.
+
+    `stage` is the number of the present stage: 0 while an older entry is cleared, the last for the whole group.
+    """
+
+    verdict: Verdict
+    stage: int
+    stages: tuple[StageState, ...]
+    actions: tuple[Action, ...] = ()
+    message: str = ""
+
+
+# --- Deciding ---
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The part of a plan that the decisions need; `group` is the group's name.
+
+    `value` is the entry, `older` and `older_fleet` are what the group and the fleet had when the plan was made.
+    """
+
+    group: str
+    value: str
+    older: str | None
+    older_fleet: str | None
+    stages: Stages
+
+    @property
+    def id(self) -> str:
+        """The ROTATIONID."""
+        return rotation_id_of(self.value)
+
+    @property
+    def last(self) -> int:
+        """The number of the last stage, which is the whole group."""
+        return len(self.stages.early) + 1
+
+
+def decide(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) -> Decision:
+    """What to do next. `memory` is brought up to date; `now` is aware."""
+    given = picture.group.value == rollout.value
+    stage = _present_stage(rollout, picture)
+    _remember(rollout, picture, memory, now)
+    states = tuple(
+        _stage_state(rollout, picture, memory, now, number, stage) for number in range(1, rollout.last)
+    )
+    wrong = _foreign(rollout, picture)
+    if wrong is not None:
+        return Decision(Verdict.REFUSED, stage, states, message=wrong)
+    if given:
+        return _last_stage(rollout, picture, memory, now, states)
+    failed = next((state for state in states if state.outcome is Outcome.FAILED), None)
+    if failed is not None:
+        return Decision(Verdict.FAILED, stage, states, message=_failure(rollout, failed))
+    if stage == 0:
+        return Decision(Verdict.GO_ON, 0, states, _clearing(rollout, picture))
+    if states[stage - 1].outcome is not Outcome.PASSED:
+        return Decision(Verdict.GO_ON, stage, states, _early(rollout, picture, states[stage - 1]))
+    if stage + 1 == rollout.last:
+        return Decision(Verdict.GO_ON, rollout.last, states, (Action(Do.GIVE_GROUP),))
+    # The next stage begins: none of its devices has been given anything yet.
+    following = states[stage]
+    return Decision(Verdict.GO_ON, stage + 1, states, _early(rollout, picture, following))
+
+
+def _present_stage(rollout: Rollout, picture: Picture) -> int:
+    """The highest stage that was given the entry; 0 while an older entry must be cleared, else the first."""
+    if picture.group.value == rollout.value:
+        return rollout.last
+    for number in range(rollout.last - 1, 0, -1):
+        if any(_was_given(picture.devices.get(device.uuid)) for device in rollout.stages.early[number - 1]):
+            return number
+    return 0 if _clearing(rollout, picture) else 1
+
+
+def _was_given(reading: Reading | None) -> bool:
+    return reading is not None and (reading.own.ever or reading.progress.phase is not Phase.NONE)
+
+
+def _clearing(rollout: Rollout, picture: Picture) -> tuple[Action, ...]:
+    group = rollout.stages.clear_group and picture.group.value is not None
+    fleet = rollout.stages.clear_fleet and picture.fleet.value is not None
+    return ((Action(Do.CLEAR_GROUP),) if group else ()) + ((Action(Do.CLEAR_FLEET),) if fleet else ())
+
+
+def _cleared_at(rollout: Rollout, picture: Picture) -> datetime | None:
+    """When the last older entry was cleared; a device that was seen after that has stored it."""
+    logs = [
+        log
+        for log, wanted in (
+            (picture.group, rollout.stages.clear_group),
+            (picture.fleet, rollout.stages.clear_fleet),
+        )
+        if wanted and log.value is None
+    ]
+    return max(filter(None, (log.value_since for log in logs)), default=None)
+
+
+def _foreign(rollout: Rollout, picture: Picture) -> str | None:
+    """What somebody else pushed, or deleted, in words; None where all is as the plan saw it, or as it made it.
+
+    Only values are compared: who wrote an entry says nothing, since a device writes its own anew, and a log keeps
+    ten entries alone.
+    """
+    value = picture.group.value
+    cleared = rollout.stages.clear_group and value is None
+    if value not in (rollout.older, rollout.value) and not cleared:
+        return f"group {rollout.group} has {_named(value)} now, which is not from this plan"
+    if picture.group.ever and value != rollout.value:
+        return f"group {rollout.group} had rotation {rollout.id}, and has {_named(value)} now: it was stopped"
+    for device in rollout.stages.devices:
+        reading = picture.devices.get(device.uuid)
+        if reading is None or not reading.member:
+            continue
+        own = reading.own
+        if own.value not in (None, rollout.value):
+            return f"device {device.name} has {_named(own.value)} of its own now, which is not from this plan"
+        if own.ever and own.value is None and value != rollout.value:
+            return f"device {device.name} had rotation {rollout.id}, and has no entry now: it was stopped"
+    return None
+
+
+def _named(value: str | None) -> str:
+    return "no entry" if value is None else f"rotation {rotation_id_of(value) or 'without an id'}"
+
+
+def _remember(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) -> None:
+    for device in rollout.stages.devices:
+        reading = picture.devices.get(device.uuid)
+        if reading is None:
+            continue
+        progress = reading.progress
+        step, _ = memory.failing.get(device.uuid, (0, now))
+        if progress.phase is Phase.FAILING and step != progress.step:
+            memory.failing[device.uuid] = (progress.step, now)
+        elif step and (progress.finalized or progress.step > step):
+            del memory.failing[device.uuid]
+        if reading.own.fetched and reading.last_seen is not None:
+            memory.stored.setdefault(device.uuid, reading.last_seen)
+
+
+# --- The early stages ---
+
+
+def _stage_state(
+    rollout: Rollout, picture: Picture, memory: Memory, now: datetime, number: int, present: int
+) -> StageState:
+    devices = rollout.stages.early[number - 1]
+    allowed = rollout.stages.allowed(len(devices))
+    if number > present:
+        return StageState(
+            number, Outcome.WAITING, tuple(StagedDevice(d, Point.NOT_GIVEN) for d in devices), allowed
+        )
+    readings = [picture.devices.get(device.uuid) for device in devices]
+    begun = min((r.own.given_at for r in readings if r and r.own.given_at), default=None)
+    late = begun is not None and now - begun >= timedelta(seconds=rollout.stages.stage_timeout)
+    late = late and number == present < rollout.last
+    states = tuple(
+        _staged(rollout, device, reading, memory, now, late=late)
+        for device, reading in zip(devices, readings, strict=True)
+    )
+    failures = sum(state.point is Point.FAILED for state in states)
+    rest = [state for state in states if state.point is not Point.FAILED]
+    until = None
+    if failures > allowed:
+        outcome = Outcome.FAILED
+    elif number < present:
+        outcome = Outcome.PASSED
+    elif any(state.point is not Point.DONE for state in rest):
+        outcome = Outcome.RUNNING
+        memory.soak.pop(number, None)
+    else:
+        seen = [r.last_seen for s in rest if (r := picture.devices.get(s.device.uuid)) and r.last_seen]
+        if seen and rollout.stages.soak:
+            # By the server's clock alone: each device must be seen once more at the end of the soak or later.
+            soak = timedelta(seconds=rollout.stages.soak)
+            until = memory.soak.setdefault(number, max(seen)) + soak
+        outcome = Outcome.SOAKING if until and min(seen) < until else Outcome.PASSED
+    return StageState(number, outcome, states, allowed, until)
+
+
+def _staged(
+    rollout: Rollout,
+    device: StageDevice,
+    reading: Reading | None,
+    memory: Memory,
+    now: datetime,
+    *,
+    late: bool,
+) -> StagedDevice:
+    """How far one device came, and whether it counts as failed."""
+    if reading is None:
+        return StagedDevice(device, Point.FAILED, "it was deleted")
+    if not reading.member:
+        return StagedDevice(device, Point.FAILED, f"it left group {rollout.group}")
+    if reading.other is not None:
+        return StagedDevice(device, Point.FAILED, f"it began another rotation, {reading.other}")
+    point, message = _point(device, reading, memory)
+    step, since = memory.failing.get(device.uuid, (0, now))
+    if step and now - since >= NO_PROGRESS:
+        return StagedDevice(device, Point.FAILED, message or f"no progress at {STEPS[step - 1]}")
+    if late and point is not Point.DONE:
+        text = f"not done when the stage's time was over: {point}"
+        return StagedDevice(device, Point.FAILED, text + (f", {message}" if message else ""))
+    return StagedDevice(device, point, message)
+
+
+def _point(device: StageDevice, reading: Reading, memory: Memory) -> tuple[Point, str]:
+    progress, own = reading.progress, reading.own
+    begun = progress.phase is not Phase.NONE
+    # A lost event stops no rotation: a new key proves that the gateway took it.
+    back = begun and reading.key is not None and reading.key != device.key
+    if back or progress.finalized:
+        if own.settled_at is None:
+            return (Point.BACK if back else Point.FINALIZED), ""
+        if not own.fetched:
+            return Point.SETTLING, ""
+        stored = memory.stored.get(device.uuid)
+        again = stored is not None and reading.last_seen is not None and reading.last_seen > stored
+        return (Point.DONE if back and again else Point.STORED), ""
+    if progress.phase is Phase.FAILING:
+        return Point.FAILING, f"{STEPS[progress.step - 1]}: {progress.message}"
+    if begun:
+        return Point.RUNNING, f"step {progress.step}/{LAST}, {STEPS[progress.step - 1]}"
+    return (Point.GIVEN if own.ever else Point.NOT_GIVEN), ""
+
+
+def _early(rollout: Rollout, picture: Picture, state: StageState) -> tuple[Action, ...]:
+    """What to send to the devices of an early stage now."""
+    cleared = _cleared_at(rollout, picture)
+    # While a device fails, no other one is given the entry.
+    hold = any(staged.point in (Point.FAILING, Point.FAILED) for staged in state.devices)
+    actions = []
+    for staged in state.devices:
+        reading = picture.devices.get(staged.device.uuid)
+        if staged.point is Point.NOT_GIVEN and not hold and reading is not None and reading.member:
+            stored = cleared is None or (
+                reading.last_seen is not None and reading.last_seen > cleared + _CHECK_IN
+            )
+            if stored:
+                actions.append(Action(Do.GIVE, staged.device))
+        elif staged.point in (Point.FINALIZED, Point.BACK):
+            actions.append(Action(Do.SETTLE, staged.device))
+    return tuple(actions)
+
+
+def _failure(rollout: Rollout, state: StageState) -> str:
+    failures = state.failures
+    named = "; ".join(f"{staged.device.name}: {staged.message}" for staged in failures[:5])
+    more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
+    return (
+        f"stage {state.number} of {rollout.last} failed on {len(failures)} of {len(state.devices)} devices "
+        f"({state.allowed} allowed): {named}{more}"
+    )
+
+
+# --- The last stage: the whole group ---
+
+
+def _last_stage(
+    rollout: Rollout, picture: Picture, memory: Memory, now: datetime, states: tuple[StageState, ...]
+) -> Decision:
+    def reachable(last_seen: datetime | None) -> bool:
+        return not is_offline(last_seen, now)
+
+    own = [
+        (device, reading)
+        for device in rollout.stages.devices
+        if (reading := picture.devices.get(device.uuid))
+        and reading.member
+        and reading.own.value == rollout.value
+    ]
+    actions = [Action(Do.TAKE_BACK, device) for device, _ in own]
+    done = [state for state in picture.states if state.state == State.DONE]
+    unsettled = [state for state in done if not _covered(picture, memory, state)]
+    settled_at = picture.group.settled_at
+    moving = any(
+        state.state in (State.RUNNING, State.FINALIZED) and state.reason is None for state in picture.states
+    )
+    if unsettled and (not moving or settled_at is None or now - settled_at >= SETTLE_EVERY):
+        actions.append(Action(Do.SETTLE_GROUP))
+    waits = (
+        unsettled
+        or any(reachable(reading.last_seen) for _, reading in own)
+        or any(reachable(state.last_seen) and not _stored(picture, state) for state in done)
+    )
+    if waits or not picture.resting:
+        return Decision(Verdict.GO_ON, rollout.last, states, tuple(actions))
+    failing = [state for state in picture.states if state.state == State.FAILING]
+    allowed = rollout.stages.allowed(len(picture.states))
+    message = ""
+    if not done:
+        message = f"no device of group {rollout.group} has rotated"
+    elif len(failing) > allowed:
+        message = f"{len(failing)} of {len(picture.states)} devices failed ({allowed} allowed)"
+    return Decision(
+        Verdict.FAILED if message else Verdict.DONE, rollout.last, states, tuple(actions), message
+    )
+
+
+def group_was_settled(picture: Picture, memory: Memory) -> None:
+    """Remember whom the settling of the group, just sent, covers."""
+    memory.covered = {state.uuid for state in picture.states if state.state == State.DONE}
+
+
+def _covered(picture: Picture, memory: Memory, state: DeviceState) -> bool:
+    """Whether the device was surely done before the group was settled last, so that it stores the present entry.
+
+    One that was settled by itself needs no more. Without memory the times of its events must say so.
+    """
+    if (reading := picture.devices.get(state.uuid)) and reading.own.settled_at and reading.own.fetched:
+        return True
+    settled = picture.group.settled_at
+    if settled is None:
+        return False
+    if state.uuid in memory.covered:
+        return True
+    begin = picture.group.given_at
+    times = [event.time for event in state.progress.events]
+    known = [time for time in times if time is not None]
+    if not known or len(known) < len(times) or begin is None or state.last_seen is None:
+        return False
+    minute = timedelta(minutes=1)
+    right = all(begin - minute <= time <= state.last_seen + minute for time in known)
+    return right and max(known) + minute < settled and state.last_seen > settled
+
+
+def _stored(picture: Picture, state: DeviceState) -> bool:
+    """Whether the device was seen after the group was settled, or was settled by itself."""
+    if (reading := picture.devices.get(state.uuid)) and reading.own.settled_at and reading.own.fetched:
+        return True
+    settled = picture.group.settled_at
+    return settled is not None and state.last_seen is not None and state.last_seen > settled + _CHECK_IN
