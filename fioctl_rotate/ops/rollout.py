@@ -1,0 +1,217 @@
+"""Rotating a group in stages: read the Factory, decide, send, and again, until the rollout has ended.
+
+Nothing that matters is kept here (see rotation/rollout.py): every poll reads what is there, and every write is
+checked once more right before it is sent, so two operators, or a run that was killed, come to the same end.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from fioctl_rotate import wire
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.exchange import ApiError, Unreachable
+from fioctl_rotate.clock import Clock, utc_now
+from fioctl_rotate.errors import Refused
+from fioctl_rotate.ops import rollout_memory
+from fioctl_rotate.ops.stage_reader import StageReader
+from fioctl_rotate.ops.watch import AT_ONCE, BAD_POLLS
+from fioctl_rotate.rotation.entry import FILE_NAME
+from fioctl_rotate.rotation.picture import Memory, Picture, entry_log, settle_reason
+from fioctl_rotate.rotation.plan import Plan, request_body
+from fioctl_rotate.rotation.rollout import Action, Decision, Do, Rollout, Verdict, decide, group_was_settled
+from fioctl_rotate.rotation.scope import Scope
+
+_PLAN = re.compile(r"\bplan ([0-9a-f]{12})\b")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One poll of a rollout: what was read, what comes of it, and in messages what could not be read or sent."""
+
+    at: datetime
+    picture: Picture
+    decision: Decision
+    problems: Sequence[str] = ()
+
+
+async def roll_out(
+    api: FactoryApi,
+    plan: Plan,
+    *,
+    interval: float,
+    show: Callable[[Step], None] = lambda _step: None,
+    sent: Callable[[str], None] = lambda _text: None,
+    note: str = "",
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    now: Clock = utc_now,
+) -> Step:
+    """Bring the plan's rotation to its end, from wherever it stands; returns the last step.
+
+    `interval` is the polling interval in seconds, `show` is given each poll, `sent` a line for each write. `note`
+    goes into the reason of each write. Raises Refused where somebody else changed what the plan relies on, Error
+    where the token is refused or the server stays away.
+    """
+    rollout = rollout_of(plan)
+    memory = rollout_memory.load(api, plan)
+    reader = StageReader(api, rollout)
+    bad = 0
+    while True:
+        try:
+            picture = await reader.read(now)
+            bad = 0
+        except (ApiError, Unreachable) as error:
+            bad += 1
+            lasting = isinstance(error, ApiError) and error.status < 500 and error.status != 429
+            if lasting or bad >= BAD_POLLS:
+                raise
+            sent(f"{error.message}; trying again")
+            await sleep(interval)
+            continue
+        _check_same_plan(plan, reader.reasons)
+        decision = decide(rollout, picture, memory, now())
+        rollout_memory.save(api, plan, memory)
+        step = Step(now(), picture, decision, reader.problems)
+        show(step)
+        if decision.verdict is Verdict.REFUSED:
+            raise Refused(f"{decision.message}; nothing more is sent", hint="make a new plan from what is there now")
+        sender = _Sender(api, plan, rollout, decision.stage, note, sent)
+        if await sender.send_all(decision.actions):
+            reader.forget(action.device.uuid for action in decision.actions if action.device)
+            if any(action.do is Do.SETTLE_GROUP for action in decision.actions):
+                group_was_settled(picture, memory)
+                rollout_memory.save(api, plan, memory)
+        elif decision.verdict is not Verdict.GO_ON:
+            return step
+        else:
+            await sleep(interval)
+
+
+def rollout_of(plan: Plan) -> Rollout:
+    """What the decisions need of a plan that has stages."""
+    assert plan.stages is not None  # noqa: S101  callers ask for it first
+    return Rollout(
+        group=plan.scope.name,
+        value=plan.entry.render(),
+        older=plan.current.value if plan.current else None,
+        older_fleet=plan.fleet_wide,
+        stages=plan.stages,
+    )
+
+
+def _check_same_plan(plan: Plan, reasons: Sequence[str]) -> None:
+    """Refuse a plan whose devices or entry were edited after it was started; the first writes name the plan."""
+    for reason in reasons:
+        found = _PLAN.search(reason)
+        if found and found[1] != plan.mark:
+            raise Refused(
+                f"rotation {plan.entry.rotation_id} was started from another plan ({found[1]}, not {plan.mark})",
+                hint="apply that plan; of a started one only soak, max-failures and stage-timeout may be edited",
+            )
+
+
+class _Sender:
+    """Sends the actions of one decision, each after one more look at what it changes."""
+
+    def __init__(
+        self, api: FactoryApi, plan: Plan, rollout: Rollout, stage: int, note: str, sent: Callable[[str], None]
+    ) -> None:
+        self._api, self._plan, self._rollout, self._sent = api, plan, rollout, sent
+        where = f"stage {stage} of {rollout.last}, plan {plan.mark}"
+        self._reason = f"{plan.reason} ({', '.join(filter(None, (where, note)))})"
+        self._group = Scope.of_group(rollout.group)
+
+    async def send_all(self, actions: Sequence[Action]) -> bool:
+        """Send them, those for devices some at once; returns whether anything was sent."""
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def send(action: Action) -> bool:
+            async with gate:
+                return await self._send(action)
+
+        alone = [action for action in actions if action.device is None]
+        results = await asyncio.gather(*(send(action) for action in actions if action.device is not None))
+        return any([*results, *[await self._send(action) for action in alone]])
+
+    async def _send(self, action: Action) -> bool:
+        send = {
+            Do.CLEAR_GROUP: self._clear_group,
+            Do.CLEAR_FLEET: self._clear_fleet,
+            Do.GIVE_GROUP: self._give_group,
+            Do.SETTLE_GROUP: self._settle_group,
+            Do.GIVE: self._give,
+            Do.SETTLE: self._settle,
+            Do.TAKE_BACK: self._take_back,
+        }[action.do]
+        scope = Scope.of_device(action.device.name, action.device.uuid) if action.device else self._group
+        try:
+            done = await send(scope)
+        except Unreachable as error:
+            # Whether it landed is read in the next poll; sending it again does no harm.
+            self._sent(f"{action.do}: {error.message}; reading what is there")
+            return error.sent
+        except ApiError as error:
+            if error.status == 401 or (action.device is None and error.status < 500):
+                raise
+            # A device's own configuration is locked while it rotates (409), and 5xx may pass.
+            if error.status != 409:
+                self._sent(f"{action.do} {scope.name}: {error.message}; trying again")
+            return False
+        if done:
+            self._sent(f"{action.do}: {scope if action.device or action.do is not Do.CLEAR_FLEET else 'fleet'}")
+        return done
+
+    async def _value(self, scope: Scope) -> str | None:
+        return entry_log(await self._api.config(scope).log(1), self._rollout.id).value
+
+    async def _clear_group(self, scope: Scope) -> bool:
+        return await self._delete(scope, self._rollout.older)
+
+    async def _clear_fleet(self, _scope: Scope) -> bool:
+        return await self._delete(Scope.fleet(), self._rollout.older_fleet)
+
+    async def _delete(self, scope: Scope, expected: str | None) -> bool:
+        if await self._value(scope) != expected:
+            return False
+        try:
+            await self._api.config(scope).delete(FILE_NAME)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        return True
+
+    async def _give_group(self, scope: Scope) -> bool:
+        if await self._value(scope) not in (self._rollout.older, None):
+            return False
+        await self._api.config(scope).merge(request_body(self._plan.entry, self._reason))
+        return True
+
+    async def _settle_group(self, scope: Scope) -> bool:
+        if await self._value(scope) != self._rollout.value:
+            return False
+        await self._api.config(scope).merge(self._settling())
+        return True
+
+    async def _give(self, scope: Scope) -> bool:
+        # Once the group has this id, an entry of its own would only shadow the group's later ones.
+        group, own = await asyncio.gather(self._value(self._group), self._value(scope))
+        if own is not None or group == self._rollout.value:
+            return False
+        await self._api.config(scope).merge(request_body(self._plan.entry, self._reason))
+        return True
+
+    async def _settle(self, scope: Scope) -> bool:
+        if await self._value(scope) != self._rollout.value:
+            return False
+        await self._api.config(scope).merge(self._settling())
+        return True
+
+    async def _take_back(self, scope: Scope) -> bool:
+        if await self._value(self._group) != self._rollout.value:
+            return False
+        return await self._delete(scope, self._rollout.value)
+
+    def _settling(self) -> Mapping[str, object]:
+        return request_body(self._plan.entry, settle_reason(self._rollout.id))

@@ -1,0 +1,38 @@
+"""What a rollout in stages remembers between runs, so that it does not wait twice. Lost, it only waits again.
+
+One JSON file a plan (`rotation.picture.Memory`) in the user's state folder: uuids and times, nothing secret.
+"""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+from platformdirs import user_state_path
+
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.files import write_atomic
+from fioctl_rotate.rotation.picture import Memory
+from fioctl_rotate.rotation.plan import Plan
+
+
+def load(api: FactoryApi, plan: Plan) -> Memory:
+    """What was remembered of the plan; an empty memory where that cannot be read."""
+    try:
+        return msgspec.json.decode(_file(api, plan).read_bytes(), type=Memory)
+    except (OSError, msgspec.MsgspecError, RecursionError):
+        return Memory()
+
+
+def save(api: FactoryApi, plan: Plan, memory: Memory) -> None:
+    """Remember. A folder that cannot be written is no reason to fail."""
+    path = _file(api, plan)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(path, msgspec.json.encode(memory))
+    except OSError:
+        return
+
+
+def _file(api: FactoryApi, plan: Plan) -> Path:
+    name = hashlib.sha256(f"{api.server}\0{api.factory}\0{plan.mark}".encode()).hexdigest()[:32]
+    return user_state_path("fioctl-rotate", appauthor=False) / "rollouts" / f"{name}.json"

@@ -1,0 +1,161 @@
+"""Reading what a rollout in stages is decided by, poll after poll, with few requests.
+
+A device of an early stage is read again when it was seen since, or when something was sent to it. The order of the
+requests is what makes the answers prove anything: the own log first, then the events, then the record.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from fioctl_rotate import wire
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.exchange import ApiError, Unreachable
+from fioctl_rotate.clock import Clock
+from fioctl_rotate.ops.watch import AT_ONCE, Snapshot, events_of, look
+from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
+from fioctl_rotate.rotation.picture import EntryLog, Picture, Reading, entry_log
+from fioctl_rotate.rotation.progress import STARTED, Progress, from_events, parse_time
+from fioctl_rotate.rotation.rollout import Rollout
+from fioctl_rotate.rotation.scope import Scope
+from fioctl_rotate.rotation.stages import StageDevice
+from fioctl_rotate.rotation.state import Rotation
+from fioctl_rotate.rotation.tracker import Baseline, Tracker, key_digest
+
+
+class StageReader:
+    """Reads one rollout.
+
+    After each `read`, `reasons` are those of the writes that gave the entry to stage devices, as their logs have
+    them, and `problems` says what could not be read and is read again.
+    """
+
+    def __init__(self, api: FactoryApi, rollout: Rollout) -> None:
+        self._api, self._rollout = api, rollout
+        self._known: dict[str, tuple[datetime | None, Reading]] = {}
+        self._tracker: Tracker | None = None
+        self.reasons: set[str] = set()
+        self.problems: list[str] = []
+
+    def forget(self, uuids: Iterable[str]) -> None:
+        """Read these devices anew in the next poll: something was sent to them."""
+        for uuid in uuids:
+            self._known.pop(uuid, None)
+
+    async def read(self, now: Clock) -> Picture:
+        """One poll. Raises Error where a log or the group's devices cannot be read."""
+        self.problems = []
+        group, fleet = await asyncio.gather(
+            self._log(Scope.of_group(self._rollout.group)), self._log(Scope.fleet())
+        )
+        members = await self._members()
+        given = group.value == self._rollout.value
+        if given and self._tracker is None:
+            # From now on a device may begin by the group's entry, so events count where the own log had nothing.
+            self._known.clear()
+        devices = await self._devices(members, given=given)
+        if not given:
+            return Picture(group, fleet, devices)
+        snapshot = await self._whole_group(group, now)
+        return Picture(group, fleet, devices, snapshot.states, snapshot.settled)
+
+    async def _log(self, scope: Scope) -> EntryLog:
+        return entry_log(await self._api.config(scope).log(), self._rollout.id)
+
+    async def _members(self) -> dict[str, datetime | None]:
+        """The last-seen of each stage device that is in the group, by uuid."""
+        wanted = {device.uuid for device in self._rollout.stages.devices}
+        found: dict[str, datetime | None] = {}
+        async for page in self._api.device_pages(group=self._rollout.group, sortby="name"):
+            found |= {d.uuid: parse_time(d.last_seen) for d in page.devices if d.uuid in wanted}
+        return found
+
+    async def _devices(
+        self, members: Mapping[str, datetime | None], *, given: bool
+    ) -> dict[str, Reading | None]:
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def read(device: StageDevice) -> Reading | None:
+            last_seen, known = self._known.get(device.uuid, (None, None))
+            if known is not None and device.uuid in members and members[device.uuid] == last_seen:
+                return known
+            async with gate:
+                try:
+                    reading = await self._device(device, members, given=given)
+                except (ApiError, Unreachable) as error:
+                    if isinstance(error, ApiError) and error.status == 404:
+                        return None
+                    if known is None or (isinstance(error, ApiError) and error.status in (401, 403)):
+                        raise
+                    self.problems.append(f"device {device.name} could not be read: {error.message}")
+                    return known
+            self._known[device.uuid] = (members.get(device.uuid), reading)
+            return reading
+
+        devices = self._rollout.stages.devices
+        readings = await asyncio.gather(*(read(device) for device in devices))
+        return {device.uuid: reading for device, reading in zip(devices, readings, strict=True)}
+
+    async def _device(
+        self, device: StageDevice, members: Mapping[str, datetime | None], *, given: bool
+    ) -> Reading:
+        log = await self._api.config(Scope.of_device(device.name, device.uuid)).log()
+        own = entry_log(log, self._rollout.id)
+        self.reasons |= _reasons(log, self._rollout.id)
+        progress, other = Progress(), None
+        if own.ever or given:
+            progress = from_events(await events_of(self._api, device.uuid, self._rollout.id))
+            other = await self._other(device)
+        # The key is read after the events: a new one then proves that the gateway took it.
+        record = await self._api.device(device.uuid, by_uuid=True)
+        # Its last-seen, too, is read after what its log says: later ones are surely of a later check-in.
+        return Reading(
+            own,
+            progress,
+            key_digest(record.public_key),
+            parse_time(record.last_seen),
+            member=device.uuid in members,
+            other=other,
+        )
+
+    async def _other(self, device: StageDevice) -> str | None:
+        """Another rotation that the device began since the plan was made, None where there is none."""
+        new = [
+            update.correlation_id
+            for update in await self._api.device_updates(device.uuid)
+            if update.correlation_id not in (self._rollout.id, *device.updates)
+        ]
+        for rotation_id in [*device.attempts, *new]:
+            begun = attempts_in(await events_of(self._api, device.uuid, rotation_id))
+            if begun > device.attempts.get(rotation_id, 0):
+                return rotation_id
+        return None
+
+    async def _whole_group(self, group: EntryLog, now: Clock) -> Snapshot:
+        if self._tracker is None:
+            rotation = Rotation(self._rollout.id, group=self._rollout.group, pushed_at=group.given_at)
+            baselines = {
+                device.uuid: Baseline(device.key, first_key_is_old=True)
+                for device in self._rollout.stages.devices
+            }
+            self._tracker = Tracker(rotation, baselines)
+        snapshot = await look(self._api, self._tracker, now=now)
+        self.problems += snapshot.problems
+        return snapshot
+
+
+def attempts_in(events: Iterable[wire.Event]) -> int:
+    """How often the events say that a device began the rotation."""
+    return sum(event.event_type.id == STARTED for event in events)
+
+
+def _reasons(log: Iterable[wire.Config], rotation_id: str) -> set[str]:
+    return {
+        config.reason
+        for config in log
+        if config.reason
+        and any(
+            file.name == FILE_NAME and rotation_id_of(file.value) == rotation_id
+            for file in config.files or []
+        )
+    }

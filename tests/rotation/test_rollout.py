@@ -1,0 +1,292 @@
+"""A rollout in stages, decided step by step: against a model of the Factory and its devices, in memory."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fioctl_rotate.rotation.picture import Memory
+from fioctl_rotate.rotation.rollout import (
+    Decision,
+    Do,
+    Outcome,
+    Point,
+    Rollout,
+    Verdict,
+    decide,
+    group_was_settled,
+)
+from fioctl_rotate.rotation.stages import parse_share
+from tests.rotation.rollout_model import Config, World, value_of
+
+EARLY = {Do.CLEAR_GROUP, Do.CLEAR_FLEET, Do.GIVE, Do.SETTLE}
+
+
+@dataclass
+class Run:
+    """A rollout of a world, poll after poll; `poll` sends what is decided, at most `limit` actions of it."""
+
+    world: World
+    rollout: Rollout
+    memory: Memory
+
+    def poll(self, limit: int = 100) -> Decision:
+        decision = decide(self.rollout, self.world.picture(self.rollout), self.memory, self.world.now)
+        if decision.verdict is Verdict.GO_ON or decision.stage == self.rollout.last:
+            for action in decision.actions[:limit]:
+                self.world.send(self.rollout, action)
+                if action.do is Do.SETTLE_GROUP:
+                    group_was_settled(self.world.picture(self.rollout), self.memory)
+        return decision
+
+    def pass_time(
+        self, minutes: int = 5, *, reboot: set[str] = frozenset(), off: set[str] = frozenset()
+    ) -> None:
+        """Every device checks in once; those in `reboot` start anew before."""
+        self.world.now += timedelta(minutes=minutes)
+        for name, device in self.world.devices.items():
+            if name in off:
+                continue
+            if name in reboot:
+                self.world.reboot(device)
+            self.world.check_in(device)
+
+    def to_end(self, rounds: int = 80, **how: set[str]) -> Decision:
+        for _ in range(rounds):
+            decision = self.poll()
+            if decision.verdict is not Verdict.GO_ON:
+                return decision
+            self.pass_time(**how)
+        raise AssertionError(f"no end: stage {decision.stage}, {decision.stages}, {decision.actions}")
+
+
+def start(
+    devices: int = 6, sizes: tuple[int, ...] = (1, 2), older: str | None = None, **options: object
+) -> Run:
+    world = World([f"d{number}" for number in range(1, devices + 1)])
+    if older:
+        rotate_all(world, world.group, older)
+    return Run(world, world.plan(list(sizes), **options), Memory())
+
+
+def rotate_all(world: World, config: Config, rotation_id: str) -> None:
+    """Every device has completed the rotation, and stores its entry: a later change made it do so."""
+    run = Run(world, world.plan([]), Memory())
+    for reason in ("older", "settle"):
+        config.change(value_of(rotation_id), reason, world.now)
+        for _ in range(3):
+            run.pass_time()
+    assert {(d.completed, d.stored, d.locked) for d in world.devices.values()} == {
+        (rotation_id, value_of(rotation_id), False)
+    }
+
+
+def ids_rotated(run: Run) -> list[list[str]]:
+    return [device.rotated for device in run.world.devices.values()]
+
+
+def test_a_good_rollout_ends_with_every_device_done_and_no_entry_of_its_own() -> None:
+    run = start()
+    assert run.to_end().verdict is Verdict.DONE
+    assert ids_rotated(run) == [["certs-9"]] * 6
+    assert [device.own.entry for device in run.world.devices.values()] == [None] * 6
+    assert run.world.group.entry == value_of("certs-9")
+    order = [action.do for action in run.world.sent]
+    assert order.index(Do.GIVE_GROUP) < order.index(Do.TAKE_BACK) < order.index(Do.SETTLE_GROUP)
+    assert [action.device.name for action in run.world.sent if action.do is Do.GIVE and action.device] == [
+        "d1",
+        "d2",
+        "d3",
+    ]
+    # Applied once more, there is nothing left to send.
+    sent = len(run.world.sent)
+    assert run.to_end(rounds=3).verdict is Verdict.DONE
+    assert len(run.world.sent) == sent
+
+
+def test_the_next_stage_begins_after_the_soak_and_one_more_check_in() -> None:
+    run = start(soak=20 * 60)
+    for _ in range(20):
+        decision = run.poll()
+        if decision.stages[0].outcome is Outcome.SOAKING:
+            break
+        run.pass_time()
+    until = decision.stages[0].until
+    assert until == run.world.devices["d1"].last_seen + timedelta(minutes=20)
+    run.pass_time(30, off={"d1"})
+    # Its soak is over, and it was not seen: it may be bricked.
+    assert run.poll().stage == 1
+    run.pass_time(1)
+    assert run.poll().stage == 2
+
+
+def test_an_est_server_that_does_not_work_stops_after_the_first_stage() -> None:
+    run = start()
+    run.world.down.add("certs-9")
+    decision = run.to_end()
+    assert (decision.verdict, decision.stage) == (Verdict.FAILED, 1)
+    assert decision.message == (
+        "stage 1 of 3 failed on 1 of 1 devices (0 allowed): d1: Generate new certificate: no"
+    )
+    assert [action.do for action in run.world.sent] == [Do.GIVE]
+    run.world.down.clear()
+    run.pass_time()
+    assert run.to_end().verdict is Verdict.DONE
+    assert ids_rotated(run) == [["certs-9"]] * 6
+
+
+def test_a_failed_step_holds_the_next_stage_back_before_it_counts() -> None:
+    run = start()
+    run.world.down.add("certs-9")
+    run.poll()
+    run.pass_time(5)
+    decision = run.poll()
+    assert (decision.verdict, decision.actions) == (Verdict.GO_ON, ())
+    assert decision.stages[0].devices[0].point is Point.FAILING
+    run.pass_time(9)
+    assert run.poll().verdict is Verdict.GO_ON
+    run.pass_time(1)
+    assert run.poll().verdict is Verdict.FAILED
+
+
+def test_allowed_failures_pass_and_are_not_waited_for() -> None:
+    run = start(8, (4,), max_failures=parse_share("30%", "x"))
+    run.world.devices["d2"].own.change(None, "x", run.world.now)
+    run.poll()
+    for name in ("d1", "d3", "d4"):
+        run.world.check_in(run.world.devices[name])
+    run.world.down.add("certs-9")
+    run.world.now += timedelta(minutes=1)
+    run.world.check_in(run.world.devices["d2"])
+    run.world.down.clear()
+    off = {"d2"}
+    for _ in range(12):
+        decision = run.poll()
+        if decision.stage == 2:
+            break
+        run.pass_time(off=off)
+    assert decision.stage == 2
+    assert [state.device.name for state in decision.stages[0].failures] == ["d2"]
+    assert run.to_end().verdict is Verdict.DONE
+
+
+def test_a_reboot_in_the_soak_over_an_older_entry_is_harm_that_stops_it() -> None:
+    run = start(older="certs-1")
+    run.poll()
+    run.pass_time()
+    run.pass_time(1, reboot={"d1"})
+    run.pass_time(1)
+    decision = run.to_end(reboot={"d1"})
+    assert decision.verdict is Verdict.FAILED
+    assert "d1: it began another rotation, certs-1" in decision.message
+
+
+@pytest.mark.parametrize("fleet_wide", [False, True])
+def test_clearing_the_older_entry_first_makes_a_reboot_harmless(fleet_wide: bool) -> None:
+    run = start(older=None if fleet_wide else "certs-1")
+    if fleet_wide:
+        rotate_all(run.world, run.world.fleet, "certs-1")
+    clear = "clear_fleet" if fleet_wide else "clear_group"
+    run.rollout = run.world.plan([1, 2], **{clear: True})
+    assert run.poll().stage == 0
+    # Not before the device has stored that the older entry is gone.
+    assert run.poll().actions == ()
+    everybody = set(run.world.devices)
+    assert run.to_end(reboot=everybody).verdict is Verdict.DONE
+    assert ids_rotated(run) == [["certs-1", "certs-9"]] * 6
+
+
+def test_settling_makes_a_reboot_harmless() -> None:
+    run = start(older="certs-1")
+    while run.poll().stages[0].devices[0].point is not Point.DONE:
+        run.pass_time()
+    assert run.to_end(reboot={"d1"}).verdict is Verdict.DONE
+    assert run.world.devices["d1"].rotated == ["certs-1", "certs-9"]
+
+
+def test_what_somebody_else_pushed_stops_it_and_is_named() -> None:
+    run = start()
+    run.poll()
+    run.world.group.change(value_of("certs-5"), "by hand", run.world.now)
+    decision = run.poll()
+    assert (decision.verdict, decision.actions) == (Verdict.REFUSED, ())
+    assert decision.message == "group field has rotation certs-5 now, which is not from this plan"
+    run.world.group.change(None, "undo", run.world.now)
+    run.world.devices["d3"].own.change(value_of("certs-5"), "by hand", run.world.now)
+    assert run.poll().message == "device d3 has rotation certs-5 of its own now, which is not from this plan"
+
+
+def test_a_rotation_that_was_stopped_is_not_pushed_again() -> None:
+    run = start()
+    run.poll()
+    run.world.devices["d1"].own.change(None, "stop", run.world.now)
+    assert run.poll().message == "device d1 had rotation certs-9, and has no entry now: it was stopped"
+
+
+def test_a_stage_that_takes_too_long_fails() -> None:
+    run = start(stage_timeout=3600)
+    run.poll()
+    run.pass_time(59, off={"d1"})
+    assert run.poll().verdict is Verdict.GO_ON
+    run.pass_time(1, off={"d1"})
+    assert "d1: not done when the stage's time was over: given" in run.poll().message
+
+
+def test_one_device_that_never_comes_back_does_not_hold_up_the_others() -> None:
+    run = start()
+    decision = run.to_end(off={"d6"})
+    assert decision.verdict is Verdict.DONE
+    assert [device.own.entry for device in run.world.devices.values()] == [None] * 6
+    assert run.world.devices["d6"].rotated == []
+
+
+@given(st.data())
+def test_whatever_happens_no_device_is_harmed_by_the_rollout(data: st.DataObject) -> None:
+    older = data.draw(st.sampled_from([None, "certs-1"]))
+    clear = older is not None and data.draw(st.booleans())
+    run = start(6, (1, 2), older, clear_group=clear, soak=data.draw(st.sampled_from([0, 600])))
+    before = {name: len(device.rotated) for name, device in run.world.devices.items()}
+    names = sorted(run.world.devices)
+    failed = False
+    for _ in range(data.draw(st.integers(5, 30))):
+        run.world.down = data.draw(st.sampled_from([set(), {"certs-9"}, set()]))
+        if data.draw(st.booleans()):
+            run.memory = Memory()  # another machine, or the folder is gone
+        sent = len(run.world.sent)
+        decision = run.poll(limit=data.draw(st.integers(0, 3)))
+        if failed and any(state.outcome is Outcome.FAILED for state in decision.stages):
+            assert not {action.do for action in run.world.sent[sent:]} & EARLY
+        failed = decision.verdict is Verdict.FAILED
+        reboot = set(data.draw(st.lists(st.sampled_from(names), max_size=2)))
+        run.pass_time(
+            data.draw(st.integers(1, 15)),
+            reboot=reboot,
+            off=set(data.draw(st.lists(st.sampled_from(names), max_size=3))),
+        )
+    for name, device in run.world.devices.items():
+        new = device.rotated[before[name] :]
+        # Never two ids from the rollout itself; the older one comes back only where it was left to.
+        assert set(new) <= {"certs-9", older}
+        if clear and name in ("d1", "d2", "d3"):
+            assert new in ([], ["certs-9"])
+        assert new.count("certs-9") <= 1 or older in new
+        assert all(
+            file.name in ("wifi", "fio-rotate-certs")
+            for config in device.own.log
+            for file in config.files or []
+        )
+    for config in run.world.group.log:
+        assert [file.value for file in config.files or [] if file.name == "wifi"] == ["secret"]
+    # Whatever happened, it can be brought to its end once everything works again, unless a device was harmed.
+    run.world.down = set()
+    end = run.to_end(rounds=60)
+    assert end.verdict in (Verdict.DONE, Verdict.FAILED)
+    if end.verdict is Verdict.DONE:
+        assert all(
+            device.own.entry is None and device.completed == "certs-9"
+            for device in run.world.devices.values()
+        )
+    else:
+        assert "another rotation" in end.message
