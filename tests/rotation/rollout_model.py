@@ -184,9 +184,9 @@ class World:
             )
             for device in self.devices.values()
         ]  # fmt: skip
-        resting = all(
-            state.state in (State.DONE, State.FAILING) or state.reason is Reason.OFFLINE for state in states
-        )
+        # A failing device rests only while its EST server does not work.
+        ended = (State.DONE, *((State.FAILING,) if rollout.id in self.down else ()))
+        resting = all(state.state in ended or state.reason is Reason.OFFLINE for state in states)
         return Picture(group, entry_log(self.fleet.log, rollout.id), readings, states, resting)
 
     def _reading(self, device: ModelDevice, rollout: Rollout, planned: StageDevice) -> Reading:
