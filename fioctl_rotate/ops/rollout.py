@@ -6,22 +6,22 @@ checked once more right before it is sent, so two operators, or a run that was k
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.exchange import ApiError, Unreachable
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Refused
 from fioctl_rotate.ops import rollout_memory
+from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.stage_reader import StageReader
-from fioctl_rotate.ops.watch import AT_ONCE, BAD_POLLS
+from fioctl_rotate.ops.watch import BAD_POLLS
 from fioctl_rotate.rotation.entry import FILE_NAME
-from fioctl_rotate.rotation.picture import Memory, Picture, entry_log, settle_reason
+from fioctl_rotate.rotation.picture import Picture, entry_log, settle_reason
 from fioctl_rotate.rotation.plan import Plan, request_body
-from fioctl_rotate.rotation.rollout import Action, Decision, Do, Rollout, Verdict, decide, group_was_settled
+from fioctl_rotate.rotation.rollout import Action, Decision, Do, Rollout, Verdict, decide
 from fioctl_rotate.rotation.scope import Scope
 
 _PLAN = re.compile(r"\bplan ([0-9a-f]{12})\b")
@@ -76,13 +76,12 @@ async def roll_out(
         step = Step(now(), picture, decision, reader.problems)
         show(step)
         if decision.verdict is Verdict.REFUSED:
-            raise Refused(f"{decision.message}; nothing more is sent", hint="make a new plan from what is there now")
+            raise Refused(
+                f"{decision.message}; nothing more is sent", hint="make a new plan from what is there now"
+            )
         sender = _Sender(api, plan, rollout, decision.stage, note, sent)
         if await sender.send_all(decision.actions):
             reader.forget(action.device.uuid for action in decision.actions if action.device)
-            if any(action.do is Do.SETTLE_GROUP for action in decision.actions):
-                group_was_settled(picture, memory)
-                rollout_memory.save(api, plan, memory)
         elif decision.verdict is not Verdict.GO_ON:
             return step
         else:
@@ -101,7 +100,7 @@ def rollout_of(plan: Plan) -> Rollout:
     )
 
 
-def _check_same_plan(plan: Plan, reasons: Sequence[str]) -> None:
+def _check_same_plan(plan: Plan, reasons: Iterable[str]) -> None:
     """Refuse a plan whose devices or entry were edited after it was started; the first writes name the plan."""
     for reason in reasons:
         found = _PLAN.search(reason)
@@ -116,7 +115,13 @@ class _Sender:
     """Sends the actions of one decision, each after one more look at what it changes."""
 
     def __init__(
-        self, api: FactoryApi, plan: Plan, rollout: Rollout, stage: int, note: str, sent: Callable[[str], None]
+        self,
+        api: FactoryApi,
+        plan: Plan,
+        rollout: Rollout,
+        stage: int,
+        note: str,
+        sent: Callable[[str], None],
     ) -> None:
         self._api, self._plan, self._rollout, self._sent = api, plan, rollout, sent
         where = f"stage {stage} of {rollout.last}, plan {plan.mark}"
@@ -125,15 +130,17 @@ class _Sender:
 
     async def send_all(self, actions: Sequence[Action]) -> bool:
         """Send them, those for devices some at once; returns whether anything was sent."""
-        gate = asyncio.Semaphore(AT_ONCE)
+        sent = False
 
-        async def send(action: Action) -> bool:
-            async with gate:
-                return await self._send(action)
+        async def send(action: Action) -> None:
+            nonlocal sent
+            sent = await self._send(action) or sent
 
-        alone = [action for action in actions if action.device is None]
-        results = await asyncio.gather(*(send(action) for action in actions if action.device is not None))
-        return any([*results, *[await self._send(action) for action in alone]])
+        await for_each((action for action in actions if action.device is not None), send, Pace())
+        for action in actions:
+            if action.device is None:
+                await send(action)
+        return sent
 
     async def _send(self, action: Action) -> bool:
         send = {
@@ -160,7 +167,9 @@ class _Sender:
                 self._sent(f"{action.do} {scope.name}: {error.message}; trying again")
             return False
         if done:
-            self._sent(f"{action.do}: {scope if action.device or action.do is not Do.CLEAR_FLEET else 'fleet'}")
+            self._sent(
+                f"{action.do}: {scope if action.device or action.do is not Do.CLEAR_FLEET else 'fleet'}"
+            )
         return done
 
     async def _value(self, scope: Scope) -> str | None:

@@ -12,15 +12,17 @@ from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.exchange import ApiError, Unreachable
 from fioctl_rotate.clock import Clock
-from fioctl_rotate.ops.watch import AT_ONCE, Snapshot, events_of, look
+from fioctl_rotate.ops import baselines
+from fioctl_rotate.ops.at_once import Pace, for_each
+from fioctl_rotate.ops.watch import Snapshot, Watch, events_of
 from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
 from fioctl_rotate.rotation.picture import EntryLog, Picture, Reading, entry_log
 from fioctl_rotate.rotation.progress import STARTED, Progress, from_events, parse_time
 from fioctl_rotate.rotation.rollout import Rollout
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stages import StageDevice
-from fioctl_rotate.rotation.state import Rotation
-from fioctl_rotate.rotation.tracker import Baseline, Tracker, key_digest
+from fioctl_rotate.rotation.state import Facts, Rotation
+from fioctl_rotate.rotation.tracker import Tracker, key_digest
 
 
 class StageReader:
@@ -32,8 +34,10 @@ class StageReader:
 
     def __init__(self, api: FactoryApi, rollout: Rollout) -> None:
         self._api, self._rollout = api, rollout
+        self._scope = Scope.of_group(rollout.group)
         self._known: dict[str, tuple[datetime | None, Reading]] = {}
-        self._tracker: Tracker | None = None
+        self._watch: Watch | None = None
+        self._pace = Pace()
         self.reasons: set[str] = set()
         self.problems: list[str] = []
 
@@ -45,12 +49,10 @@ class StageReader:
     async def read(self, now: Clock) -> Picture:
         """One poll. Raises Error where a log or the group's devices cannot be read."""
         self.problems = []
-        group, fleet = await asyncio.gather(
-            self._log(Scope.of_group(self._rollout.group)), self._log(Scope.fleet())
-        )
+        group, fleet = await asyncio.gather(self._log(self._scope), self._log(Scope.fleet()))
         members = await self._members()
         given = group.value == self._rollout.value
-        if given and self._tracker is None:
+        if given and self._watch is None:
             # From now on a device may begin by the group's entry, so events count where the own log had nothing.
             self._known.clear()
         devices = await self._devices(members, given=given)
@@ -66,35 +68,35 @@ class StageReader:
         """The last-seen of each stage device that is in the group, by uuid."""
         wanted = {device.uuid for device in self._rollout.stages.devices}
         found: dict[str, datetime | None] = {}
-        async for page in self._api.device_pages(group=self._rollout.group, sortby="name"):
+        async for page in self._api.device_pages(filters=self._scope.device_filters, sortby="name"):
             found |= {d.uuid: parse_time(d.last_seen) for d in page.devices if d.uuid in wanted}
         return found
 
     async def _devices(
         self, members: Mapping[str, datetime | None], *, given: bool
     ) -> dict[str, Reading | None]:
-        gate = asyncio.Semaphore(AT_ONCE)
+        readings: dict[str, Reading | None] = {}
 
-        async def read(device: StageDevice) -> Reading | None:
+        async def read(device: StageDevice) -> None:
             last_seen, known = self._known.get(device.uuid, (None, None))
+            readings[device.uuid] = known
             if known is not None and device.uuid in members and members[device.uuid] == last_seen:
-                return known
-            async with gate:
-                try:
-                    reading = await self._device(device, members, given=given)
-                except (ApiError, Unreachable) as error:
-                    if isinstance(error, ApiError) and error.status == 404:
-                        return None
-                    if known is None or (isinstance(error, ApiError) and error.status in (401, 403)):
-                        raise
-                    self.problems.append(f"device {device.name} could not be read: {error.message}")
-                    return known
+                return
+            try:
+                reading = await self._device(device, members, given=given)
+            except (ApiError, Unreachable) as error:
+                if isinstance(error, ApiError) and error.status == 404:
+                    readings[device.uuid] = None
+                    return
+                if known is None or (isinstance(error, ApiError) and error.status in (401, 403)):
+                    raise
+                self.problems.append(f"device {device.name} could not be read: {error.message}")
+                return
             self._known[device.uuid] = (members.get(device.uuid), reading)
-            return reading
+            readings[device.uuid] = reading
 
-        devices = self._rollout.stages.devices
-        readings = await asyncio.gather(*(read(device) for device in devices))
-        return {device.uuid: reading for device, reading in zip(devices, readings, strict=True)}
+        await for_each(self._rollout.stages.devices, read, self._pace)
+        return readings
 
     async def _device(
         self, device: StageDevice, members: Mapping[str, datetime | None], *, given: bool
@@ -132,14 +134,17 @@ class StageReader:
         return None
 
     async def _whole_group(self, group: EntryLog, now: Clock) -> Snapshot:
-        if self._tracker is None:
-            rotation = Rotation(self._rollout.id, group=self._rollout.group, pushed_at=group.given_at)
-            baselines = {
-                device.uuid: Baseline(device.key, first_key_is_old=True)
-                for device in self._rollout.stages.devices
-            }
-            self._tracker = Tracker(rotation, baselines)
-        snapshot = await look(self._api, self._tracker, now=now)
+        if self._watch is None:
+            rotation = Rotation(self._rollout.id, self._scope, pushed_at=group.given_at)
+            readings = baselines.load(self._api, rotation)
+            for device in self._rollout.stages.devices:
+                facts = readings.devices.setdefault(device.uuid, Facts(device.uuid, name=device.name))
+                facts.first_key, facts.first_key_is_old = device.key, True
+            self._watch = Watch(
+                self._api, rotation, tracker=Tracker(rotation, readings), pace=self._pace, now=now
+            )
+        snapshot = await self._watch.poll()
+        self._watch.keep()
         self.problems += snapshot.problems
         return snapshot
 

@@ -96,10 +96,8 @@ class Memory(Struct):
 
     `failing` is the failed step and when it was first seen, `stored` the last-seen read when the settling was first
     seen to be fetched. `soak` is, by number of the stage, the newest last-seen when its devices were done.
-    `covered` are the devices that were done when the group was settled last.
     """
 
     failing: dict[str, tuple[int, datetime]] = field(default_factory=dict)
     stored: dict[str, datetime] = field(default_factory=dict)
     soak: dict[int, datetime] = field(default_factory=dict)
-    covered: set[str] = field(default_factory=set)

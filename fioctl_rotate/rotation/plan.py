@@ -8,7 +8,7 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.rotation import commands
@@ -16,6 +16,9 @@ from fioctl_rotate.rotation import entry as entries
 from fioctl_rotate.rotation.entry import FILE_NAME, HANDLER, Entry
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.value import Value
+
+if TYPE_CHECKING:
+    from fioctl_rotate.rotation.stages import Stages
 
 VERSION = 2
 
@@ -75,7 +78,8 @@ class Plan(Value):
     """A push as it would be sent.
 
     `current` is what the scope has now, `devices` how many devices follow it; both are None where nobody was
-    asked. `of_group` is the group whose entry a device no longer sees once it has one of its own.
+    asked. `of_group` is the group whose entry a device no longer sees once it has one of its own. A plan with
+    `stages` begins with some devices of the group; `fleet_wide` is the entry's value that then lies beneath.
     """
 
     factory: str
@@ -86,6 +90,8 @@ class Plan(Value):
     current: CurrentEntry | None = None
     devices: int | None = None
     of_group: str | None = None
+    stages: "Stages | None" = None
+    fleet_wide: str | None = None
 
     @property
     def rotation_id(self) -> str:
@@ -124,13 +130,24 @@ class Plan(Value):
         `current` is null where nobody was asked, else `{"file": …}` with null for no entry.
         """
         target = {**self.scope.document(), "of-group": self.of_group, "devices": self.devices}
+        staged = {"stages": self.stages.document(), "fleet-wide": self.fleet_wide} if self.stages else {}
         return {
             "factory": self.factory,
             "server": self.server,
             "target": {key: value for key, value in target.items() if value is not None},
             "current": None if self.current is None else {"file": self.current.file},
             "request": self.body,
+            **staged,
         }
+
+    @property
+    def mark(self) -> str:
+        """Twelve hex digits for what may not be edited once the plan was started; the log of its writes has it."""
+        staged = self.stages.document() if self.stages else {}
+        fixed = {
+            key: value for key, value in staged.items() if key in ("clear-group", "clear-fleet", "early")
+        }
+        return digest_of([self.factory, self.scope.document(), self.entry.render(), fixed])[7:19]
 
     def changes(self) -> list[str]:
         """How the new value differs from the present one, line by line, as `- old` and `+ new`."""
@@ -219,6 +236,8 @@ def from_file(document: Mapping[str, Any], *, allow_edited: bool = False) -> Pla
             CurrentEntry(document["current"].get("file")),
             target.get("devices"),
             target.get("of-group"),
+            _stages(document),
+            document.get("fleet-wide"),
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UsageError(f"the file is not a plan: {error} is missing or not what it should be") from error
@@ -232,6 +251,15 @@ def from_file(document: Mapping[str, Any], *, allow_edited: bool = False) -> Pla
     if request != plan.body:
         raise UsageError("the plan's request is not one that rotate-certs would make")
     return plan
+
+
+def _stages(document: Mapping[str, Any]) -> "Stages | None":
+    if "stages" not in document:
+        return None
+    # An offline dry run does without it.
+    from fioctl_rotate.rotation.stages import stages_from
+
+    return stages_from(document["stages"])
 
 
 def without_nulls(value: Any) -> Any:

@@ -163,7 +163,7 @@ def decide(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) ->
     if wrong is not None:
         return Decision(Verdict.REFUSED, stage, states, message=wrong)
     if given:
-        return _last_stage(rollout, picture, memory, now, states)
+        return _last_stage(rollout, picture, now, states)
     failed = next((state for state in states if state.outcome is Outcome.FAILED), None)
     if failed is not None:
         return Decision(Verdict.FAILED, stage, states, message=_failure(rollout, failed))
@@ -373,7 +373,7 @@ def _failure(rollout: Rollout, state: StageState) -> str:
 
 
 def _last_stage(
-    rollout: Rollout, picture: Picture, memory: Memory, now: datetime, states: tuple[StageState, ...]
+    rollout: Rollout, picture: Picture, now: datetime, states: tuple[StageState, ...]
 ) -> Decision:
     def reachable(last_seen: datetime | None) -> bool:
         return not is_offline(last_seen, now)
@@ -387,7 +387,7 @@ def _last_stage(
     ]
     actions = [Action(Do.TAKE_BACK, device) for device, _ in own]
     done = [state for state in picture.states if state.state == State.DONE]
-    unsettled = [state for state in done if not _covered(picture, memory, state)]
+    unsettled = [state for state in done if not _covered(picture, state)]
     settled_at = picture.group.settled_at
     moving = any(
         state.state in (State.RUNNING, State.FINALIZED) and state.reason is None for state in picture.states
@@ -413,22 +413,17 @@ def _last_stage(
     )
 
 
-def group_was_settled(picture: Picture, memory: Memory) -> None:
-    """Remember whom the settling of the group, just sent, covers."""
-    memory.covered = {state.uuid for state in picture.states if state.state == State.DONE}
-
-
-def _covered(picture: Picture, memory: Memory, state: DeviceState) -> bool:
+def _covered(picture: Picture, state: DeviceState) -> bool:
     """Whether the device was surely done before the group was settled last, so that it stores the present entry.
 
-    One that was settled by itself needs no more. Without memory the times of its events must say so.
+    One that was settled by itself needs no more. Where earlier polls were not kept the times of its events decide.
     """
     if (reading := picture.devices.get(state.uuid)) and reading.own.settled_at and reading.own.fetched:
         return True
     settled = picture.group.settled_at
     if settled is None:
         return False
-    if state.uuid in memory.covered:
+    if state.done_by is not None and state.done_by < settled:
         return True
     begin = picture.group.given_at
     times = [event.time for event in state.progress.events]

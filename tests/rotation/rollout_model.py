@@ -8,12 +8,14 @@ stored, as if it had changed.
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from fioctl_rotate import wire
 from fioctl_rotate.rotation.entry import FILE_NAME, make_entry
 from fioctl_rotate.rotation.picture import Picture, Reading, entry_log
 from fioctl_rotate.rotation.progress import STARTED, STEPS, from_events
 from fioctl_rotate.rotation.rollout import Action, Do, Rollout
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stages import StageDevice, Stages
 from fioctl_rotate.rotation.state import Facts, Reason, Rotation, State, device_state
 
@@ -83,6 +85,7 @@ class World:
         self.devices = {name: ModelDevice(name) for name in names}
         self.down: set[str] = set()
         self.sent: list[Action] = []
+        self.done_by: dict[str, datetime] = {}
 
     def id_in(self, value: str | None) -> str | None:
         return None if value is None else value.rsplit("ROTATIONID=", 1)[1].strip()
@@ -149,12 +152,12 @@ class World:
 
     # --- What a rollout reads and sends ---
 
-    def plan(self, sizes: list[int], rotation_id: str = "certs-9", **options: object) -> Rollout:
+    def plan(self, sizes: list[int], rotation_id: str = "certs-9", **options: Any) -> Rollout:
         names, early, begin = list(self.devices), [], 0
         for size in sizes:
             early.append(tuple(self._stage_device(name) for name in names[begin : begin + size]))
             begin += size
-        stages = Stages(tuple(early), **options)  # type: ignore[arg-type]  # a test gives what fits
+        stages = Stages(tuple(early), **options)
         return Rollout("field", value_of(rotation_id), self.group.entry, self.fleet.entry, stages)
 
     def _stage_device(self, name: str) -> StageDevice:
@@ -167,14 +170,14 @@ class World:
         readings = {d.uuid: self._reading(self.devices[d.uuid], rollout, d) for d in rollout.stages.devices}
         if group.value != rollout.value:
             return Picture(group, entry_log(self.fleet.log, rollout.id), readings)
-        rotation = Rotation(rollout.id, group="field", pushed_at=group.given_at)
+        rotation = Rotation(rollout.id, Scope.of_group("field"), pushed_at=group.given_at)
         states = [
             device_state(
                 rotation,
                 Facts(
                     device.name, device.name, last_seen=device.last_seen, lmp_ver="95", key=f"key {device.key}",
                     progress=from_events(device.events.get(rollout.id, [])), first_key="before",
-                    first_key_is_old=True,
+                    first_key_is_old=True, done_by=self.done_by.get(device.name),
                 ) if device.rotated and not device.locked else
                 Facts(
                     device.name, device.name, last_seen=device.last_seen, lmp_ver="95",
@@ -184,6 +187,9 @@ class World:
             )
             for device in self.devices.values()
         ]  # fmt: skip
+        for state in states:
+            if state.state is State.DONE and state.last_seen:
+                self.done_by.setdefault(state.uuid, state.last_seen)
         # A failing device rests only while its EST server does not work.
         ended = (State.DONE, *((State.FAILING,) if rollout.id in self.down else ()))
         resting = all(state.state in ended or state.reason is Reason.OFFLINE for state in states)
