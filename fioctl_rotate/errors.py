@@ -29,6 +29,14 @@ class Error(Exception):
         return "\n".join(lines)
 
 
+def message_of(error: Error | OSError) -> str:
+    """What `error` says, in one line; an OSError's with the file that it is about, where that is known."""
+    if isinstance(error, Error):
+        return error.message
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
 class UsageError(Error):
     """The command line, the environment or the settings are wrong; nothing was sent. Exit code 2."""
 

@@ -20,8 +20,8 @@ from cryptography.x509.oid import NameOID
 
 from fioctl_rotate import serving, tls
 from fioctl_rotate.device.device import Device, Outcome
-from fioctl_rotate.device.runner import run_fleet
-from fioctl_rotate.device.setup import Kind
+from fioctl_rotate.device.new_device import Kind
+from fioctl_rotate.device.runner import run_devices
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.server import est_app
 from fioctl_rotate.est.service import Authority
@@ -97,7 +97,7 @@ class WholeFleet:
                 self._at_their_ends.set()
 
         self._running = asyncio.create_task(
-            run_fleet(devices, interval=check_in, stop=self._stop, at_once=20, checked_in=checked_in)
+            run_devices(devices, interval=check_in, stop=self._stop, at_once=20, checked_in=checked_in)
         )
 
     async def at_their_ends(self) -> None:

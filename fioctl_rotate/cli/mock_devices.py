@@ -25,11 +25,15 @@ async def devices(
     interval: Annotated[
         float, common.duration_option("--interval", "Time between two check-ins.", shortest=0.1)
     ] = 10.0,
+    reboot: Annotated[
+        float,
+        option("--reboot PERCENT", "Chance that a device reboots before a check-in.", min=0, max=100),
+    ] = 0.0,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Run the mock's devices against `mock serve`, until Ctrl-C; with -g, those of one group.
 
-    They do what fioconfig does: check in, write what changed, rotate when told to, resume what was cut off. A wrong
+    They do what fioconfig does: check in, write what changed, rotate, resume a rotation that was cut off. A wrong
     EST URL wedges them as it wedges real ones. Each step is a line; real devices check in every 300 seconds.
     """
     import asyncio
@@ -55,9 +59,10 @@ async def devices(
             directory,
             names,
             interval=interval,
+            reboot=reboot / 100,
             stop=stop,
             observe=observe,
-            problem=lambda uuid, error: note(printable(f"{names[uuid]}: {error}")),
+            problem=lambda uuid, message: note(printable(f"{names[uuid]}: {message}")),
         )
     )
     interrupted = asyncio.create_task(until_interrupted())

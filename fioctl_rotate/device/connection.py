@@ -1,13 +1,13 @@
 """A device's requests: one TLS connection each, retried as fioconfig retries (fioconfig: HttpDo)."""
 
-import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from fioctl_rotate.device.identity import Identity
-from fioctl_rotate.device.state import go_json
+from fioctl_rotate.device.state_file import go_json
 from fioctl_rotate.errors import Error
+from fioctl_rotate.est import client as est
 from fioctl_rotate.http import httpx
 from fioctl_rotate.tls import client_context
 
@@ -18,22 +18,35 @@ Sleep = Callable[[float], Awaitable[object]]
 
 
 class Connection:
-    """Talks to gateway and EST server as the holder of `identity`, trusting the roots in `cacert` alone."""
+    """Sends requests to gateway and EST server as the holder of `identity`, trusting the roots in `cacert` alone.
 
-    def __init__(self, identity: Identity, cacert: Path, *, user_agent: str, sleep: Sleep) -> None:
+    `failed` is called with the reason each time that a request is about to be retried. Raises Error where the files
+    of the device cannot be used for TLS.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        cacert: Path,
+        *,
+        user_agent: str,
+        sleep: Sleep,
+        failed: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
         self._user_agent = user_agent
         self._sleep = sleep
+        self._failed = failed
         try:
             self._context = client_context(
                 cacert.read_text(), cert=identity.certificate_path, key=identity.key_path
             )
-        except (OSError, ssl.SSLError) as error:
-            raise Error(f"the device cannot set up TLS: {error}") from error
+        except (OSError, ValueError) as error:
+            raise Error(f"the device cannot set up TLS with {cacert}: {error}") from error
 
     async def request(
         self, method: str, url: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> httpx.Response:
-        """The answer to a request with the JSON of `body`; 5xx and transport errors are tried again five times.
+        """The answer to a request with the JSON of `body`; 5xx and transport errors are retried five times.
 
         Raises Error where the last attempt got no answer.
         """
@@ -44,14 +57,18 @@ class Connection:
                 response = await self._once(method, url, content, sent)
                 if response.status_code < 500:
                     return response
-            except Error:
-                pass
+                self._failed(f"{method} {url}: {refusal(response).message}")
+            except Error as error:
+                self._failed(error.message)
             await self._sleep(delay)
         return await self._once(method, url, content, sent)
 
-    async def post_csr(self, url: str, csr: bytes) -> httpx.Response:
-        """The EST server's answer; this request is never tried again. Raises Error where there is none."""
-        return await self._once("POST", url, csr, {"Content-Type": "application/pkcs10"})
+    async def post_csr(self, url: str, csr: bytes) -> est.Answer:
+        """The EST server's answer. The path goes out as it is; this request is never retried. Raises Error."""
+        try:
+            return await est.send("POST", url, context=self._context, content=csr, deadline=TIMEOUT)
+        except est.NoAnswer as error:
+            raise Error(f"POST {url}: {error.message}") from error
 
     async def _once(self, method: str, url: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
         try:
@@ -59,12 +76,17 @@ class Connection:
                 return await client.request(
                     method, url, content=content, headers={**headers, "Connection": "close"}
                 )
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
-            raise Error(f"{method} {url}: {_words(error)}") from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise Error(f"{method} {url}: {_reason(error)}") from error
 
 
-def _words(error: Exception) -> str:
+def refusal(response: httpx.Response) -> Error:
+    """What to raise for an answer of the gateway that a device does not accept."""
+    return Error(f"the gateway answers {response.status_code}: {response.text.strip()[:500]}".rstrip(": "))
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, (httpx.ReadError, httpx.RemoteProtocolError)):
-        # TLS 1.3 tells a refused client certificate after the client has seen its handshake succeed.
+        # In TLS 1.3 the refusal of a client certificate arrives after the client has ended its handshake.
         return f"the connection was closed; the server may not trust this device's certificate ({error})"
-    return str(error) or type(error).__name__
+    return est.reason(error)

@@ -5,22 +5,33 @@ Its directory holds everything: sota.toml, keys and certificates, the stored con
 """
 
 import asyncio
+import contextlib
 import datetime
 import email.utils
 import enum
 import os
-import tomllib
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fioctl_rotate.device import rotation, state
-from fioctl_rotate.device.connection import Connection, Sleep
+from fioctl_rotate.clock import Clock, utc_now
+from fioctl_rotate.device import renew_cert, state_file
+from fioctl_rotate.device.connection import Connection, Sleep, refusal
 from fioctl_rotate.device.handler import FORCE_EXIT, HandlerExit, read_entry
 from fioctl_rotate.device.identity import Sota, load_identity
-from fioctl_rotate.device.rotation import GatewayConfig, Runtime
-from fioctl_rotate.errors import Error
+from fioctl_rotate.device.renew_cert import Runtime
+from fioctl_rotate.device.stored_config import (
+    CONFIG_FILE,
+    GatewayConfig,
+    decode_config,
+    decrypted,
+    read_config,
+    store_config,
+)
+from fioctl_rotate.errors import Error, message_of
 from fioctl_rotate.files import write_atomic
 from fioctl_rotate.rotation.entry import HANDLER
+from fioctl_rotate.toml import read_toml
 
 SECRETS = "secrets"
 
@@ -29,10 +40,14 @@ FIRST_ROTATING_LMP = 90
 FIRST_V3_LMP = 97
 
 Observe = Callable[[str, str, str | None], None]
+"""Called with a device's name, an event's type and its error text (None: success)."""
+
+Problem = Callable[[str, str], None]
+"""Called with a device's name and why a request failed, before the device retries it."""
 
 
 class Outcome(enum.Enum):
-    """What a check-in came to. After ROTATED fioconfig has restarted itself, and checks in again at once."""
+    """How a start of fioconfig ended. After ROTATED fioconfig has restarted itself, and checks in again at once."""
 
     UNCHANGED = "unchanged"
     CHANGED = "changed"
@@ -40,21 +55,21 @@ class Outcome(enum.Enum):
 
 
 class Device:
-    """A device in its directory.
+    """A device in its directory, which is named by its UUID.
 
-    `clock` gives aware UTC time, by which the device's own clock goes; `sleep` waits between retries. `observe` is
-    called with the UUID, an event's type and its error text (None: success). `fail` names a step of
-    `rotation.progress.STEPS` that is made to fail; `pause` is how many seconds each step takes longer, so that a
-    person can follow.
+    `clock` gives aware UTC time, which the device's own clock follows; `sleep` waits between retries. `fail` names
+    a step of `rotation.progress.STEPS` that is made to fail; `pause` is how many seconds each step takes longer, so
+    that a person can follow.
     """
 
     def __init__(
         self,
         directory: Path,
         *,
-        clock: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+        clock: Clock = utc_now,
         sleep: Sleep = asyncio.sleep,
-        observe: Observe = lambda _uuid, _event, _error: None,
+        observe: Observe = lambda _name, _event, _error: None,
+        problem: Problem = lambda _name, _message: None,
         fail: str | None = None,
         pause: float = 0.0,
     ) -> None:
@@ -63,48 +78,71 @@ class Device:
         self._clock = clock
         self._sleep = sleep
         self._observe = observe
+        self._problem = problem
         self._pause = pause
 
     @property
     def uuid(self) -> str:
         """The device's UUID."""
-        return load_identity(Sota(self.directory / "sota.toml")).uuid
+        return self.directory.name
 
     async def check_in(self) -> Outcome:
         """One start of fioconfig and its first check-in: an unfinished rotation is resumed before anything else.
 
         Raises RotationFailed where a rotation's step fails (the next start resumes it, so a wrong EST URL keeps a
-        device from ever checking in again), Error where the check-in fails.
+        device from ever checking in again), Error where the check-in fails or the directory is damaged.
         """
-        runtime = self._start()
-        left = state.load(self.directory)
-        if left is not None:
-            await rotation.resume(runtime, left)
-            return Outcome.ROTATED
-        return await self._fetch(runtime)
-
-    async def extract(self) -> None:
-        """Early at boot, without a network: finish a Finalize that was under way, write the stored files again.
-
-        Files that were gone (LmP keeps them in memory alone) count as changed, so their handlers run.
-        """
-        runtime = self._start()
-        left = state.load(self.directory)
-        if left is not None:
-            rotation.finish_offline(runtime, left)
+        with self._disk():
             runtime = self._start()
-        await self._write(runtime, rotation.decrypted(self._stored() or {}, runtime.identity.key), {})
+            left = state_file.load(self.directory)
+            if left is not None:
+                await renew_cert.resume(runtime, left)
+                return Outcome.ROTATED
+            return await self._fetch(runtime)
+
+    async def extract(self) -> Outcome:
+        """Early at boot: finish a Finalize that was under way, write the stored files again (fioconfig: extract).
+
+        Files that were gone (LmP keeps them in memory alone) count as changed, so their handlers run: the entry of
+        an older rotation makes the device rotate by it. Raises as `check_in` does.
+        """
+        with self._disk():
+            runtime = self._start()
+            left = state_file.load(self.directory)
+            if left is not None:
+                renew_cert.finish_offline(runtime, left)
+                runtime = self._start()
+            config = decrypted(self._stored() or {}, runtime.identity.key)
+            return Outcome.ROTATED if await self._write(runtime, config, {}) else Outcome.UNCHANGED
+
+    async def reboot(self) -> Outcome:
+        """Power off and on: the files of the configuration are gone, and `extract` writes them again."""
+        with self._disk():
+            if (self.directory / SECRETS).exists():
+                shutil.rmtree(self.directory / SECRETS)
+            (self.directory / SECRETS).mkdir()
+        return await self.extract()
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """A disk that is full, or has something else where a file should be, is an Error like any other."""
+        try:
+            yield
+        except OSError as error:
+            where = "" if error.filename else f"{self.directory}: "
+            raise Error(f"{where}{message_of(error)}") from error
 
     def _start(self) -> Runtime:
         sota = Sota(self.directory / "sota.toml")
         identity = load_identity(sota)
-        offset = datetime.timedelta(seconds=sota.get("simulation.clock_offset", 0))
-        lmp = sota.get("simulation.lmp", FIRST_V3_LMP)
+        offset = datetime.timedelta(seconds=sota.number("simulation.clock_offset", 0))
+        lmp = sota.number("simulation.lmp", FIRST_V3_LMP)
         connection = Connection(
             identity,
-            Path(sota.get("import.tls_cacert_path")),
+            Path(sota.text("import.tls_cacert_path")),
             user_agent=f"fioconfig-client/{3 if lmp >= FIRST_V3_LMP else 2}",
             sleep=self._sleep,
+            failed=lambda reason: self._problem(self.uuid, reason),
         )
         target_name, target_version = _current_target(self.directory)
         return Runtime(
@@ -113,11 +151,11 @@ class Device:
             identity=identity,
             connection=connection,
             clock=lambda: self._clock() + offset,
-            strict_est=bool(sota.get("simulation.strict_est", False)),
+            strict_est=bool(sota.number("simulation.strict_est", 0)),
             target_name=target_name,
             target_version=target_version,
             pause=lambda: asyncio.sleep(self._pause),
-            notify=lambda event, error: self._observe(identity.uuid, event, error),
+            notify=lambda event, error: self._observe(self.uuid, event, error),
             fail=self.fail,
         )
 
@@ -125,17 +163,17 @@ class Device:
         previous = self._stored()
         headers = {}
         if previous is not None:
-            headers["If-Modified-Since"] = _rfc1123((self.directory / rotation.CONFIG_FILE).stat().st_mtime)
+            headers["If-Modified-Since"] = _rfc1123((self.directory / CONFIG_FILE).stat().st_mtime)
         response = await runtime.connection.request("GET", f"{runtime.gateway}/config", headers=headers)
         if response.status_code in (204, 304):
             return Outcome.UNCHANGED
         if response.status_code != 200:
-            raise Error(f"the gateway answers {response.status_code}: {response.text.strip()[:500]}")
-        config = rotation.decrypted(rotation.decode_config(response.content), runtime.identity.key)
+            raise refusal(response)
+        config = decrypted(decode_config(response.content), runtime.identity.key)
         if await self._write(runtime, config, previous or {}):
             return Outcome.ROTATED
         modified = _date(response.headers.get("date", "")) or runtime.clock()
-        rotation.store_config(self.directory, response.content, modified)
+        store_config(self.directory, response.content, modified)
         return Outcome.CHANGED
 
     async def _write(self, runtime: Runtime, config: GatewayConfig, previous: GatewayConfig) -> bool:
@@ -156,26 +194,27 @@ class Device:
         """Run the file's handler. True where it rotated, so fioconfig is on its way down to start anew."""
         if not command or command[0] != HANDLER:
             return False
-        if runtime.sota.get("simulation.lmp", FIRST_V3_LMP) < FIRST_ROTATING_LMP:
+        if runtime.sota.number("simulation.lmp", FIRST_V3_LMP) < FIRST_ROTATING_LMP:
             return False
         try:
             arguments = read_entry(self._secret(name).read_text("utf-8"), self.directory)
         except FileNotFoundError:
             return False
-        except HandlerExit as exit_:
-            if exit_.status == FORCE_EXIT:
+        except HandlerExit as ended:
+            if ended.status == FORCE_EXIT:
                 raise
             return False
         if arguments is None:
             return False
-        await rotation.begin(runtime, arguments)
+        await renew_cert.begin(runtime, arguments)
         return True
 
     def _stored(self) -> GatewayConfig | None:
         """The stored configuration as it is, values encrypted; None where there is none that can be read."""
+        data = read_config(self.directory)
         try:
-            return rotation.decode_config((self.directory / rotation.CONFIG_FILE).read_bytes())
-        except (FileNotFoundError, Error):
+            return None if data is None else decode_config(data)
+        except Error:
             return None
 
     def _secret(self, name: str) -> Path:
@@ -211,7 +250,7 @@ def _rfc1123(timestamp: float) -> str:
 
 
 def _date(header: str) -> datetime.datetime | None:
-    """The time of a `Date` header, whatever it calls its zone (GMT, or Go's UTC); None for what is none."""
+    """The time of a `Date` header, with the zone GMT or Go's UTC; None where it is not valid."""
     try:
         return email.utils.parsedate_to_datetime(header.replace("UTC", "GMT"))
     except ValueError:
@@ -221,7 +260,7 @@ def _date(header: str) -> datetime.datetime | None:
 def _current_target(storage: Path) -> tuple[str, str]:
     """Name and version of the running target; `""` and `"0"` where the file cannot be read (fioconfig)."""
     try:
-        values: Mapping[str, object] = tomllib.loads((storage / "current-target").read_text("utf-8"))
+        values = read_toml(storage / "current-target", "the device's")
         return str(values["TARGET_NAME"]), str(int(str(values["CUSTOM_VERSION"])))
-    except (OSError, ValueError, KeyError):
+    except (Error, ValueError, KeyError):
         return "", "0"

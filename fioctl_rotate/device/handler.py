@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fioctl_rotate.device.state import COMPLETED_FILE
+from fioctl_rotate.device.state_file import COMPLETED_FILE
 from fioctl_rotate.errors import Error
 from fioctl_rotate.rotation.entry import DEFAULT_CERT_IDS, DEFAULT_PKEY_IDS
 

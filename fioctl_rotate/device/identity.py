@@ -6,11 +6,9 @@ its id. A rotation swaps ids exactly as on real hardware.
 
 import os
 import tempfile
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 from cryptography import x509
@@ -18,31 +16,45 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from fioctl_rotate.errors import Error
-from fioctl_rotate.files import write_atomic
+from fioctl_rotate.errors import Error, message_of
+from fioctl_rotate.files import read_file, write_atomic
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
-from fioctl_rotate.pki.parsing import load_private_key
+from fioctl_rotate.pki.parsing import load_certificate, load_private_key
+from fioctl_rotate.toml import read_toml
+
+MAX_NUMBER = 10**9
+"""The largest number in sota.toml that means something: 32 years in seconds."""
 
 
 class Sota:
-    """A device's sota.toml. Keys are written with a dot: `import.tls_pkey_path`."""
+    """A device's sota.toml. Keys are written with a dot: `import.tls_pkey_path`. Raises Error if damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            raise Error(f"{path.parent} is no device: it has no sota.toml") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise Error(f"{path} is not TOML: {error}") from error
+        self._tables = read_toml(path, "the device's")
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value of `key`; Error where it is missing and there is no default."""
-        table, _, name = key.partition(".")
-        value = self._tables.get(table, {}).get(name, default)
-        if value is None:
-            raise Error(f"{self.path} has no {key}")
+    def text(self, key: str) -> str:
+        """The text of `key`. Raises Error where it is missing, empty or something else."""
+        value = self._value(key)
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise Error(
+                f"{self.path}: {key} is missing" if value is None else f"{self.path}: {key} is not valid"
+            )
         return value
+
+    def number(self, key: str, default: int) -> int:
+        """The number of `key`, or `default` where it is missing. Raises Error where it is something else."""
+        value = self._value(key)
+        if value is None:
+            return default
+        if not isinstance(value, int) or abs(value) > MAX_NUMBER:
+            raise Error(f"{self.path}: {key} is not valid")
+        return value
+
+    def _value(self, key: str) -> object:
+        table, _, name = key.partition(".")
+        values = self._tables.get(table)
+        return values.get(name) if isinstance(values, dict) else None
 
     def update(self, values: Mapping[str, str]) -> None:
         """Set the values and write the file, mode 0640."""
@@ -54,10 +66,10 @@ class Sota:
     @property
     def uses_slots(self) -> bool:
         """Whether key and certificate are in a token's slots."""
-        return bool(self.get("tls.pkey_source") == "pkcs11")
+        return self.text("tls.pkey_source") == "pkcs11"
 
 
-class Token:
+class TokenDirectory:
     """A directory as a token: `pkey-<id>.pem` and `cert-<id>.pem`."""
 
     def __init__(self, directory: Path) -> None:
@@ -98,27 +110,25 @@ class Identity:
         return str(names[0].value) if names else ""
 
 
-def token_of(sota: Sota) -> Token:
+def token_of(sota: Sota) -> TokenDirectory:
     """The token that holds this device's slots."""
-    return Token(Path(sota.get("p11.module")))
+    return TokenDirectory(Path(sota.text("p11.module")))
 
 
 def load_identity(sota: Sota) -> Identity:
-    """The key and the certificate that sota.toml names. Raises Error where one is missing or no such thing."""
+    """The key and the certificate that sota.toml names. Raises Error where one is missing or not valid."""
     if sota.uses_slots:
         token = token_of(sota)
-        key_path = token.key_path(sota.get("p11.tls_pkey_id"))
-        certificate_path = token.certificate_path(sota.get("p11.tls_clientcert_id"))
+        key_path = token.key_path(sota.text("p11.tls_pkey_id"))
+        certificate_path = token.certificate_path(sota.text("p11.tls_clientcert_id"))
     else:
-        key_path = Path(sota.get("import.tls_pkey_path"))
-        certificate_path = Path(sota.get("import.tls_clientcert_path"))
+        key_path = Path(sota.text("import.tls_pkey_path"))
+        certificate_path = Path(sota.text("import.tls_clientcert_path"))
     try:
-        key = load_private_key(key_path.read_bytes(), name=str(key_path))
-        certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
-    except FileNotFoundError as error:
-        raise Error(f"the device's {error.filename} is missing") from error
-    except ValueError as error:
-        raise Error(f"{certificate_path} is not a PEM certificate") from error
+        key = load_private_key(read_file(key_path), name=str(key_path))
+        certificate = load_certificate(read_file(certificate_path), str(certificate_path))
+    except OSError as error:
+        raise Error(message_of(error)) from error
     return Identity(key, certificate, key_path, certificate_path)
 
 
@@ -127,7 +137,7 @@ def next_slot(slots: list[str] | None, current: str, fallback: str) -> str:
     return next((slot for slot in slots or [] if slot != current), fallback)
 
 
-def write_new(directory: Path, prefix: str, text: str) -> Path:
+def write_unique(directory: Path, prefix: str, text: str) -> Path:
     """A new file `<prefix>.<random>.pem` in `directory`, mode 0600, synced to disk."""
     fd, name = tempfile.mkstemp(dir=directory, prefix=f"{prefix}.", suffix=".pem")
     with os.fdopen(fd, "w") as file:

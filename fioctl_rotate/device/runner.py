@@ -2,57 +2,89 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import fcntl
+import hashlib
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fioctl_rotate.device.device import Device, Outcome
-from fioctl_rotate.errors import Error
+from fioctl_rotate.errors import Error, Refused, message_of
 
 # Each device under way holds a connection and, with TLS, about 100 kB; the server sees as many at once.
 AT_ONCE = 50
 GRACE = 3.0  # seconds
 
-# uuid of the device, and what its check-in came to or why it failed
 CheckedIn = Callable[[str, Outcome | Error], None]
+"""Called with a device's UUID, and how its check-in ended or why it failed."""
 
 
 def device_directories(base: Path, uuids: Iterable[str] | None = None) -> list[Path]:
-    """The devices' directories in `base`, of these UUIDs alone where they are given. Sorted by name."""
+    """The devices' directories in `base`, of these UUIDs alone where they are given. Sorted by name.
+
+    A directory that is asked for by its UUID counts also where it is damaged.
+    """
     wanted = None if uuids is None else set(uuids)
     return [
         path
         for path in sorted(base.iterdir() if base.is_dir() else [])
-        if (path / "sota.toml").is_file() and (wanted is None or path.name in wanted)
+        if (path.name in wanted if wanted is not None else (path / "sota.toml").exists())
     ]
 
 
-async def run_fleet(
+@contextlib.contextmanager
+def claimed(base: Path, directories: Iterable[Path]) -> Iterator[None]:
+    """Have these devices in `base` for this process alone: run twice, a device would rotate twice.
+
+    Raises Refused where another process has one of them, Error where `base` cannot be written.
+    """
+    # One byte a device of one file: so thousands of devices need one open file, and two processes may run different
+    # groups of one mock. The system releases the locks with the process.
+    try:
+        lock = (base / ".lock").open("ab")
+    except OSError as error:
+        raise Error(message_of(error)) from error
+    with lock:
+        for path in directories:
+            place = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:7], "big")
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place, os.SEEK_SET)
+            except (BlockingIOError, PermissionError):
+                raise Refused(
+                    f"another `mock devices` runs device {path.name} of {base}",
+                    hint="stop it first, or run another group",
+                ) from None
+        yield
+
+
+async def run_devices(
     devices: Sequence[Device],
     *,
     interval: float,
     stop: asyncio.Event,
     at_once: int = AT_ONCE,
+    reboot: float = 0.0,
     checked_in: CheckedIn = lambda _uuid, _outcome: None,
 ) -> None:
     """Let every device check in every `interval` seconds, until `stop` is set.
 
-    After a rotation fioconfig has restarted itself, so the device checks in again at once. One that fails is
-    started anew after `interval`, as systemd does. At most `at_once` are under way at any time. Check-ins that are
-    under way at the stop are given `GRACE` seconds.
+    After a rotation fioconfig has restarted itself, so the device checks in again at once, before others have their
+    turn. One that fails is started anew after `interval`, as systemd does. `reboot` is the probability (0 to 1)
+    that a device reboots before a check-in. At most `at_once` are under way at any time. Check-ins that are under
+    way at the stop are given `GRACE` seconds.
     """
     gate = asyncio.Semaphore(at_once)
 
     async def live(device: Device) -> None:
-        uuid = device.uuid
-        while True:
+        while not stop.is_set():
             async with gate:
-                if stop.is_set():
-                    return
-                outcome = await _check_in(device)
-            checked_in(uuid, outcome)
-            if outcome is not Outcome.ROTATED:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), interval)
+                outcome: Outcome | Error = Outcome.ROTATED
+                while outcome is Outcome.ROTATED and not stop.is_set():
+                    outcome = await _start(device, reboot)
+                    checked_in(device.uuid, outcome)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), interval)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(live(device)) for device in devices]
@@ -63,8 +95,12 @@ async def run_fleet(
             task.cancel()
 
 
-async def _check_in(device: Device) -> Outcome | Error:
+async def _start(device: Device, reboot: float) -> Outcome | Error:
     try:
+        if random.random() < reboot:  # noqa: S311  nothing secret depends on it
+            outcome = await device.reboot()
+            if outcome is Outcome.ROTATED:
+                return outcome
         return await device.check_in()
     except Error as error:
         return error

@@ -36,7 +36,7 @@ class NoAnswer(Error):
     """The server gave no answer. `cause` is what stopped it; `message` says so."""
 
     def __init__(self, cause: Exception) -> None:
-        super().__init__(_reason(cause))
+        super().__init__(reason(cause))
         self.cause = cause
 
 
@@ -154,7 +154,7 @@ _CERTIFICATE_ALERTS = (
 )
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Why no answer came, to follow the name of the server."""
     cause: BaseException | None = error
     while cause is not None:

@@ -17,8 +17,8 @@ from fioctl_rotate.checks import Status
 from fioctl_rotate.clock import utc_now
 from fioctl_rotate.device.device import Device
 from fioctl_rotate.device.identity import Identity, Sota, load_identity
-from fioctl_rotate.device.runner import device_directories, run_fleet
-from fioctl_rotate.device.setup import Kind
+from fioctl_rotate.device.new_device import Kind
+from fioctl_rotate.device.runner import device_directories, run_devices
 from fioctl_rotate.errors import TimedOut
 from fioctl_rotate.http import httpx
 from fioctl_rotate.mock.new_factory import Addresses
@@ -210,7 +210,7 @@ async def _until_done(
         if device is late:
             await others_done.wait()
         await asyncio.sleep(delay)
-        await run_fleet([device], interval=CHECK_IN, stop=stop)
+        await run_devices([device], interval=CHECK_IN, stop=stop)
 
     async with asyncio.TaskGroup() as group:
         for number, device in enumerate(devices):

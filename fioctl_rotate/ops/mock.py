@@ -1,20 +1,20 @@
 """A mocked Factory: made ready to rotate, served, and its event queue read."""
 
 import contextlib
-import tomllib
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 from cryptography import x509
 
 from fioctl_rotate import files
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import Clock, utc_now
-from fioctl_rotate.device.setup import Kind, create_device
+from fioctl_rotate.device.identity import Sota
+from fioctl_rotate.device.new_device import Kind, create_device
+from fioctl_rotate.device.runner import device_directories
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.est.server import LogRecord
 from fioctl_rotate.mock import new_factory
@@ -228,11 +228,9 @@ def _move_devices(directory: Path, factory: FactoryRecord) -> None:
     """Have the simulated devices of the factory use the gateway's present address."""
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
         uuids = device_records.uuids(db, factory.name)
-    for device in uuids:
-        path = directory / "devices" / device / "sota.toml"
-        if not path.is_file():
-            continue
-        sota = tomllib.loads(path.read_text("utf-8"))
-        if sota["tls"]["server"] != factory.gateway_url:
-            sota["tls"]["server"] = factory.gateway_url
-            files.write_atomic(path, tomli_w.dumps(sota).encode(), 0o640)
+    for path in device_directories(directory / "devices", uuids):
+        # A damaged directory is named by `mock devices`.
+        with contextlib.suppress(Error):
+            sota = Sota(path / "sota.toml")
+            if sota.text("tls.server") != factory.gateway_url:
+                sota.update({"tls.server": factory.gateway_url})

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.device.device import Device, Observe, Outcome
-from fioctl_rotate.device.rotation import RotationFailed
-from fioctl_rotate.device.runner import device_directories, run_fleet
+from fioctl_rotate.device.device import Device, Observe, Outcome, Problem
+from fioctl_rotate.device.renew_cert import RotationFailed
+from fioctl_rotate.device.runner import claimed, device_directories, run_devices
 from fioctl_rotate.errors import Error
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.mock.store.database import Store
@@ -44,20 +44,32 @@ async def run_mock_devices(
     uuids: Iterable[str],
     *,
     interval: float,
+    reboot: float = 0.0,
     stop: asyncio.Event,
     observe: Observe,
-    problem: Callable[[str, Error], None],
+    problem: Problem,
 ) -> None:
     """Let these devices of the mock check in every `interval` seconds until `stop` is set.
 
-    `observe` is told each step of a rotation, `problem` the uuid and why a check-in failed.
+    `reboot` is the probability (0 to 1) that a device reboots before a check-in. `observe` is called at each step
+    of a rotation; `problem` once for each reason why a device cannot check in, at the first failed request, and
+    again when the reason changes or comes back. Raises Refused where another process runs one of these devices.
     """
+    present: dict[str, str] = {}
+
+    def failed(uuid: str, message: str) -> None:
+        if present.get(uuid) != message:
+            present[uuid] = message
+            problem(uuid, message)
 
     def checked_in(uuid: str, outcome: Outcome | Error) -> None:
-        # What failed in a rotation has been told step by step.
-        if isinstance(outcome, Error) and not isinstance(outcome, RotationFailed):
-            problem(uuid, outcome)
+        if not isinstance(outcome, Error):
+            present.pop(uuid, None)
+        elif not isinstance(outcome, RotationFailed):  # `observe` was called with that
+            failed(uuid, outcome.message)
 
-    found = device_directories(directory / "devices", uuids)
-    devices = [Device(path, observe=observe) for path in found]
-    await run_fleet(devices, interval=interval, stop=stop, checked_in=checked_in)
+    base = directory / "devices"
+    found = device_directories(base, uuids)
+    with claimed(base, found):
+        devices = [Device(path, observe=observe, problem=failed) for path in found]
+        await run_devices(devices, interval=interval, reboot=reboot, stop=stop, checked_in=checked_in)

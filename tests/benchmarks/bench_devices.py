@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from fioctl_rotate.device.device import Device, Outcome
-from fioctl_rotate.device.runner import device_directories, run_fleet
+from fioctl_rotate.device.runner import device_directories, run_devices
 
 DEVICES = 500
 FREE = ("--port", 0, "--est-port", 0, "--gateway-port", 0)
@@ -65,5 +65,5 @@ async def _rotate(directories: list[Path]) -> Counter[object]:
         if len(back) == len(directories):
             stop.set()
 
-    await run_fleet([Device(path) for path in directories], interval=600, stop=stop, checked_in=checked_in)
+    await run_devices([Device(path) for path in directories], interval=600, stop=stop, checked_in=checked_in)
     return outcomes

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fioctl_rotate.device.device import Device
-from fioctl_rotate.device.setup import Kind, create_device
+from fioctl_rotate.device.new_device import Kind, create_device
 from fioctl_rotate.est.server import est_app
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.pki import certificates

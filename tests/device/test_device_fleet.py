@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fioctl_rotate.device.device import Device, Outcome
-from fioctl_rotate.device.runner import device_directories, run_fleet
+from fioctl_rotate.device.runner import device_directories, run_devices
 from fioctl_rotate.errors import Error
 from fioctl_rotate.rotation.progress import STEPS
 
@@ -25,7 +25,7 @@ def test_a_fleet_rotates_and_goes_on_checking_in(bench):
             if len(seen) == 6 and all(len(outcomes) >= 3 for outcomes in seen.values()):
                 stop.set()
 
-        await run_fleet(devices, interval=0.01, stop=stop, at_once=4, checked_in=checked_in)
+        await run_devices(devices, interval=0.01, stop=stop, at_once=4, checked_in=checked_in)
 
     bench.run(scenario)
     for uuid, outcomes in seen.items():
@@ -61,7 +61,7 @@ def test_no_more_are_under_way_than_allowed(bench):
                 stop.set()
 
         devices = [Counting(bench.device(f"uuid-{number}").directory) for number in range(10)]
-        await run_fleet(devices, interval=0, stop=stop, at_once=3, checked_in=checked_in)
+        await run_devices(devices, interval=0, stop=stop, at_once=3, checked_in=checked_in)
 
     bench.run(scenario)
     assert most == 3
@@ -70,8 +70,8 @@ def test_no_more_are_under_way_than_allowed(bench):
 def test_a_stop_does_not_wait_for_the_next_round(bench):
     async def scenario():
         stop = asyncio.Event()
-        await run_fleet([bench.device()], interval=3600, stop=stop, checked_in=lambda *_: stop.set())
-        await run_fleet([], interval=3600, stop=stop)
+        await run_devices([bench.device()], interval=3600, stop=stop, checked_in=lambda *_: stop.set())
+        await run_devices([], interval=3600, stop=stop)
 
     bench.run(scenario)
     assert bench.gateway.paths() == ["GET /config"]

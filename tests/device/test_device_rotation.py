@@ -16,8 +16,8 @@ from starlette.responses import Response
 
 from fioctl_rotate.device import ecies
 from fioctl_rotate.device.device import Outcome
-from fioctl_rotate.device.rotation import RotationFailed
-from fioctl_rotate.device.setup import Kind
+from fioctl_rotate.device.new_device import Kind
+from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.errors import Error
 from fioctl_rotate.pki.keys import public_key_pem
 from fioctl_rotate.pki.subject import raw_subject
@@ -241,7 +241,7 @@ PKCS7 = "application/pkcs7-mime"
         (201, f"{PKCS7}; smime-type=certs-only", True, "media type"),
         (202, PKCS7, False, "answers 202"),
         (400, "text/plain", False, "answers 400: made for a test"),
-        (201, "text/html", False, "media type 'text/html'"),
+        (201, "text/html", False, "media type `text/html`"),
         (201, PKCS7, False, "base64"),
         (201, f"{PKCS7}; smime-type=certs-only", False, "base64"),
     ],

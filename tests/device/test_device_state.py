@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fioctl_rotate.device.state import RotationState, go_json, load, save
+from fioctl_rotate.device.state_file import RotationState, go_json, load, save
 from fioctl_rotate.wire import GatewayFile
 
 STATES = st.builds(

@@ -3,13 +3,14 @@
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate.device.device import SECRETS
-from fioctl_rotate.device.identity import Token
+from fioctl_rotate.device.identity import TokenDirectory
 from fioctl_rotate.files import write_atomic
 from fioctl_rotate.pki.certificates import pem, sign_device
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
@@ -55,28 +56,9 @@ def create_device(
     (directory / SECRETS).mkdir()
     key = generate_key()
     certificate = sign_device(subject, key.public_key(), ca, ca_key, now=now, lifetime=lifetime)
-    if kind.slots:
-        token = directory / "token"
-        token.mkdir()
-        key_path, certificate_path = Token(token).key_path("01"), Token(token).certificate_path("03")
-        source = "pkcs11"
-        place: dict[str, dict[str, object]] = {
-            "import": {"tls_cacert_path": f"{directory}/root.crt"},
-            "p11": {"module": str(token), "pass": "1234", "tls_pkey_id": "01", "tls_clientcert_id": "03"},
-        }
-    else:
-        key_path, certificate_path = directory / "pkey.pem", directory / "client.pem"
-        source = "file"
-        place = {
-            "import": {
-                "tls_cacert_path": f"{directory}/root.crt",
-                "tls_pkey_path": str(key_path),
-                "tls_clientcert_path": str(certificate_path),
-            }
-        }
-    sota = {
-        "tls": {"server": gateway, "ca_source": "file", "pkey_source": source, "cert_source": source},
-        **place,
+    key_path, certificate_path, tables = _in_slots(directory) if kind.slots else _in_files(directory)
+    sota: dict[str, dict[str, Any]] = {
+        **tables,
         "storage": {"path": str(directory)},
         "simulation": {
             "lmp": kind.lmp,
@@ -84,6 +66,8 @@ def create_device(
             "clock_offset": kind.clock_offset,
         },
     }
+    sota["tls"] |= {"server": gateway, "ca_source": "file"}
+    sota["import"]["tls_cacert_path"] = str(directory / "root.crt")
     write_atomic(key_path, private_key_pem(key), 0o600)
     write_atomic(certificate_path, pem(certificate).encode(), 0o644)
     write_atomic(directory / "root.crt", root_pem.encode(), 0o644)
@@ -92,3 +76,34 @@ def create_device(
         write_atomic(directory / "current-target", text.encode(), 0o644)
     write_atomic(directory / "sota.toml", tomli_w.dumps(sota).encode(), 0o640)
     return certificate
+
+
+_Place = tuple[Path, Path, dict[str, dict[str, Any]]]
+"""Where key and certificate go, and the tables of sota.toml that say so."""
+
+
+def _in_files(directory: Path) -> _Place:
+    key, certificate = directory / "pkey.pem", directory / "client.pem"
+    return (
+        key,
+        certificate,
+        {
+            "tls": {"pkey_source": "file", "cert_source": "file"},
+            "import": {"tls_pkey_path": str(key), "tls_clientcert_path": str(certificate)},
+        },
+    )
+
+
+def _in_slots(directory: Path) -> _Place:
+    token = directory / "token"
+    token.mkdir()
+    slots = {"tls_pkey_id": "01", "tls_clientcert_id": "03"}
+    return (
+        TokenDirectory(token).key_path(slots["tls_pkey_id"]),
+        TokenDirectory(token).certificate_path(slots["tls_clientcert_id"]),
+        {
+            "tls": {"pkey_source": "pkcs11", "cert_source": "pkcs11"},
+            "import": {},
+            "p11": {"module": str(token), "pass": "1234", **slots},
+        },
+    )

@@ -1,26 +1,31 @@
 """A certificate rotation on the device: five steps, the state on disk after each, an event for each (fioconfig)."""
 
 import datetime
-import os
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fioctl_rotate.device import ecies, state
-from fioctl_rotate.device.connection import Connection
+from fioctl_rotate.device import state_file
+from fioctl_rotate.device.connection import Connection, refusal
 from fioctl_rotate.device.handler import RenewCert
-from fioctl_rotate.device.identity import Identity, Sota, next_slot, token_of, write_new
-from fioctl_rotate.device.state import RotationState, go_json
-from fioctl_rotate.errors import Error
-from fioctl_rotate.est.client import build_csr, check_new_certificate, decode_certificates
-from fioctl_rotate.files import write_atomic
+from fioctl_rotate.device.identity import Identity, Sota, next_slot, token_of, write_unique
+from fioctl_rotate.device.state_file import RotationState, go_json
+from fioctl_rotate.device.stored_config import (
+    decode_config,
+    decrypted,
+    encrypted,
+    read_config,
+    store_config,
+)
+from fioctl_rotate.errors import Error, message_of
+from fioctl_rotate.est.client import accepted, build_csr
 from fioctl_rotate.pki.keys import generate_key, private_key_pem, public_key_pem
 from fioctl_rotate.pki.parsing import load_private_key
+from fioctl_rotate.rotation.entry import reenroll_url
 from fioctl_rotate.rotation.progress import STARTED, STEPS
 from fioctl_rotate.wire import (
     ConfigFile,
@@ -28,15 +33,10 @@ from fioctl_rotate.wire import (
     EventDetail,
     EventType,
     GatewayConfigRequest,
-    GatewayFile,
     KeyAnnouncement,
 )
 
-CONFIG_FILE = "config.encrypted"
-
 COMPLETED = "CertRotationCompleted"
-
-GatewayConfig = dict[str, GatewayFile]
 
 
 class RotationFailed(Error):
@@ -66,37 +66,7 @@ class Runtime:
     @property
     def gateway(self) -> str:
         """The gateway's URL."""
-        return str(self.sota.get("tls.server"))
-
-
-def decode_config(data: bytes) -> GatewayConfig:
-    """A configuration as the gateway sends it and the device stores it. Raises Error where it is something else."""
-    try:
-        return msgspec.json.decode(data, type=GatewayConfig | None) or {}
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise Error(f"the configuration is not what a gateway sends: {error}") from error
-
-
-def decrypted(config: GatewayConfig, key: ec.EllipticCurvePrivateKey) -> GatewayConfig:
-    """The configuration in clear. Raises Error that names the file that cannot be decrypted."""
-    clear = {}
-    for name, file in config.items():
-        try:
-            value = file.value if file.unencrypted else ecies.decrypt(key, file.value)
-        except Error as error:
-            raise Error(f"{name}: {error.message}") from error
-        clear[name] = msgspec.structs.replace(file, value=value)
-    return clear
-
-
-def encrypted(config: GatewayConfig, key: ec.EllipticCurvePublicKey) -> GatewayConfig:
-    """The configuration with every value encrypted that is not marked as unencrypted."""
-    return {
-        name: file
-        if file.unencrypted
-        else msgspec.structs.replace(file, value=ecies.encrypt(key, file.value))
-        for name, file in config.items()
-    }
+        return self.sota.text("tls.server")
 
 
 async def begin(runtime: Runtime, arguments: RenewCert) -> None:
@@ -126,30 +96,37 @@ def finish_offline(runtime: Runtime, left: RotationState) -> None:
     """`fioconfig extract`, early at boot: finish a Finalize that was under way; the rest needs the network."""
     if left.device_config_updated and not left.finalized:
         _finalize(runtime, left)
-        state.save(runtime.storage, left)
+        state_file.save(runtime.storage, left)
 
 
 async def _run(runtime: Runtime, rotation: RotationState) -> None:
     await _send_event(runtime, rotation, STARTED, None)
-    state.save(runtime.storage, rotation)
-    for index, name in enumerate(STEPS):
-        if index < rotation.step_idx:
-            continue
-        try:
-            await runtime.pause()
-            if runtime.fail == name:
-                raise Error("made to fail at this step, for the rehearsal")
-            await _EXECUTE[index](runtime, rotation)
-        except Error as error:
-            await _send_event(runtime, rotation, name, error.message)
-            # fioconfig evaluates the success of this event before the first step: it is always true.
-            await _send_event(runtime, rotation, COMPLETED, None)
-            raise RotationFailed(f"{name}: {error.message}") from error
-        rotation.step_idx = index + 1
-        await _send_event(runtime, rotation, name, None)
-        state.save(runtime.storage, rotation)
+    try:
+        state_file.save(runtime.storage, rotation)
+        for index in range(max(rotation.step_idx, 0), len(STEPS)):
+            await _run_step(runtime, rotation, index)
+    except (RotationFailed, OSError):
+        # fioconfig evaluates the success of this event before the first step: it is always true.
+        await _send_event(runtime, rotation, COMPLETED, None)
+        raise
     # After a success fioconfig restarts itself before it comes to send CertRotationCompleted.
-    state.complete(runtime.storage)
+    state_file.complete(runtime.storage)
+
+
+async def _run_step(runtime: Runtime, rotation: RotationState, index: int) -> None:
+    name = STEPS[index]
+    try:
+        await runtime.pause()
+        if runtime.fail == name:
+            raise Error("made to fail at this step, for the rehearsal")
+        await _EXECUTE[index](runtime, rotation)
+    except (Error, OSError) as error:
+        message = message_of(error)
+        await _send_event(runtime, rotation, name, message)
+        raise RotationFailed(f"{name}: {message}") from error
+    rotation.step_idx = index + 1
+    await _send_event(runtime, rotation, name, None)
+    state_file.save(runtime.storage, rotation)
 
 
 async def _send_event(runtime: Runtime, rotation: RotationState, kind: str, error: str | None) -> None:
@@ -177,7 +154,7 @@ async def _generate_certificate(runtime: Runtime, rotation: RotationState) -> No
     current = runtime.identity.certificate
     slots = runtime.sota.uses_slots
     if slots:
-        new_key = next_slot(rotation.pkey_slot_ids, runtime.sota.get("p11.tls_pkey_id"), "07")
+        new_key = next_slot(rotation.pkey_slot_ids, runtime.sota.text("p11.tls_pkey_id"), "07")
         key = token_of(runtime.sota).generate_key(new_key)
     else:
         key = generate_key()
@@ -186,17 +163,12 @@ async def _generate_certificate(runtime: Runtime, rotation: RotationState) -> No
         csr = build_csr(key, current)
     except ValueError as error:
         raise Error(str(error)) from error
-    response = await runtime.connection.post_csr(f"{rotation.est_server}/simplereenroll", csr)
-    if response.status_code != 201 and (runtime.strict_est or response.status_code != 200):
-        raise Error(f"the EST server answers {response.status_code}: {response.text.strip()[:500]}")
-    media_type = response.headers.get("content-type", "")
-    bare = "application/pkcs7-mime"
-    if media_type != bare and (runtime.strict_est or not media_type.startswith(bare)):
-        raise Error(f"the EST server answers with the media type {media_type!r}")
-    certificate = decode_certificates(response.content)[0]
-    check_new_certificate(current, certificate)
+    answer = await runtime.connection.post_csr(reenroll_url(rotation.est_server), csr)
+    certificate = accepted(answer, current, only_201=runtime.strict_est)
     if slots:
-        rotation.new_cert = next_slot(rotation.cert_slot_ids, runtime.sota.get("p11.tls_clientcert_id"), "09")
+        rotation.new_cert = next_slot(
+            rotation.cert_slot_ids, runtime.sota.text("p11.tls_clientcert_id"), "09"
+        )
         token_of(runtime.sota).import_certificate(rotation.new_cert, certificate)
     else:
         rotation.new_cert = certificate.public_bytes(Encoding.PEM).decode()
@@ -207,13 +179,12 @@ async def _lock(runtime: Runtime, rotation: RotationState) -> None:
     announcement = KeyAnnouncement(next_pubkey=public_key_pem(_new_key(runtime, rotation).public_key()))
     response = await runtime.connection.request("PATCH", f"{runtime.gateway}/device", announcement)
     if response.status_code != 200:
-        raise Error(f"the gateway answers {response.status_code}: {response.text.strip()[:500]}")
+        raise refusal(response)
 
 
 async def _update_local_config(runtime: Runtime, rotation: RotationState) -> None:
-    try:
-        stored = (runtime.storage / CONFIG_FILE).read_bytes()
-    except FileNotFoundError:
+    stored = read_config(runtime.storage)
+    if stored is None:
         return
     config = decrypted(decode_config(stored), runtime.identity.key)
     new_key = _new_key(runtime, rotation).public_key()
@@ -227,7 +198,7 @@ async def _update_device_config(runtime: Runtime, rotation: RotationState) -> No
         rotation.device_config_updated = True
         return
     if response.status_code != 200:
-        raise Error(f"the gateway answers {response.status_code}: {response.text.strip()[:500]}")
+        raise refusal(response)
     config = decode_config(response.content)
     try:
         config = decrypted(config, runtime.identity.key)
@@ -252,7 +223,7 @@ async def _update_device_config(runtime: Runtime, rotation: RotationState) -> No
     )
     response = await runtime.connection.request("PATCH", f"{runtime.gateway}/config", request)
     if not 200 <= response.status_code <= 204:
-        raise Error(f"the gateway answers {response.status_code}: {response.text.strip()[:500]}")
+        raise refusal(response)
     rotation.device_config_updated = True
 
 
@@ -265,20 +236,13 @@ def _finalize(runtime: Runtime, rotation: RotationState) -> None:
         changes = {"p11.tls_pkey_id": rotation.new_key, "p11.tls_clientcert_id": rotation.new_cert}
     else:
         changes = {
-            "import.tls_pkey_path": str(write_new(runtime.storage, "pkey", rotation.new_key)),
-            "import.tls_clientcert_path": str(write_new(runtime.storage, "client", rotation.new_cert)),
+            "import.tls_pkey_path": str(write_unique(runtime.storage, "pkey", rotation.new_key)),
+            "import.tls_clientcert_path": str(write_unique(runtime.storage, "client", rotation.new_cert)),
         }
     runtime.sota.update(changes)
     if rotation.full_config_encrypted:
         store_config(runtime.storage, rotation.full_config_encrypted.encode(), runtime.clock())
     rotation.finalized = True
-
-
-def store_config(storage: Path, data: bytes, modified: datetime.datetime) -> None:
-    """Write `config.encrypted` with this time of modification, which the next check-in sends."""
-    path = storage / CONFIG_FILE
-    write_atomic(path, data, 0o640)
-    os.utime(path, (modified.timestamp(), modified.timestamp()))
 
 
 def _new_key(runtime: Runtime, rotation: RotationState) -> ec.EllipticCurvePrivateKey:

@@ -6,10 +6,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from fioctl_rotate.files import write_atomic
+from fioctl_rotate.files import read_file, write_atomic
 
 STATE_FILE = "cert-rotation.state"
 COMPLETED_FILE = "cert-rotation.state.completed"
+MAX_STATE = 16 << 20
+"""Bytes of a state; it holds a whole configuration."""
 
 
 class RotationState(Struct, rename="pascal"):
@@ -31,17 +33,17 @@ class RotationState(Struct, rename="pascal"):
 
 
 def load(storage: Path) -> RotationState | None:
-    """The rotation that was left unfinished, or None.
+    """The rotation that was left unfinished, or None. Raises OSError.
 
-    A file that is no JSON reads as an empty state, as fioconfig takes it: the rotation fails at its first step.
+    A file that is not JSON reads as an empty state, as fioconfig takes it: the rotation fails at its first step.
     """
     try:
-        data = (storage / STATE_FILE).read_bytes()
+        data = read_file(storage / STATE_FILE, most=MAX_STATE)
     except FileNotFoundError:
         return None
     try:
         return msgspec.json.decode(data, type=RotationState)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return RotationState()
 
 
