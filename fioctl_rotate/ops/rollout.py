@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.api.exchange import ApiError, Unreachable
+from fioctl_rotate.api.failures import ApiError, Unreachable
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Refused
 from fioctl_rotate.ops import rollout_memory

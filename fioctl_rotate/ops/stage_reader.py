@@ -10,7 +10,7 @@ from datetime import datetime
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.api.exchange import ApiError, Unreachable
+from fioctl_rotate.api.failures import ApiError, Unreachable
 from fioctl_rotate.clock import Clock
 from fioctl_rotate.ops import baselines
 from fioctl_rotate.ops.at_once import Pace, for_each
