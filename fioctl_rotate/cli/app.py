@@ -3,9 +3,9 @@
 import contextlib
 import importlib
 import os
+import re
 import sys
 import traceback
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -13,29 +13,32 @@ from typer.exceptions import Abort, TyperException
 from typer.main import get_command
 
 from fioctl_rotate import __version__
-from fioctl_rotate.cli.common import Group, note
-from fioctl_rotate.errors import Error, printable
+from fioctl_rotate.cli import common
+from fioctl_rotate.cli.common import note
+from fioctl_rotate.cli.hints import TYPED
+from fioctl_rotate.errors import Error, UsageError, printable
+from fioctl_rotate.settings import Flags
 
 # name: (module with `app`, one line of help, or None for a spelling that is not listed)
 COMMANDS: dict[str, tuple[str, str | None]] = {
     "demo": ("demo", "Show a whole rotation on a mocked Factory, start to proof."),
     "config": ("config", "Rotate a group's certificates; the configuration of groups."),
-    "devices": ("devices", "Rotate a device's certificate; look at devices."),
+    "devices": ("devices", "Rotate a device's certificate; show and change devices."),
     "device": ("devices", None),
     "apply": ("apply", "Push a reviewed plan, exactly as it was shown."),
     "keys": ("keys", "The Factory's root key and certificates."),
     "est": ("est", "EST servers: authorize, show, check, run one."),
-    "rotations": ("rotations", "What became of a rotation on every device."),
+    "rotations": ("rotations", "The state of a rotation on every device."),
     "mock": ("mock", "A mocked Factory to rehearse on."),
     "login": ("login", "Try an API token, and keep it in the settings file."),
-    "whoami": ("whoami", "Which Factory, user and server commands talk to, and why."),
+    "whoami": ("whoami", "Show which Factory, user and server commands talk to, and why."),
 }
 
 EXIT_CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage; 3 some device's rotation failed; 4 time ran out
-while waiting; 5 refused (a check failed, a plan is stale, a foreign root); 130 interrupted."""
+while waiting; 5 refused (a check failed, a plan is stale, a foreign root); 130, 143, 129 stopped by a signal."""
 
 
-class LazyGroup(Group):
+class LazyGroup(common.Group):
     """The top-level group. Its help reads the table above; a command's module is imported to run it."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -51,13 +54,6 @@ class LazyGroup(Group):
             command.hidden = COMMANDS[cmd_name][1] is None
             self.commands[cmd_name] = command
         return self.commands.get(cmd_name)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command; a misspelling is compared with the table."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            close = ", ".join(f"'{name}'" for name in get_close_matches(args[0], self.list_commands(ctx)))
-            ctx.fail(f"No such command '{args[0]}'." + (f" Did you mean {close}?" if close else ""))
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands without importing them."""
@@ -80,12 +76,18 @@ root = typer.Typer(
 
 
 @root.callback()
+@common.spread("flags", Flags, common.CONNECTION_OPTIONS)
 def _root(
+    flags: Flags,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Rotate the client certificates of a FoundriesFactory fleet, and rehearse it on a mocked Factory first."""
+    """Rotate the client certificates of a FoundriesFactory fleet, and rehearse it on a mocked Factory first.
+
+    Connection options go before the command or after it.
+    """
+    TYPED.set(flags)
 
 
 def main() -> None:
@@ -95,7 +97,10 @@ def main() -> None:
 
 def run(argv: list[str] | None = None) -> int:
     """Run `argv` (default: the process's); every way it ends becomes an exit code and a line or two on stderr."""
+    TYPED.set(Flags())
+    _write_any_character()
     try:
+        _check_encoding(sys.argv[1:] if argv is None else argv)
         code = get_command(root).main(argv, prog_name="fioctl-rotate", standalone_mode=False)
         _flush()
         if code == 130:  # what typer makes of Ctrl-C, in silence
@@ -128,6 +133,22 @@ def run(argv: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _write_any_character() -> None:
+    """Have a character that stdout's encoding lacks written as an escape, as stderr does."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+
+
+def _check_encoding(argv: list[str]) -> None:
+    for argument in argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:  # Python keeps what it cannot decode as surrogates
+            shown = argument.encode("utf-8", "backslashreplace").decode()
+            raise UsageError(f"the argument `{shown}` is not valid UTF-8") from error
+
+
 def _flush() -> None:
     """Have what was printed go out. Raises OSError where it cannot, and keeps it from failing once more at exit."""
     if sys.stdout is None:  # started with stdout closed
@@ -141,4 +162,5 @@ def _flush() -> None:
 
 def _usage(error: TyperException) -> str:
     message = " ".join(error.format_message().split())
+    message = re.sub(r"('[^']{100})[^']+'", r"\1…'", message)
     return message[:1].lower() + message[1:] if not message[:2].isupper() else message

@@ -1,6 +1,7 @@
 """What every command shares: options, groups, how a command runs and what it talks to."""
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import signal
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from fioctl_rotate.cli.hints import TYPED
 from fioctl_rotate.cli.output import Format as Format
 from fioctl_rotate.cli.output import Result as Result
 from fioctl_rotate.cli.output import Table as Table
@@ -116,8 +118,26 @@ def _with_parameters(
     return wrapper
 
 
-connected = spread("flags", Flags, CONNECTION_OPTIONS)
-"""Gives a command the connection options; it receives them as one `Flags` in its parameter `flags`."""
+def connected(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the connection options; it receives them as one `Flags` in its parameter `flags`.
+
+    They may also be typed before the command, as fioctl takes them; what is typed after it wins.
+    """
+
+    @functools.wraps(command)
+    def wrapper(flags: Flags, **arguments: Any) -> Any:
+        before = TYPED.get()
+        after = {field.name: getattr(flags, field.name) for field in dataclasses.fields(flags)}
+        if after["mock"] is not None or after["server"] is not None:
+            before = dataclasses.replace(before, mock=None, server=None)
+        flags = dataclasses.replace(
+            before, **{name: value for name, value in after.items() if value not in (None, False)}
+        )
+        TYPED.set(flags)
+        return command(flags=flags, **arguments)
+
+    return spread("flags", Flags, CONNECTION_OPTIONS)(wrapper)
+
 
 GROUP = option("-g --group GROUP", "Device group.")
 GroupOption = Annotated[str, GROUP]

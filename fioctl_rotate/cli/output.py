@@ -1,6 +1,7 @@
 """What a command shows: a result on stdout, as text or JSON; notes, warnings and questions on stderr."""
 
 import contextlib
+import errno
 import re
 import shutil
 import signal
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from fioctl_rotate.cli.hints import again
 from fioctl_rotate.errors import Error, printable
 
 if TYPE_CHECKING:
@@ -84,11 +86,13 @@ class Result:
             if isinstance(line, Table):
                 line.show()
             else:
-                emit(line)
+                emit(again(line))
 
 
 def emit(text: str) -> None:
-    """A line of the result, to stdout."""
+    """A line of the result, to stdout. Raises OSError where it cannot be written."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "stdout is closed, so the result cannot be shown")
     typer.echo(_shown(text))
 
 
@@ -110,8 +114,8 @@ def _plain(value: Any) -> Any:
 
 
 def note(text: str) -> None:
-    """Something a person may want to know, to stderr."""
-    typer.echo(_shown(text), err=True)
+    """Something a person may want to know, to stderr. The commands in it keep this one's connection flags."""
+    typer.echo(_shown(again(text)), err=True)
 
 
 def warn(text: str) -> None:
