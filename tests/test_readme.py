@@ -91,7 +91,7 @@ def test_json_has_the_shapes_that_it_shows(cli: Cli, acme: Path) -> None:
 def test_every_exit_code_is_explained() -> None:
     from fioctl_rotate.cli.app import EXIT_CODES
 
-    for code in re.findall(r"\b(\d+) ", EXIT_CODES):
+    for code in re.findall(r"\b(\d+)[ ,]", EXIT_CODES):
         assert re.search(rf"^\| {code} \|", README, re.MULTILINE), code
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import shlex
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -160,12 +161,31 @@ class Group(TyperGroup):
             ctx.exit(2)
         return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; what only fioctl has, and what is misspelled, is answered with what to type."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            _refuse(ctx, args, self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands, each with its whole first sentence."""
         with formatter.section("Commands"):
             formatter.write_dl(
                 [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
             )
+
+
+def _refuse(ctx: Any, args: list[str], known: list[str]) -> None:
+    from difflib import get_close_matches
+
+    from fioctl_rotate.cli.fioctl_alone import FIOCTL_ALONE
+
+    above = [{"device": "devices"}.get(word, word) for word in ctx.command_path.split()[1:]]
+    if (*above, args[0]) in FIOCTL_ALONE:
+        command = shlex.join(["fioctl", *above, *args])
+        raise UsageError(f"that is fioctl's: `{command}`", hint=FIOCTL_ALONE[*above, args[0]])
+    close = ", ".join(f"'{name}'" for name in get_close_matches(args[0], known))
+    ctx.fail(f"no such command '{args[0]}'." + (f" Did you mean {close}?" if close else ""))
 
 
 class Leaf(TyperCommand):
