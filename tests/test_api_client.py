@@ -14,9 +14,9 @@ import pytest
 import stamina
 from cryptography import x509
 
-from fioctl_rotate.files import create_new
-from fioctl_rotate.pki import certificates, keys
+from fioctl_rotate.pki import certificates
 from tests.commandline import Cli, Result
+from tests.making import Pki, certificate, write_pair
 from tests.scripted import Answer, Asked, Drop, Hang, Reply, Server, running_mock
 
 Serve = Callable[..., Server]
@@ -293,17 +293,12 @@ def test_a_pki_of_the_year_2021_is_nulls(cli: Cli, serve: Serve, acme_answers: A
 
 
 def est_certificate(names: list[str] | None) -> str:
-    key = keys.generate_key()
-    root = certificates.make_root(key, "acme", now=NOW)
     if names is None:
-        return certificates.pem(root)
-    general: list[x509.GeneralName] = [x509.DNSName(name) for name in names] or [
-        x509.RFC822Name("a@example.com")
-    ]
-    subject = certificates.name("est.example.com", "acme")
-    return certificates.pem(
-        certificates.sign_tls_server(subject, general, key.public_key(), root, key, now=NOW)
+        return certificates.pem(certificate())
+    san = x509.SubjectAlternativeName(
+        [x509.DNSName(name) for name in names] or [x509.RFC822Name("a@example.com")]
     )
+    return certificates.pem(certificate(extensions=[san]))
 
 
 @pytest.mark.parametrize(
@@ -345,21 +340,10 @@ def test_certificates_go_up_as_fioctl_sends_them(
 @pytest.fixture
 def tls(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
     """A server's context for `localhost`, and the file with its root."""
-    key, server_key = keys.generate_key(), keys.generate_key()
-    root = certificates.make_root(key, "acme", now=NOW)
-    certificate = certificates.sign_tls_server(
-        certificates.name("localhost", "acme"),
-        [x509.DNSName("localhost")],
-        server_key.public_key(),
-        root,
-        key,
-        now=NOW,
-    )
-    chain = tmp_path / "server.pem"
-    create_new(chain, keys.private_key_pem(server_key) + certificates.pem(certificate).encode())
-    (tmp_path / "root.pem").write_text(certificates.pem(root))
+    pki = Pki.make()
+    (tmp_path / "root.pem").write_text(certificates.pem(pki.root))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain)
+    context.load_cert_chain(*write_pair(tmp_path, "server", pki.server()))
     return context, tmp_path / "root.pem"
 
 

@@ -17,38 +17,14 @@ from starlette.responses import Response
 from fioctl_rotate.device.device import Device
 from fioctl_rotate.device.new_device import Kind, create_device
 from fioctl_rotate.est.server import est_app
-from fioctl_rotate.est.service import Authority
 from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.rotation.progress import STEPS
 from fioctl_rotate.serving import listen, running
 from fioctl_rotate.tls import server_context
+from tests.making import Pki, write_pair
 
 HANDLER = "/usr/share/fioconfig/handlers/renew-client-cert"
 NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-
-
-class Pki:
-    """A Factory's keys, and a certificate for a server on `localhost`."""
-
-    def __init__(self, directory: Path) -> None:
-        past = NOW - datetime.timedelta(days=1)
-        root_key, self.ca_key, server_key = generate_key(), generate_key(), generate_key()
-        self.root = certificates.make_root(root_key, "acme", now=past)
-        self.ca = certificates.sign_device_ca(
-            certificates.name("fio-u1", "acme"), self.ca_key.public_key(), self.root, root_key, now=past
-        )
-        server = certificates.sign_tls_server(
-            certificates.name("localhost", "acme"),
-            [x509.DNSName("localhost")],
-            server_key.public_key(),
-            self.root,
-            root_key,
-            now=past,
-        )
-        self.server_cert, self.server_key = directory / "server.pem", directory / "server.key"
-        self.server_cert.write_text(certificates.pem(server))
-        self.server_key.write_bytes(private_key_pem(server_key))
 
 
 class Gateway:
@@ -122,7 +98,7 @@ class Gateway:
                 delivered = True
                 return {"type": "http.request", "body": body, "more_body": False}
 
-            authority = Authority([self.pki.root], self.pki.ca, self.pki.ca_key)
+            authority = self.pki.authority()
             await est_app(
                 lambda _client: authority,
                 clock=lambda: datetime.datetime.now(datetime.UTC),
@@ -205,7 +181,8 @@ class Bench:
     def run(self, scenario: Callable[[], Awaitable[Any]]) -> Any:
         async def main() -> Any:
             pki = self.gateway.pki
-            context = server_context(pki.server_cert, pki.server_key, certificates.pem(pki.ca), required=True)
+            files = write_pair(self.directory, "server", pki.server())
+            context = server_context(*files, certificates.pem(pki.ca), required=True)
             async with running(self.gateway, listen("127.0.0.1", 0), context) as port:
                 self.gateway.port = port
                 return await scenario()

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from fioctl_rotate.device.device import Device
-from tests.device.bench import Bench, Gateway, Pki
+from tests.device.bench import Bench, Gateway
+from tests.making import Pki
 
 
 @pytest.fixture(scope="session")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("pki"))
+def pki() -> Pki:
+    return Pki.make()
 
 
 @pytest.fixture

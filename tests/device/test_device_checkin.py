@@ -11,6 +11,7 @@ from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.errors import Error
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.pki.parsing import load_private_key
+from tests.making import Pki
 
 
 def plain(value):
@@ -146,8 +147,8 @@ def test_the_user_agent_tells_the_lmp(bench, lmp, agent):
     assert bench.gateway.requests[0].headers["user-agent"] == agent
 
 
-def test_only_the_roots_of_sota_toml_are_trusted(bench, tmp_path_factory):
-    other = type(bench.gateway.pki)(tmp_path_factory.mktemp("other"))
+def test_only_the_roots_of_sota_toml_are_trusted(bench):
+    other = Pki.make()
 
     async def scenario():
         device = bench.device()

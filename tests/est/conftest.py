@@ -3,74 +3,23 @@
 import asyncio
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate.est.server import LogRecord, est_app
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.keys import generate_key
+from tests.making import Pki
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 
 
-@dataclass
-class Pki:
-    root: x509.Certificate
-    root_key: ec.EllipticCurvePrivateKey
-    ca: x509.Certificate
-    ca_key: ec.EllipticCurvePrivateKey
-    now: datetime.datetime
-
-    @classmethod
-    def make(cls, now: datetime.datetime = NOW) -> "Pki":
-        root_key, ca_key = generate_key(), generate_key()
-        root = certificates.make_root(root_key, "acme", now=now)
-        ca = certificates.sign_device_ca(
-            certificates.name("fio-u1", "acme"), ca_key.public_key(), root, root_key, now=now
-        )
-        return cls(root, root_key, ca, ca_key, now)
-
-    def device(
-        self, subject: x509.Name | None = None, san: x509.SubjectAlternativeName | None = None
-    ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-        key = generate_key()
-        if san is None:
-            certificate = certificates.sign_device(
-                subject or certificates.name("uuid-1", "acme"),
-                key.public_key(),
-                self.ca,
-                self.ca_key,
-                now=self.now,
-                lifetime=datetime.timedelta(days=365),
-            )
-        else:
-            certificate = (
-                x509.CertificateBuilder()
-                .subject_name(subject or certificates.name("uuid-1", "acme"))
-                .issuer_name(self.ca.subject)
-                .public_key(key.public_key())
-                .serial_number(7)
-                .not_valid_before(self.now)
-                .not_valid_after(self.now + datetime.timedelta(days=365))
-                .add_extension(san, critical=False)
-                .sign(self.ca_key, hashes.SHA256())
-            )
-        return certificate, key
-
-    def authority(self, **changes: Any) -> Authority:
-        return Authority(**{"roots": [self.root], "certificate": self.ca, "key": self.ca_key, **changes})
-
-
 @pytest.fixture(scope="session")
 def pki() -> Pki:
-    return Pki.make()
+    return Pki.make(now=NOW)
 
 
 class Est:

@@ -11,7 +11,8 @@ from fioctl_rotate.mock.gateway import gateway_app
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store.accounts import ADMIN, READ_ONLY
 from fioctl_rotate.mock.store.database import Store
-from tests.mock.mocked import FACTORY, START, Clock, Http, Mock, Pki
+from tests.making import Pki
+from tests.mock.mocked import FACTORY, START, Clock, Http, Mock
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def bare(tmp_path: Path, clock: Clock) -> Iterator[Mock]:
             store=store,
             factory=factory,
             clock=clock,
-            pki=Pki.make(user_id),
+            pki=Pki.make(owner=user_id, now=START),
             admin=admin,
             reader=Http(app, {"OSF-TOKEN": tokens[READ_ONLY]}),
             user_id=user_id,

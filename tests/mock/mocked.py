@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.keys import generate_key, public_key_pem
+from fioctl_rotate.pki.keys import public_key_pem
+from tests.making import Pki
 
 START = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 FACTORY = "/ota/factories/acme"
@@ -54,36 +55,6 @@ class Http:
                 return await http.request(method, url, json=json, **kwargs)
 
         return asyncio.run(request())
-
-
-@dataclass
-class Pki:
-    """What an operator has: the root with its key, and a local CA."""
-
-    root: x509.Certificate
-    root_key: ec.EllipticCurvePrivateKey
-    local_ca: x509.Certificate
-    local_ca_key: ec.EllipticCurvePrivateKey
-
-    @classmethod
-    def make(cls, owner: str, factory: str = "acme") -> "Pki":
-        root_key, ca_key = generate_key(), generate_key()
-        root = certificates.make_root(root_key, factory, now=START)
-        ca = certificates.sign_device_ca(
-            certificates.name(f"fio-{owner}", factory), ca_key.public_key(), root, root_key, now=START
-        )
-        return cls(root, root_key, ca, ca_key)
-
-    def sign(self, csr_pem: str, *, ca: bool = False, names: list[str] | None = None) -> x509.Certificate:
-        """The certificate for a CSR of the backend; other DNS `names` than the CSR's where given."""
-        csr = x509.load_pem_x509_csr(csr_pem.encode())
-        key = csr.public_key()
-        assert isinstance(key, ec.EllipticCurvePublicKey)
-        if ca:
-            return certificates.sign_device_ca(csr.subject, key, self.root, self.root_key, now=START)
-        asked = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        general = [x509.DNSName(name) for name in names] if names is not None else list(asked)
-        return certificates.sign_tls_server(csr.subject, general, key, self.root, self.root_key, now=START)
 
 
 @dataclass
@@ -131,7 +102,7 @@ class Mock:
             f"{FACTORY}/certs/",
             {
                 "root-crt": certificates.pem(self.pki.root),
-                "ca-crt": certificates.pem(online) + "\n" + certificates.pem(self.pki.local_ca),
+                "ca-crt": certificates.pem(online) + "\n" + certificates.pem(self.pki.ca),
                 "tls-crt": certificates.pem(self.pki.sign(csrs["tls-csr"])),
                 "change-meta": {"created-by": "", "created-at": "", "updated-by": "", "updated-at": ""},
             },
@@ -142,16 +113,8 @@ class Mock:
         self, uuid: str = "uuid-1", *, subject: x509.Name | None = None, ca: Pki | None = None
     ) -> DeviceKey:
         """A device's key and certificate, of the local CA; nobody knows of it yet."""
-        pki, key = ca or self.pki, generate_key()
-        certificate = certificates.sign_device(
-            subject or certificates.name(uuid, self.factory.name),
-            key.public_key(),
-            pki.local_ca,
-            pki.local_ca_key,
-            now=START,
-            lifetime=datetime.timedelta(days=365),
-        )
-        return DeviceKey(uuid, certificate, key)
+        pki = ca or self.pki
+        return DeviceKey(uuid, *pki.device(subject or certificates.name(uuid, self.factory.name)))
 
     def register(
         self, uuid: str = "uuid-1", *, name: str | None = None, group: str | None = None

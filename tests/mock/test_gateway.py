@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from fioctl_rotate.mock.operation import BODY_LIMIT
 from fioctl_rotate.mock.store import event_queue
 from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.keys import generate_key
-from tests.mock.mocked import FACTORY, START, DeviceKey, Mock, Pki
+from tests.making import Pki
+from tests.mock.mocked import FACTORY, START, DeviceKey, Mock
 
 
 def file(value: str, name: str = "a", **more: Any) -> dict[str, Any]:
@@ -381,17 +381,9 @@ def test_an_unknown_device_registers_itself(mock: Mock) -> None:
 def test_an_unknown_device_is_its_cas_owners(mock: Mock, known: bool) -> None:
     """Of the user in the CA's CN; where that is none of the Factory's, of whoever set it up."""
     reader = mock.reader("GET", f"{FACTORY}/users/self/").json()["polis-id"]
-    key = generate_key()
-    ca = certificates.sign_device_ca(
-        certificates.name(f"fio-{reader if known else 'gone'}", "acme"),
-        key.public_key(),
-        mock.pki.root,
-        mock.pki.root_key,
-        now=START,
-    )
+    theirs = mock.pki.with_another_ca(reader if known else "gone")
     bundle = mock.admin("GET", f"{FACTORY}/certs/").json()["ca-crt"]
-    mock.admin("PATCH", f"{FACTORY}/certs/", {"ca-crt": bundle + "\n" + certificates.pem(ca)})
-    theirs = Pki(mock.pki.root, mock.pki.root_key, ca, key)
+    mock.admin("PATCH", f"{FACTORY}/certs/", {"ca-crt": bundle + "\n" + certificates.pem(theirs.ca)})
     assert mock.gateway(mock.device("uuid-new", ca=theirs))("GET", "/config").status_code == 204
     owner = mock.admin("GET", "/ota/devices/uuid-new/?factory=acme").json()["owner"]
     assert owner == (reader if known else mock.user_id)
@@ -407,7 +399,7 @@ def test_an_unknown_production_device(mock: Mock) -> None:
 def test_strangers(mock: Mock) -> None:
     """The handshake stops them; the app does not rely on it for a device that it does not know."""
     no_name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "acme")])
-    for stranger in (mock.device(ca=Pki.make(mock.user_id)), mock.device(subject=no_name)):
+    for stranger in (mock.device(ca=Pki.make(owner=mock.user_id, now=START)), mock.device(subject=no_name)):
         assert mock.gateway(stranger)("GET", "/config").status_code == 403
     assert mock.admin("GET", "/ota/devices/?factory=acme").json()["total"] == 0
 
@@ -415,7 +407,7 @@ def test_strangers(mock: Mock) -> None:
 def test_a_disabled_ca_registers_nobody_and_serves_its_devices(mock: Mock) -> None:
     known = mock.register("uuid-1")
     with mock.store.transaction() as db:
-        serial = f'["{mock.pki.local_ca.serial_number}"]'
+        serial = f'["{mock.pki.ca.serial_number}"]'
         db.execute("UPDATE factory SET disabled_ca_serials = ?", (serial,))
     assert mock.gateway(mock.device("uuid-2"))("GET", "/config").status_code == 403
     assert mock.gateway(known)("GET", "/config").status_code == 204

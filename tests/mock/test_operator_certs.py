@@ -19,7 +19,8 @@ from fioctl_rotate.mock import authority
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
-from tests.mock.mocked import FACTORY, START, Mock, Pki
+from tests.making import Pki
+from tests.mock.mocked import FACTORY, START, Mock
 
 CERTS = f"{FACTORY}/certs/"
 ALL = {"first-time-init": True, "ca-csr": True, "est-tls-csr": True, "tls-csr": True}
@@ -121,7 +122,7 @@ def test_a_root_may_be_signed_by_a_higher_ca(bare: Mock) -> None:
 
 
 def test_another_root_is_refused_and_the_same_one_taken(mock: Mock) -> None:
-    other = Pki.make(mock.user_id)
+    other = Pki.make(owner=mock.user_id, now=START)
     assert mock.admin("PATCH", CERTS, {"root-crt": pem(other.root)}).status_code == 409
     assert mock.admin("PATCH", CERTS, {"root-crt": pem(mock.pki.root)}).status_code == 204
     assert mock.admin("GET", CERTS).json()["root-crt"] == pem(mock.pki.root)
@@ -232,7 +233,7 @@ def bundle(mock: Mock) -> str:
 
 
 def foreign_ca(mock: Mock) -> dict[str, str]:
-    return {"ca-crt": bundle(mock) + pem(Pki.make(mock.user_id).local_ca)}
+    return {"ca-crt": bundle(mock) + pem(Pki.make(now=START).ca)}
 
 
 def ca_of_another_factory(mock: Mock) -> dict[str, str]:
@@ -250,7 +251,7 @@ def ca_on_another_curve(mock: Mock) -> dict[str, str]:
 
 
 def dropped_ca(mock: Mock) -> dict[str, str]:
-    return {"ca-crt": pem(mock.pki.local_ca)}
+    return {"ca-crt": pem(mock.pki.ca)}
 
 
 def no_certificate(mock: Mock) -> dict[str, str]:
@@ -297,7 +298,7 @@ def test_a_root_that_is_not_right(bare: Mock, kind: str) -> None:
         "forged": pem(forged),
         "none": None,
     }[kind]
-    body = {"ca-crt": pem(bare.pki.local_ca)} | ({"root-crt": root} if root else {})
+    body = {"ca-crt": pem(bare.pki.ca)} | ({"root-crt": root} if root else {})
     answer = bare.admin("PATCH", CERTS, body)
     assert answer.status_code == 400
     assert list(answer.json()["errors"]) == ["root-crt"]
@@ -327,7 +328,7 @@ def crl(
 
 
 def test_a_crl_holds_frees_and_takes_away_a_device_ca(mock: Mock) -> None:
-    serial = mock.pki.local_ca.serial_number
+    serial = mock.pki.ca.serial_number
 
     def after(reason: x509.ReasonFlags) -> Any:
         answer = mock.admin("PATCH", CERTS, {"ca-revoke-crl": crl(mock, serial, reason)})
@@ -336,22 +337,22 @@ def test_a_crl_holds_frees_and_takes_away_a_device_ca(mock: Mock) -> None:
 
     held = after(x509.ReasonFlags.certificate_hold)
     assert held["disabled-ca-serials"] == [str(serial)]
-    assert pem(mock.pki.local_ca) in held["ca-crt"]
+    assert pem(mock.pki.ca) in held["ca-crt"]
     assert after(x509.ReasonFlags.remove_from_crl)["disabled-ca-serials"] == []
     revoked = after(x509.ReasonFlags.privilege_withdrawn)
     assert revoked["disabled-ca-serials"] == []
-    assert pem(mock.pki.local_ca) not in revoked["ca-crt"]
+    assert pem(mock.pki.ca) not in revoked["ca-crt"]
     assert len(x509.load_pem_x509_certificates(revoked["ca-crt"].encode())) == 1
 
 
 def test_a_crl_that_is_not_right(mock: Mock) -> None:
-    serial = mock.pki.local_ca.serial_number
+    serial = mock.pki.ca.serial_number
     revoke = x509.ReasonFlags.privilege_withdrawn
     for text in (crl(mock, serial, revoke, generate_key()), crl(mock, 4711, revoke), "no CRL"):
         answer = mock.admin("PATCH", CERTS, {"ca-revoke-crl": text})
         assert answer.status_code == 400
         assert list(answer.json()["errors"]) == ["ca-revoke-crl"]
-    assert pem(mock.pki.local_ca) in bundle(mock)
+    assert pem(mock.pki.ca) in bundle(mock)
 
 
 def signing(mock: Mock, kind: str) -> x509.Certificate | None:

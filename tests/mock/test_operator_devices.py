@@ -9,7 +9,8 @@ from cryptography.x509.oid import NameOID
 
 from fioctl_rotate.mock.store import device_records
 from fioctl_rotate.pki import certificates
-from tests.mock.mocked import FACTORY, Mock, Pki
+from tests.making import Pki
+from tests.mock.mocked import FACTORY, Mock
 
 DEVICES = "/ota/devices/"
 
@@ -210,7 +211,7 @@ def test_conflicts(mock: Mock) -> None:
 
 
 def test_certificates_that_register_nothing(mock: Mock) -> None:
-    foreign = mock.device(ca=Pki.make(mock.user_id)).pem
+    foreign = mock.device(ca=Pki.make(owner=mock.user_id, now=mock.pki.now)).pem
     no_factory = mock.device(subject=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "uuid-1")])).pem
     other_factory = mock.device(subject=certificates.name("uuid-1", "other")).pem
     for text in (foreign, no_factory, other_factory, "nothing"):

@@ -33,7 +33,8 @@ from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.pki.parsing import load_private_key
 from fioctl_rotate.serving import listen
-from tests.mock.mocked import FACTORY, Pki
+from tests.making import Pki
+from tests.mock.mocked import FACTORY
 
 FREE = Addresses(api_port=0, gateway_port=0, est_port=0)
 ANY = Ports(0, 0, 0)
@@ -104,7 +105,7 @@ def test_the_gateway_takes_devices_of_its_cas_and_nobody_else(directory: Path, t
     pki = directory / "pki"
     root = x509.load_pem_x509_certificate((pki / "factory_ca.pem").read_bytes())
     root_key = load_private_key((pki / "factory_ca.key").read_bytes(), name="root")
-    foreign = Pki.make("nobody")
+    foreign = Pki.make()
 
     def client(name: str, ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey) -> Path:
         key, subject = generate_key(), certificates.name(name, "acme")
@@ -114,7 +115,7 @@ def test_the_gateway_takes_devices_of_its_cas_and_nobody_else(directory: Path, t
         return made(tmp_path / name, certificate, key)
 
     of_the_root = client("of-the-root", root, root_key)
-    of_another_ca = client("of-another-ca", foreign.local_ca, foreign.local_ca_key)
+    of_another_ca = client("of-another-ca", foreign.ca, foreign.ca_key)
 
     async def work() -> None:
         async with ops.serve(directory, ports=ANY) as factory:
@@ -133,13 +134,13 @@ def test_the_gateway_takes_devices_of_its_cas_and_nobody_else(directory: Path, t
 def test_a_pki_is_picked_up_while_the_server_runs(tmp_path: Path) -> None:
     directory = tmp_path / "mock"
     asyncio.run(ops.init(directory, "acme", addresses=FREE, bare=True))
-    pki = Pki.make("owner")
+    pki = Pki.make()
     key = generate_key()
     certificate = certificates.sign_device(
         certificates.name("uuid-1", "acme"),
         key.public_key(),
-        pki.local_ca,
-        pki.local_ca_key,
+        pki.ca,
+        pki.ca_key,
         now=now(),
         lifetime=YEAR,
     )
@@ -162,7 +163,7 @@ def test_a_pki_is_picked_up_while_the_server_runs(tmp_path: Path) -> None:
             assert (await api.patch(f"{FACTORY}/certs/", json=certs)).status_code == 204
             assert await device.is_refused(gateway)  # its CA is not among them
             assert (await Holder(certificates.pem(pki.root))("GET", est)).status_code == 200
-            bundle = certs["ca-crt"] + "\n" + certificates.pem(pki.local_ca)
+            bundle = certs["ca-crt"] + "\n" + certificates.pem(pki.ca)
             assert (await api.patch(f"{FACTORY}/certs/", json={"ca-crt": bundle})).status_code == 204
             assert (await device("GET", gateway)).status_code == 204
 

@@ -7,7 +7,7 @@ import pytest
 
 from fioctl_rotate.mock import new_factory
 from fioctl_rotate.pki.keys import private_key_pem
-from tests.pki import pki_making as making
+from tests import making
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from pkilint.validation import ValidationFindingSeverity
 from fioctl_rotate.mock import new_factory
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key
-from tests.pki.pki_making import CN, FACTORY, NOW, OU, SAN, Cli, csr, dns, pem, subject
+from tests.commandline import Cli
+from tests.making import CN, FACTORY, NOW, OU, SAN, csr, dns, pem, subject
 
 GATEWAY, EST = "gw.example.com", "est.example.com"
 
@@ -293,7 +294,7 @@ def test_a_root_of_another_factory_is_not_adopted(cli: Cli, factory: Path, tmp_p
 
 
 def test_a_root_signed_by_a_higher_ca_is_adopted(cli: Cli, factory: Path, pki: Path) -> None:
-    from tests.pki import pki_making as making
+    from tests import making
 
     higher = subject((CN, "Corporate Root"))
     signed = making.certificate(issuer=higher, signer=generate_key())

@@ -21,7 +21,8 @@ from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops.ceremony import Prompter, authorize_est, create_pki
 from fioctl_rotate.ops.signing import add_device_ca
 from fioctl_rotate.pki.directory import PkiDirectory
-from tests.pki.pki_making import CN, FACTORY, NAME, OU, Cli, certificate, csr, dns, pem, subject, usage
+from tests.commandline import Cli
+from tests.making import CN, FACTORY, NAME, OU, certificate, csr, dns, pem, subject, usage
 
 
 class Backend:

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from fioctl_rotate.pki.keys import private_key_pem
-from tests.pki.pki_making import (
+from tests.commandline import Cli
+from tests.making import (
     CN,
     FACTORY,
     NAME,
@@ -21,7 +22,6 @@ from tests.pki.pki_making import (
     P256,
     SAN,
     SERVER,
-    Cli,
     O,
     armored,
     certificate,

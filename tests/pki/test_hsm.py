@@ -21,7 +21,8 @@ from fioctl_rotate.pki.hsm import Token as PkiToken
 from fioctl_rotate.pki.hsm import TokenKeyStore
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.tls import client_context
-from tests.pki.pki_making import (
+from tests.commandline import Cli
+from tests.making import (
     CN,
     DAY,
     FACTORY,
@@ -29,7 +30,6 @@ from tests.pki.pki_making import (
     OU,
     P256,
     ROOT_KEY,
-    Cli,
     certificate,
     csr,
     pem,

@@ -11,7 +11,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from tests.pki.pki_making import (
+from tests.commandline import Cli
+from tests.making import (
     CN,
     DAY,
     FACTORY,
@@ -22,7 +23,6 @@ from tests.pki.pki_making import (
     P256,
     ROOT,
     SERVER,
-    Cli,
     certificate,
     csr,
     pem,

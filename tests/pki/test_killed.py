@@ -10,7 +10,8 @@ from typing import Any
 from cryptography import x509
 
 from fioctl_rotate.mock import new_factory
-from tests.pki.pki_making import FACTORY, Cli
+from tests.commandline import Cli
+from tests.making import FACTORY
 
 KILLED = Path(__file__).with_name("killed.py")
 

@@ -22,7 +22,7 @@ from fioctl_rotate.pki import certificate_rules, describe, parsing, policy
 from fioctl_rotate.pki.parsing import is_ca, load_certificate, load_csr
 from fioctl_rotate.pki.policy import Purpose
 from fioctl_rotate.pki.subject import raw_subject
-from tests.pki.pki_making import (
+from tests.making import (
     CA,
     DAY,
     FACTORY,

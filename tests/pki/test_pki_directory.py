@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
-from tests.pki.pki_making import (
+from tests.commandline import Cli
+from tests.making import (
     CA,
     CN,
     DAY,
@@ -27,7 +28,6 @@ from tests.pki.pki_making import (
     ROOT,
     ROOT_KEY,
     SERVER,
-    Cli,
     armored,
     certificate,
     csr,

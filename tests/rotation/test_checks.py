@@ -4,7 +4,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography import x509
 
 from fioctl_rotate import serving, tls
 from fioctl_rotate.mock.mock_server import Ports
@@ -13,12 +12,11 @@ from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import plan_push
 from fioctl_rotate.ops.push_checks import check_push
-from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.rotation.plan import RotationRequest
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.tracker import SMALL_FLEET
 from fioctl_rotate.settings import Flags, resolve
+from tests.making import Pki, write_pair
 
 YEAR = timedelta(days=365)
 
@@ -76,13 +74,7 @@ def test_est_server_that_cannot_be_reached_from_here_is_a_warning(factory):
 
 
 def test_est_server_of_another_root_fails(factory, tmp_path):
-    key, now = generate_key(), datetime.now(UTC)
-    root = certificates.make_root(key, "other", now=now)
-    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
-    server = certificates.sign_tls_server(root.subject, names, key.public_key(), root, key, now=now)
-    pem, pkey = tmp_path / "other.pem", tmp_path / "other.key"
-    pem.write_text(certificates.pem(server))
-    pkey.write_bytes(private_key_pem(key))
+    files = write_pair(tmp_path, "other", Pki.make().server())
 
     async def anything(_scope, _receive, send):
         await send({"type": "http.response.start", "status": 404, "headers": []})
@@ -90,7 +82,7 @@ def test_est_server_of_another_root_fails(factory, tmp_path):
 
     async def look():
         with serving.listen("127.0.0.1", 0) as sock:
-            context = tls.server_context(pem, pkey, "", required=False)
+            context = tls.server_context(*files, "", required=False)
             async with serving.running(anything, sock, context) as port:
                 return await asyncio.to_thread(factory, serve=False, port=port)
 
