@@ -7,19 +7,33 @@ no difference.
 import base64
 import binascii
 import datetime
+import enum
+import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fioctl_rotate.errors import Error
 from fioctl_rotate.pki.certificates import DIGITAL_SIGNATURE, sign_device
 from fioctl_rotate.pki.subject import copied_subject, raw_subject
 
+# What the library raises for bytes that are not what they should be, on access as well.
+_UNPARSED = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_EMPTY_SUBJECT = b"0\x00"
 THREE_YEARS = datetime.timedelta(days=3 * 365)
 
 # What a CSR should look like: a key on P-256, signed with ecdsa-with-SHA256. CsrAttrs, RFC 7030 §4.5.2.
@@ -38,14 +52,37 @@ class EstError(Error):
         self.status = status
 
 
+class Enroll(enum.StrEnum):
+    """What `simpleenroll` gives the holder of a client certificate. RFC 7030 §4.2.1 leaves it to the server."""
+
+    OWN = "own"  # a certificate for its own subject
+    ANY = "any"  # one for the subject that it asks for, as estserver does
+    OFF = "off"
+
+
 @dataclass(frozen=True)
 class Authority:
-    """Who signs: the Factory's roots, and the device CA with its key. Certificates live for `lifetime`."""
+    """Who signs: the Factory's roots, and the device CA with its key. Certificates live for `lifetime`.
+
+    `others` are further certificates (the server's own, other CAs) whose keys no client gets a certificate for,
+    as it gets none for the keys of the roots and of the CA.
+    """
 
     roots: Sequence[x509.Certificate]
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
     lifetime: datetime.timedelta = THREE_YEARS
+    others: Sequence[x509.Certificate] = ()
+
+    @functools.cached_property
+    def reserved_keys(self) -> Sequence[PublicKeyTypes]:
+        """The keys that no client gets a certificate for."""
+        return [c.public_key() for c in (self.certificate, *self.roots, *self.others)]
+
+
+def key_digest(key: PublicKeyTypes) -> str:
+    """SHA-256 of the public key as SubjectPublicKeyInfo in DER, hexadecimal."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def cacerts(authority: Authority) -> bytes:
@@ -58,13 +95,20 @@ def csrattrs() -> bytes:
     return base64.b64encode(_CSR_ATTRIBUTES)
 
 
-def enroll(authority: Authority, body: bytes, *, now: datetime.datetime) -> x509.Certificate:
-    """Sign the CSR in `body` (base64 DER, line breaks allowed), whatever its subject. RFC 7030 §4.2.1.
+def enroll(
+    authority: Authority, body: bytes, client: x509.Certificate, *, policy: Enroll, now: datetime.datetime
+) -> x509.Certificate:
+    """Sign the CSR in `body` (base64 DER) for the holder of `client`, as far as `policy` lets it. RFC 7030 §4.2.1.
 
-    `now` is aware, UTC. Raises EstError where the CSR is none, is not signed by its key, or asks for what a device
-    does not get.
+    `now` is aware, UTC. Raises EstError where the policy refuses it, or the CSR is not valid, is not signed by its
+    key, or asks for what a device does not get.
     """
-    return _sign(authority, _load_csr(body), now)
+    if policy is Enroll.OWN:
+        return reenroll(authority, body, client, now=now)
+    if policy is Enroll.OFF:
+        raise EstError("this server does not offer simpleenroll, only simplereenroll", 403)
+    csr, key = _load_csr(authority, body)
+    return _sign(authority, csr, key, raw_subject(csr), now)
 
 
 def reenroll(
@@ -74,12 +118,13 @@ def reenroll(
 
     Raises EstError, as `enroll` and where either differs in as much as a byte.
     """
-    csr = _load_csr(body)
-    if raw_subject(csr) != raw_subject(client):
+    csr, key = _load_csr(authority, body)
+    subject = raw_subject(csr)
+    if subject != _client_subject(client):
         raise EstError("the subject of the CSR is not the client certificate's, byte for byte")
-    if _alternative_names(csr.extensions) != _alternative_names(client.extensions):
+    if _alternative_names(csr) != _alternative_names(client):
         raise EstError("the SubjectAltName of the CSR is not the client certificate's")
-    return _sign(authority, csr, now)
+    return _sign(authority, csr, key, subject, now)
 
 
 def certificate_answer(certificate: x509.Certificate) -> bytes:
@@ -90,43 +135,62 @@ def certificate_answer(certificate: x509.Certificate) -> bytes:
     return base64.b64encode(pkcs7.serialize_certificates([certificate], Encoding.DER))
 
 
-def _load_csr(body: bytes) -> x509.CertificateSigningRequest:
+def _load_csr(
+    authority: Authority, body: bytes
+) -> tuple[x509.CertificateSigningRequest, ec.EllipticCurvePublicKey]:
+    """The CSR, every part of it read, and its key, which signed it with the CA's algorithm."""
     try:
-        der = base64.b64decode(body.translate(None, b"\r\n"), validate=True)
+        # White space of any kind is skipped: RFC 8951 §3.1.
+        der = base64.b64decode(b"".join(body.split()), validate=True)
     except binascii.Error as error:
         raise EstError("the body is not base64") from error
     try:
         csr = x509.load_der_x509_csr(der)
-        # Everything below is parsed on access: whatever is broken comes to light here.
-        _ = csr.subject, csr.extensions, csr.public_key()
-        valid = csr.is_signature_valid
+        # Parsed on access: what is broken is found here.
+        _ = csr.subject, csr.extensions
+        algorithm, hash_algorithm = csr.signature_algorithm_oid, csr.signature_hash_algorithm
     except x509.DuplicateExtension as error:
         raise EstError("the CSR asks for an extension twice") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except _UNPARSED as error:
         raise EstError("the body is not a CSR in DER") from error
-    if not valid:
-        raise EstError("the signature of the CSR is wrong")
-    return csr
+    if algorithm != authority.certificate.signature_algorithm_oid or hash_algorithm is None:
+        raise EstError("the CSR is signed with another algorithm than the CA's certificate")
+    try:
+        key = csr.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise EstError("the key of the CSR is not an EC key")
+        # Not `is_signature_valid`, which would parse the key again.
+        key.verify(csr.signature, csr.tbs_certrequest_bytes, ec.ECDSA(hash_algorithm))
+    except InvalidSignature as error:
+        raise EstError("the signature of the CSR is wrong") from error
+    except _UNPARSED as error:
+        raise EstError("the key of the CSR is not valid") from error
+    if not isinstance(key.curve, _CURVES):
+        raise EstError(f"expected a key on P-256, P-384 or P-521 in the CSR, got {key.curve.name}")
+    if key in authority.reserved_keys:
+        raise EstError("the key of the CSR belongs to a CA or to this server", 403)
+    return csr, key
 
 
 def _sign(
-    authority: Authority, csr: x509.CertificateSigningRequest, now: datetime.datetime
+    authority: Authority,
+    csr: x509.CertificateSigningRequest,
+    key: ec.EllipticCurvePublicKey,
+    raw: bytes,
+    now: datetime.datetime,
 ) -> x509.Certificate:
-    if csr.signature_algorithm_oid != authority.certificate.signature_algorithm_oid:
-        raise EstError("the CSR is signed with another algorithm than the CA's certificate")
-    public_key = csr.public_key()
-    if not isinstance(public_key, ec.EllipticCurvePublicKey):
-        raise EstError("the key of the CSR is not an EC key")
     key_usage, extended_key_usage = _usages(csr.extensions)
     if authority.certificate.not_valid_after_utc <= now:
         raise EstError("the CA of this server has expired", 500)
+    if raw == _EMPTY_SUBJECT:
+        raise EstError("the subject of the CSR is empty")
     try:
-        subject = copied_subject(csr)
+        subject = copied_subject(csr, raw)
     except Error as error:
         raise EstError(f"the CSR is refused: {error.message}") from error
     return sign_device(
         subject,
-        public_key,
+        key,
         authority.certificate,
         authority.key,
         now=now,
@@ -154,8 +218,17 @@ def _usages(extensions: x509.Extensions) -> tuple[bool, bool]:
     return key_usage, extended_key_usage
 
 
-def _alternative_names(extensions: x509.Extensions) -> bytes | None:
+def _client_subject(client: x509.Certificate) -> bytes:
     try:
-        return extensions.get_extension_for_class(x509.SubjectAlternativeName).value.public_bytes()
+        return raw_subject(client)
+    except ValueError as error:
+        raise EstError(f"the client certificate is {error}") from error
+
+
+def _alternative_names(signed: x509.Certificate | x509.CertificateSigningRequest) -> bytes | None:
+    try:
+        return signed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.public_bytes()
     except x509.ExtensionNotFound:
         return None
+    except (*_UNPARSED, x509.DuplicateExtension) as error:
+        raise EstError("the extensions of the client certificate cannot be read") from error

@@ -4,6 +4,7 @@ EST compares subjects byte for byte (RFC 7030 §4.2.2), string types and order i
 re-encoded form will do.
 """
 
+import itertools
 from collections.abc import Iterator
 
 from cryptography import x509
@@ -15,21 +16,27 @@ def raw_subject(signed: x509.Certificate | x509.CertificateSigningRequest) -> by
     """The DER of the subject, exactly as it stands in `signed`."""
     if isinstance(signed, x509.CertificateSigningRequest):
         # CertificationRequestInfo: version, subject (RFC 2986 §4.1).
-        return list(_elements(signed.tbs_certrequest_bytes))[1]
+        return _nth(_elements(signed.tbs_certrequest_bytes), 1)
     # TBSCertificate: version (absent in X.509 v1), serial, algorithm, issuer, validity, subject (RFC 5280 §4.1).
-    fields = list(_elements(signed.tbs_certificate_bytes))
-    return fields[5] if fields[0][0] == 0xA0 else fields[4]
+    fields = _elements(signed.tbs_certificate_bytes)
+    return _nth(fields, 4 if next(fields)[0] == 0xA0 else 3)
 
 
-def copied_subject(signed: x509.Certificate | x509.CertificateSigningRequest) -> x509.Name:
-    """The subject, fit to be put into another certificate or CSR.
+def copied_subject(
+    signed: x509.Certificate | x509.CertificateSigningRequest, raw: bytes | None = None
+) -> x509.Name:
+    """The subject, fit to be put into another certificate or CSR; `raw` is its `raw_subject` where that is known.
 
     Raises Error where it would not come out byte for byte the same.
     """
     subject = signed.subject
-    if subject.public_bytes() != raw_subject(signed):
+    if subject.public_bytes() != (raw or raw_subject(signed)):
         raise Error("the subject cannot be copied byte for byte")
     return subject
+
+
+def _nth(elements: Iterator[bytes], number: int) -> bytes:
+    return next(itertools.islice(elements, number, None))
 
 
 def _elements(sequence: bytes) -> Iterator[bytes]:
