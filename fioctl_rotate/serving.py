@@ -1,51 +1,348 @@
-"""ASGI apps served by uvicorn: sockets, TLS, and the client's certificate in the scope."""
+"""ASGI apps served by uvicorn's HTTP protocol within limits: sockets, TLS, and the client's certificate."""
 
 import asyncio
 import contextlib
 import errno
+import functools
+import logging
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from fioctl_rotate.errors import Error
 
+Refused = Callable[[str, str], None]
+"""Is told of a connection that was refused or closed before a request was read: the peer's address, the reason."""
 
-class TlsHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with the client's certificate in the scope, as the ASGI TLS extension names it.
 
-    uvicorn does not fill `scope["extensions"]["tls"]` yet; the day it does, this class goes and no reader of the
-    scope changes. Source: the ASGI specification, "TLS extension".
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one process grants its clients; times in seconds.
+
+    A connection with TLS takes up to 0.35 MB, so `connections` sets the memory. At the limit the oldest connection
+    is closed that has waited `grace` for its client; where there is none, new clients wait until one ends.
     """
 
+    connections: int = 512
+    grace: float = 2.0
+    handshake: float = 10.0
+    head: float = 10.0  # for the request line and the headers
+    head_size: int = 32 * 1024  # bytes
+    body: float = 20.0
+    idle: int = 5  # between two requests
+    stalled: float = 20.0  # an answer that the client does not read
+
+
+LIMITS = Limits()
+# A line about the file limit at most so often.
+_TELL_AGAIN = 10.0
+_NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class _Client(Protocol):
+    """A connection, while its handshake runs or its requests are served."""
+
+    since: float
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is the client's turn."""
+
+    def drop(self) -> None:
+        """Close the connection at once."""
+
+
+class _HttpConnection(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with limits, and with the client's certificate in the scope.
+
+    uvicorn does not fill `scope["extensions"]["tls"]` (ASGI specification, "TLS extension"), and limits neither
+    headers nor time.
+    """
+
+    def __init__(self, listener: "_Listener") -> None:
+        super().__init__(listener.config, listener.state, {})
+        self.since = time.monotonic()
+        self._listener = listener
+        self._limits = listener.limits
+        self._head_size = 0
+        self._reading_head = True
+        self._whole = False  # a request has been read to its end
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is the client's turn: no request is read to its end and not yet answered."""
+        return not self._whole or self.cycle is None or self.cycle.response_complete
+
+    def drop(self) -> None:
+        """Close the connection at once."""
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Give the client its time for the first request."""
+        super().connection_made(_CanonicalHeaders(transport))  # type: ignore[arg-type]  # all else is passed on
+        self._listener.clients[self] = None
+        self._allow(self._limits.head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        super().connection_lost(exc)
+        self._allow(None)
+        self.resume_writing()
+        self._listener.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request, as long as its head stays in its limits."""
+        if self._reading_head and self._deadline is None:
+            self._allow(self._limits.head)
+        super().data_received(data)
+        if self._reading_head and not self.transport.is_closing():
+            self._head_size += len(data)
+            if self._head_size > self._limits.head_size:
+                self._refuse(431, f"headers longer than {self._limits.head_size} bytes")
+
     def on_message_begin(self) -> None:
-        """Add the extension to the scope of the request that begins."""
+        """Add the TLS extension to the scope of the request that begins."""
         super().on_message_begin()
+        self._whole = False
         connection = self.transport.get_extra_info("ssl_object")
         if connection is not None:
             der = connection.getpeercert(binary_form=True)
             chain = [ssl.DER_cert_to_PEM_cert(der)] if der else []
             self.scope["extensions"] = {"tls": {"client_cert_chain": chain}}
 
+    def on_headers_complete(self) -> None:
+        """Give the client its time for the body."""
+        self._reading_head = False
+        self._allow(self._limits.body)
+        super().on_headers_complete()
 
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to whoever runs it, and tells when it accepts connections."""
+    def on_message_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_message_complete()
+        self._reading_head, self._head_size, self._whole = True, 0, True
+        self._allow(None)
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
+    def on_response_complete(self) -> None:
+        """Take the place behind those that have waited longer."""
+        super().on_response_complete()
+        if self in self._listener.clients:
+            self.since = time.monotonic()
+            self._listener.clients[self] = self._listener.clients.pop(self)
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    def pause_writing(self) -> None:
+        """Give the client its time to read."""
+        super().pause_writing()
+        self._stall = self.loop.call_later(self._limits.stalled, self.drop)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
+    def resume_writing(self) -> None:
+        """Stop that time."""
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        self._refuse(400, "not a valid HTTP request")
+
+    def _allow(self, seconds: float | None) -> None:
+        """Close the connection after `seconds` unless something else is allowed until then."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self._too_slow) if seconds is not None else None
+
+    def _too_slow(self) -> None:
+        # A client that never sent anything is nothing to tell about.
+        if self._head_size or not self._reading_head:
+            self._refuse(408, "the request was not complete in time")
+        self.drop()
+
+    def _refuse(self, status: int, reason: str) -> None:
+        self._listener.refused(_name_of_peer(self.client), reason)
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.drop()
+            return
+        content = f"{reason}\n".encode()
+        self.transport.write(
+            STATUS_LINE[status] + b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%b" % (len(content), content)
+        )
+        self.transport.close()
+
+
+class _CanonicalHeaders:
+    """A transport that sends header names as `Content-Type`: libest's client compares them letter by letter.
+
+    uvicorn writes each head in one piece, with names in lower case.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        """Pass `data` on, with the names of its headers in canonical case where it is the head of an answer."""
+        if data.startswith(b"HTTP/1.1 "):
+            head, separator, rest = data.partition(b"\r\n\r\n")
+            status, *lines = head.split(b"\r\n")
+            named = (line.partition(b":") for line in lines)
+            data = b"\r\n".join([status, *(n.title() + c + v for n, c, v in named)]) + separator + rest
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Handshake:
+    """A TLS handshake under way, or the short way to a connection without TLS."""
+
+    waiting = True
+
+    def __init__(self, task: "asyncio.Task[None]", connection: socket.socket) -> None:
+        self.since = time.monotonic()
+        self.task = task
+        self.connection = connection
+
+    def drop(self) -> None:
+        """End the handshake."""
+        self.task.cancel()
+
+
+class _Listener:
+    """Accepts connections on one socket, within limits.
+
+    asyncio's own servers have no limit of connections, swallow the errors of handshakes, and log a traceback for
+    each connection that they cannot accept.
+    """
+
+    def __init__(
+        self, app: Any, sock: socket.socket, context: ssl.SSLContext | None, limits: Limits, refused: Refused
+    ) -> None:
+        self.config = uvicorn.Config(
+            app,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=limits.idle,
+        )
+        self.config.load()
+        self.state = ServerState()
+        self.limits = limits
+        self.refused = refused
+        self.clients: dict[_Client, None] = {}  # the oldest first
+        self._sock = sock
+        self._context = context
+        self._freed = asyncio.Event()
+        self._told = -_TELL_AGAIN
+
+    async def accept(self) -> None:
+        """Accept connections until cancelled."""
+        loop = asyncio.get_running_loop()
+        self._sock.setblocking(False)
+        while True:
+            while len(self.clients) >= self.limits.connections:
+                await self._make_room()
+            try:
+                connection, peer = await loop.sock_accept(self._sock)
+            except OSError as error:
+                await self._back_off(error)
+                continue
+            handshake = _Handshake(loop.create_task(self._begin(connection, peer)), connection)
+            self.clients[handshake] = None
+            handshake.task.add_done_callback(functools.partial(self._begun, handshake))
+
+    def forget(self, client: _Client) -> None:
+        """Give the place of a connection that has ended to another."""
+        self.clients.pop(client, None)
+        self._freed.set()
+
+    async def close(self) -> None:
+        """End: requests under way get two seconds."""
+        self._sock.close()
+        for client in list(self.clients):
+            if isinstance(client, _HttpConnection):
+                client.shutdown()
+            else:
+                client.drop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                while self.clients:
+                    self._freed.clear()
+                    await self._freed.wait()
+        for client in list(self.clients):
+            client.drop()
+        for task in self.state.tasks:
+            task.cancel()
+        await asyncio.gather(*self.state.tasks, return_exceptions=True)
+
+    async def _begin(self, connection: socket.socket, peer: Any) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: _HttpConnection(self),
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=self.limits.handshake if self._context is not None else None,
+                ssl_shutdown_timeout=self.limits.idle if self._context is not None else None,
+            )
+        except OSError as error:
+            self.refused(_name_of_peer(peer), f"handshake: {_reason(error)}")
+
+    def _begun(self, handshake: "_Handshake", task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            handshake.connection.close()
+        self.forget(handshake)
+
+    async def _make_room(self) -> None:
+        """Close the connection that has waited longest for its client, or wait until one ends."""
+        old = time.monotonic() - self.limits.grace
+        oldest = next((client for client in self.clients if client.waiting), None)
+        if oldest is not None and oldest.since <= old:
+            self._shed(oldest)
+            return
+        self._freed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(oldest.since - old if oldest is not None else None):
+                await self._freed.wait()
+
+    def _shed(self, client: _Client) -> None:
+        client.drop()
+        self.forget(client)
+
+    async def _back_off(self, error: OSError) -> None:
+        if error.errno not in _NO_FILES:
+            return  # the peer has gone before it was accepted
+        if time.monotonic() - self._told >= _TELL_AGAIN:
+            self._told = time.monotonic()
+            self.refused("", f"new connections wait: {error.strerror}")
+        oldest = next((client for client in self.clients if client.waiting), None)
+        if oldest is not None:
+            self._shed(oldest)
+        await asyncio.sleep(0.1)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the client certificate is refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    if isinstance(error, ConnectionAbortedError):
+        return "not finished in time"
+    return "the peer closed the connection"
+
+
+def _name_of_peer(peer: Any) -> str:
+    """The peer's address; "" for a UNIX socket, whose peers have none."""
+    return address(peer[0], peer[1]) if peer else ""
 
 
 _HINTS = {
@@ -84,37 +381,30 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def running(app: Any, sock: socket.socket, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def running(
+    app: Any,
+    sock: socket.socket,
+    context: ssl.SSLContext | None = None,
+    *,
+    limits: Limits = LIMITS,
+    refused: Refused = lambda _peer, _reason: None,
+) -> AsyncIterator[int]:
     """Serve the ASGI `app` on `sock`, over TLS where there is a `context`, while the block runs.
 
-    Yields the port. The responses carry no `Date` and no `Server` header of uvicorn's: an app that needs one sets
-    its own. On the way out requests under way are given two seconds.
+    Yields the port (0 for a UNIX socket). The responses carry no `Date` and no `Server` header of uvicorn's: an app
+    that needs one sets its own. On the way out requests under way are given two seconds.
     """
-    config = uvicorn.Config(
-        app,
-        http=TlsHttpProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        date_header=False,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-        backlog=1024,
-        ssl_context_factory=(lambda _config, _default: context) if context is not None else None,
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[sock]))
-    listening = asyncio.create_task(server.listening.wait())
+    # uvicorn warns of each request that is not HTTP; `refused` is told, with the peer.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    listener = _Listener(app, sock, context, limits, refused)
+    accepting = asyncio.create_task(listener.accept())
     try:
-        await asyncio.wait({task, listening}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            await task
-        yield sock.getsockname()[1]
+        name = sock.getsockname()
+        yield name[1] if isinstance(name, tuple) else 0
     finally:
-        listening.cancel()
-        server.should_exit = True
-        await task
+        accepting.cancel()
+        await asyncio.gather(accepting, return_exceptions=True)
+        await listener.close()
 
 
 async def until_interrupted(heard: Callable[[], None] = lambda: None) -> None:
