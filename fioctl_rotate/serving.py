@@ -5,12 +5,14 @@ import contextlib
 import errno
 import functools
 import logging
+import os
 import signal
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import uvicorn
@@ -378,6 +380,36 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
             hint=_HINTS.get(error.errno or 0),
         ) from error
     return sock
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """A UNIX socket at `path`, mode 0660, in the place of one that nobody listens on any more. Raises Error."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as other:
+                if other.connect_ex(str(path)) == 0:
+                    raise Error(f"another program listens on {path}")
+            path.unlink()
+        sock.bind(str(path))
+        path.chmod(0o660)
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise Error(f"cannot listen on {path}: {error.strerror or error}") from error
+    except Error:
+        sock.close()
+        raise
+    return sock
+
+
+def inherited() -> socket.socket | None:
+    """The socket that systemd passes to a service with a socket unit, None where there is none (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    if os.environ.get("LISTEN_FDS") != "1":
+        raise Error(f"expected one socket from systemd, got {os.environ.get('LISTEN_FDS')}")
+    return socket.socket(fileno=3)
 
 
 @contextlib.asynccontextmanager

@@ -17,13 +17,14 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from starlette.requests import Request
 
 from fioctl_rotate import serving, tls
 from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.device.runner import run_devices
 from fioctl_rotate.errors import Error
-from fioctl_rotate.est.server import est_app
+from fioctl_rotate.est.server import EstApp, client_from_tls
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.mock.mock_server import Ports
 from fioctl_rotate.mock.new_factory import Addresses, token_file
@@ -265,13 +266,18 @@ async def _est(directory: Path, roles: dict[str, str]) -> Any:
     files[0].write_text(certificates.pem(server))
     files[1].write_bytes(private_key_pem(key))
 
-    def authority(client: x509.Certificate | None) -> Authority:
+    right, wrong = (
+        EstApp(authority=lambda signer=signer: Authority([root], *signer), clock=lambda: datetime.now(UTC))
+        for signer in ((ca, ca_key), (other, other_key))
+    )
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        client = client_from_tls(Request(scope))
         names = client.subject.get_attributes_for_oid(NameOID.COMMON_NAME) if client else []
         mixed_up = any(roles.get(str(name.value)) == "untrusted" for name in names)
-        return Authority([root], other if mixed_up else ca, other_key if mixed_up else ca_key)
+        await (wrong if mixed_up else right)(scope, receive, send)
 
     context = tls.server_context(*files, certificates.pem(ca), required=False)
-    app = est_app(authority, clock=lambda: datetime.now(UTC))
     with serving.listen("127.0.0.1", 0) as sock:
         async with serving.running(app, sock, context) as port:
             yield port

@@ -10,6 +10,7 @@ from fioctl_rotate.cli import common, keys_est
 from fioctl_rotate.cli.common import Format, Result, option
 from fioctl_rotate.cli.keystore import KeyOptions, with_keys
 from fioctl_rotate.errors import Refused, UsageError
+from fioctl_rotate.est.enroll_policy import Enroll
 from fioctl_rotate.rotation.entry import DEFAULT_PORT, DEFAULT_RESOURCE, est_url
 from fioctl_rotate.settings import Flags
 
@@ -77,9 +78,9 @@ async def check(
 def serve(
     keys: KeyOptions,
     root_cert: Annotated[Path, option("--root-cert FILE", "The Factory's root; one or more certificates.")],
-    tls_cert: Annotated[Path, option("--tls-cert FILE", "This server's certificate.")],
-    tls_key: Annotated[Path, option("--tls-key FILE", "Private key for --tls-cert.")],
     ca_cert: Annotated[Path, option("--ca-cert FILE", "The device CA that signs new certificates.")],
+    tls_cert: Annotated[Path | None, option("--tls-cert FILE", "This server's certificate.")] = None,
+    tls_key: Annotated[Path | None, option("--tls-key FILE", "Private key for --tls-cert.")] = None,
     ca_key: Annotated[Path | None, option("--ca-key FILE", "Private key for --ca-cert, in a file.")] = None,
     hsm_key_label: Annotated[
         str, option("--hsm-key-label LABEL", "Label of the private key for --ca-cert, in an HSM.")
@@ -89,11 +90,39 @@ def serve(
         option("--client-cas FILE", "Device CAs whose devices may enroll, besides --ca-cert."),
     ] = None,
     port: Annotated[int, option("--port", "Port to listen on; 0: any free one.", min=0, max=65535)] = 8443,
-    host: Annotated[str, option("--host ADDRESS", "Address to listen on.")] = "0.0.0.0",  # noqa: S104  a server for devices elsewhere, as estserver
+    host: Annotated[
+        str | None,
+        option(
+            "--host ADDRESS", "Address to listen on [default: 0.0.0.0; 127.0.0.1 with --behind-proxy]."
+        ),
+    ] = None,
+    unix_socket: Annotated[
+        Path | None, option("--unix-socket PATH", "Listen on a UNIX socket, with --behind-proxy.")
+    ] = None,
     cert_duration: Annotated[
         str, option("--cert-duration DURATION", "How long new certificates are valid, like 26280h.")
     ] = "26280h",
+    enroll: Annotated[
+        Enroll, option("--enroll", "What simpleenroll gives: the client's own subject, any, or nothing.")
+    ] = Enroll.OWN,
+    deny: Annotated[
+        Path | None, option("--deny FILE", "Clients that get no certificate; `est deny-list` writes it.")
+    ] = None,
     workers: Annotated[int, option("--workers N", "Processes that share the port.", min=1)] = 1,
+    max_connections: Annotated[
+        int, option("--max-connections N", "Connections at once in each process, 0.35 MB each.", min=1)
+    ] = 512,
+    status_port: Annotated[
+        int | None,
+        option("--status-port PORT", "Serve /healthz and /metrics on 127.0.0.1.", min=0, max=65535),
+    ] = None,
+    behind_proxy: Annotated[
+        bool, option("--behind-proxy", "Let a proxy end TLS; needs --client-cert-header.")
+    ] = False,
+    client_cert_header: Annotated[
+        str | None,
+        option("--client-cert-header NAME", "The header in which the proxy sends the client's certificate."),
+    ] = None,
     rfc7030: Annotated[
         bool,
         option("--rfc7030", "Answer with status 200 as in RFC 7030; devices before 2026-02 take only 201."),
@@ -106,7 +135,18 @@ def serve(
     trusts it; `est keypair` makes the TLS certificate and its key. One line a request goes to stderr; SIGHUP reads
     all files again. The server keeps no state, so several can stand behind a TCP load balancer.
     """
-    from fioctl_rotate.ops.est_serve import EstFiles, EstService, serve_est
+    if behind_proxy != (client_cert_header is not None):
+        raise UsageError("--behind-proxy and --client-cert-header go together")
+    if behind_proxy == (tls_cert is not None) or (tls_cert is None) != (tls_key is None):
+        raise UsageError("give either --tls-cert and --tls-key, or --behind-proxy")
+    if unix_socket is not None and (host is not None or not behind_proxy):
+        raise UsageError("--unix-socket is for --behind-proxy, without --host")
+    if behind_proxy and host not in (None, "127.0.0.1", "::1", "localhost"):
+        raise UsageError(
+            f"--behind-proxy listens on loopback or a UNIX socket only, got {host}",
+            hint="whoever reaches this port can claim to be any device",
+        )
+    from fioctl_rotate.ops.est_serve import EstFiles, EstService, Listening, serve_est
 
     service = EstService(
         files=EstFiles(
@@ -116,15 +156,20 @@ def serve(
             ca_cert=ca_cert,
             ca_key=keys.ca_key(ca_key, hsm_key_label),
             client_cas=client_cas,
+            deny=deny,
         ),
         cert_duration=cert_duration,
         rfc7030=rfc7030,
+        enroll=enroll,
+        connections=max_connections,
+        client_cert_header=client_cert_header,
         json_log=log_format is Format.JSON,
     )
-    serve_est(
-        service,
-        host=host,
+    where = Listening(
+        host=host or ("127.0.0.1" if behind_proxy else "0.0.0.0"),  # noqa: S104  for devices elsewhere, as estserver
         port=port,
+        unix_socket=unix_socket,
         workers=workers,
-        started=lambda url: common.note(f"EST server at {url}; Ctrl-C ends it"),
+        status_port=status_port,
     )
+    serve_est(service, where, started=lambda url: common.note(f"EST server at {url}; Ctrl-C ends it"))

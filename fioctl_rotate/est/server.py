@@ -1,104 +1,129 @@
-"""The EST server as an ASGI app (RFC 7030, RFC 8951); it knows nothing of where its keys come from.
+"""The EST server as an ASGI app (RFC 7030, RFC 8951); it does not know where its keys come from.
 
-Mutual TLS is the server's that runs it: the app reads the client's certificate from the ASGI TLS extension and
-relies on the handshake to have verified it.
+Mutual TLS is the server's that runs it: the app reads the client's certificate from the ASGI TLS extension, or from
+a header where a proxy ends TLS, and relies on whoever put it there to have verified the handshake.
 """
 
 import datetime
 import email.utils
+import textwrap
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est import service
+from fioctl_rotate.est.enroll_policy import Enroll
 from fioctl_rotate.est.service import Authority, EstError
+from fioctl_rotate.pki.parsing import load_certificate
 
 PATH = "/.well-known/est"
 # A CSR with an EC key takes about 600 bytes of base64; one with a long subject stays well under this.
 MAX_BODY = 16 * 1024
 
-_OPERATIONS = {"cacerts": "GET", "csrattrs": "GET", "simpleenroll": "POST", "simplereenroll": "POST"}
+OPERATIONS = {"cacerts": "GET", "csrattrs": "GET", "simpleenroll": "POST", "simplereenroll": "POST"}
+"""What an EST server offers here, and the method that each takes."""
+CONNECTION = "connection"
+"""The operation in the log of a connection that was refused before there was a request."""
 
-Provider = Callable[[x509.Certificate | None], Authority | None]
+ClientOf = Callable[[Request], x509.Certificate | None]
+"""Finds the client's certificate, None where there is not exactly one. Raises EstError where it is not accepted."""
 
 
-class LogRecord(Struct, frozen=True, kw_only=True):
-    """One request: who asked (CN and OU of the client certificate), what for, and what came of it.
+class LogRecord(Struct, frozen=True, kw_only=True, rename="kebab"):
+    """One request: who asked (CN and OU of the client certificate), what for, and how it ended.
 
-    `time` is RFC 3339, UTC; `serial` the new certificate's in hexadecimal; `outcome` is `issued`, `sent`, or why
-    the request was refused.
+    Also one connection that was refused before there was a request: `operation` is then CONNECTION, `status` 0.
+    `time` is RFC 3339, UTC; `peer` an address and port; `outcome` is `issued`, `sent`, or why the request was
+    refused; `seconds` how long the answer took. Of a new certificate: `serial` (hexadecimal), `not-after` (RFC 3339,
+    UTC) and `key-sha256`, the SHA-256 of its public key (SubjectPublicKeyInfo in DER, hexadecimal).
     """
 
     time: str
     operation: str
-    device: str
-    factory: str
-    status: int
+    peer: str
+    device: str = ""
+    factory: str = ""
+    status: int = 0
     outcome: str
-    serial: str
+    serial: str = ""
+    not_after: str = ""
+    key_sha256: str = ""
+    seconds: float = 0.0
 
 
-def est_app(
-    provider: Provider,
-    *,
-    clock: Callable[[], datetime.datetime],
-    rfc7030: bool = False,
-    log: Callable[[LogRecord], None] = lambda _record: None,
-) -> Callable[..., Any]:
+def client_from_tls(request: Request) -> x509.Certificate | None:
+    """The certificate in the ASGI TLS extension."""
+    chain = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", [])
+    if len(chain) != 1:
+        return None
+    try:
+        return load_certificate(chain[0], "the client certificate")
+    except Error as error:
+        # OpenSSL, which did the handshake, takes some encodings that are not DER.
+        raise EstError(error.message) from error
+
+
+def _nobody(_certificate: x509.Certificate) -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstApp:
     """The ASGI app: cacerts, csrattrs, simpleenroll, simplereenroll below `PATH`.
 
-    `provider` gives the authority that answers the holder of a client certificate (None: it sent none), or None
-    while there is none to sign with. `clock` gives aware UTC time. An enrollment is answered as estserver does,
-    with 201 and the bare type `application/pkcs7-mime`, because fioconfig before 2026-02 takes nothing else;
-    `rfc7030` answers with the 200 and the type of RFC 7030 §4.2.3. `log` is called once a request.
+    `authority` gives who signs, or None while there is nobody. `clock` gives aware UTC time. `denied` says why a
+    certificate is on the deny list, None where it is not: it is asked about the client's and about the new one.
+    An enrollment is answered as estserver does, with 201 and the bare type `application/pkcs7-mime`, because
+    fioconfig before 2026-02 takes nothing else; `rfc7030` answers with the status and the type of RFC 7030 §4.2.3,
+    and with base64 in lines, as its older clients need. `log` is called once a request.
     """
-    return _EstApp(provider, clock, rfc7030, log)
 
-
-class _EstApp:
-    def __init__(
-        self,
-        provider: Provider,
-        clock: Callable[[], datetime.datetime],
-        rfc7030: bool,
-        log: Callable[[LogRecord], None],
-    ) -> None:
-        self._provider = provider
-        self._clock = clock
-        self._rfc7030 = rfc7030
-        self._log = log
+    authority: Callable[[], Authority | None]
+    clock: Callable[[], datetime.datetime]
+    enroll: Enroll = Enroll.OWN
+    denied: Callable[[x509.Certificate], str | None] = _nobody
+    client_of: ClientOf = client_from_tls
+    rfc7030: bool = False
+    log: Callable[[LogRecord], None] = lambda _record: None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        began = time.perf_counter()
         request = Request(scope, receive)
-        client, serial = None, ""
+        client = issued = None
         try:
-            client = _client(request)
+            client = self.client_of(request)
             body, media_type, issued = await self._answer(request, client)
             response = self._response(body, media_type, created=issued is not None)
             outcome = "issued" if issued else "sent"
-            serial = f"{issued.serial_number:x}" if issued else ""
         except Error as error:
-            status = error.status if isinstance(error, EstError) else 500
-            response = PlainTextResponse(error.message + "\n", status)
+            response = _refusal(error, request)
             outcome = error.message
-        self._log(
+        response.headers["Date"] = email.utils.format_datetime(self.clock(), usegmt=True)
+        peer = scope.get("client")
+        self.log(
             LogRecord(
-                time=self._clock().strftime("%Y-%m-%dT%H:%M:%SZ"),
+                time=_rfc3339(self.clock()),
                 operation=request.url.path.removeprefix(f"{PATH}/"),
+                peer=f"{peer[0]}:{peer[1]}" if peer else "",
                 device=_subject_part(client, NameOID.COMMON_NAME),
                 factory=_subject_part(client, NameOID.ORGANIZATIONAL_UNIT_NAME),
                 status=response.status_code,
                 outcome=outcome,
-                serial=serial,
+                serial=f"{issued.serial_number:x}" if issued else "",
+                not_after=_rfc3339(issued.not_valid_after_utc) if issued else "",
+                key_sha256=service.key_digest(issued.public_key()) if issued else "",
+                seconds=round(time.perf_counter() - began, 6),
             )
         )
-        response.headers["Date"] = email.utils.format_datetime(self._clock(), usegmt=True)
         await response(scope, receive, send)
 
     async def _answer(
@@ -106,41 +131,69 @@ class _EstApp:
     ) -> tuple[bytes, str, x509.Certificate | None]:
         """The body, its media type and, where one was issued, the new certificate."""
         operation = request.url.path.removeprefix(f"{PATH}/")
-        method = _OPERATIONS.get(operation) if request.url.path.startswith(f"{PATH}/") else None
+        method = OPERATIONS.get(operation) if request.url.path.startswith(f"{PATH}/") else None
         if method is None:
-            raise EstError("no such EST operation here", 404)
+            raise EstError("this EST server has no such operation", 404)
         if request.method != method:
             raise EstError(f"{operation} takes {method}", 405)
         if operation == "csrattrs":
             return service.csrattrs(), "application/csrattrs", None
         if operation == "cacerts":
-            return service.cacerts(self._authority(client)), "application/pkcs7-mime", None
+            return service.cacerts(self._authority()), "application/pkcs7-mime", None
+        issued = await self._enroll(operation, request, client)
+        return service.certificate_answer(issued), "application/pkcs7-mime", issued
+
+    async def _enroll(
+        self, operation: str, request: Request, client: x509.Certificate | None
+    ) -> x509.Certificate:
         if client is None:
             raise EstError("exactly one client certificate is needed", 401)
+        self._refuse_denied(client)
         media_type = request.headers.get("content-type", "")
         if media_type.partition(";")[0].strip().lower() != "application/pkcs10":
             raise EstError("the Content-Type must be application/pkcs10")
-        authority, body = self._authority(client), await _body(request)
+        authority, body = self._authority(), await _body(request)
         if operation == "simplereenroll":
-            issued = service.reenroll(authority, body, client, now=self._clock())
+            issued = service.reenroll(authority, body, client, now=self.clock())
         else:
-            issued = service.enroll(authority, body, now=self._clock())
-        return service.certificate_answer(issued), "application/pkcs7-mime", issued
+            issued = service.enroll(authority, body, client, policy=self.enroll, now=self.clock())
+        # What is denied never leaves this process.
+        self._refuse_denied(issued)
+        return issued
 
-    def _authority(self, client: x509.Certificate | None) -> Authority:
-        authority = self._provider(client)
+    def _refuse_denied(self, certificate: x509.Certificate) -> None:
+        reason = self.denied(certificate)
+        if reason is not None:
+            raise EstError(f"on the deny list: {reason}", 403)
+
+    def _authority(self) -> Authority:
+        authority = self.authority()
         if authority is None:
             raise EstError("this server has no device CA to sign with", 500)
         return authority
 
     def _response(self, body: bytes, media_type: str, *, created: bool) -> Response:
         headers = {"Content-Type": media_type}
-        if self._rfc7030:
-            # Clients older than RFC 8951 look for the encoding that RFC 7030 §4.1.3 names.
+        if self.rfc7030:
+            # Clients older than RFC 8951 look for the encoding that RFC 7030 §4.1.3 names, and read base64 in
+            # lines only (libest).
             headers["Content-Transfer-Encoding"] = "base64"
+            body = "\n".join([*textwrap.wrap(body.decode(), 64), ""]).encode()
             if media_type == "application/pkcs7-mime":
                 headers["Content-Type"] += "; smime-type=certs-only"
-        return Response(body, 201 if created and not self._rfc7030 else 200, headers=headers)
+        return Response(body, 201 if created and not self.rfc7030 else 200, headers=headers)
+
+
+def _refusal(error: Error, request: Request) -> Response:
+    """The answer to a request that is refused: one plain line, and the headers that RFC 9110 asks for."""
+    status = error.status if isinstance(error, EstError) else 500
+    headers = {"Content-Type": "text/plain; charset=utf-8"}
+    if status == 405:
+        headers["Allow"] = OPERATIONS[request.url.path.removeprefix(f"{PATH}/")]
+    if status == 401:
+        # RFC 9110 §11.6.1 wants a challenge; no scheme of HTTP stands for a TLS client certificate.
+        headers["WWW-Authenticate"] = 'ClientCertificate realm="EST"'
+    return Response(error.message.encode() + b"\n", status, headers=headers)
 
 
 async def _body(request: Request) -> bytes:
@@ -151,21 +204,14 @@ async def _body(request: Request) -> bytes:
             if len(body) > MAX_BODY:
                 raise EstError(f"the body is longer than {MAX_BODY} bytes", 413)
     except ClientDisconnect as error:
-        raise EstError("the client left before its body was whole") from error
+        raise EstError("the client left before its body was complete") from error
     return body
-
-
-def _client(request: Request) -> x509.Certificate | None:
-    chain = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", [])
-    if len(chain) != 1:
-        return None
-    try:
-        return x509.load_pem_x509_certificate(chain[0].encode())
-    except ValueError as error:
-        # OpenSSL, which did the handshake, takes some encodings that are not DER.
-        raise EstError("the client certificate is not valid DER") from error
 
 
 def _subject_part(certificate: x509.Certificate | None, oid: ObjectIdentifier) -> str:
     attributes = certificate.subject.get_attributes_for_oid(oid) if certificate else []
     return str(attributes[0].value) if attributes else ""
+
+
+def _rfc3339(moment: datetime.datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

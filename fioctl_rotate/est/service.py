@@ -7,31 +7,24 @@ no difference.
 import base64
 import binascii
 import datetime
-import enum
 import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fioctl_rotate.errors import Error
+from fioctl_rotate.est.enroll_policy import Enroll
 from fioctl_rotate.pki.certificates import DIGITAL_SIGNATURE, sign_device
+from fioctl_rotate.pki.parsing import UNPARSED
 from fioctl_rotate.pki.subject import copied_subject, raw_subject
 
-# What the library raises for bytes that are not what they should be, on access as well.
-_UNPARSED = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _EMPTY_SUBJECT = b"0\x00"
 THREE_YEARS = datetime.timedelta(days=3 * 365)
@@ -50,14 +43,6 @@ class EstError(Error):
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
-
-
-class Enroll(enum.StrEnum):
-    """What `simpleenroll` gives the holder of a client certificate. RFC 7030 §4.2.1 leaves it to the server."""
-
-    OWN = "own"  # a certificate for its own subject
-    ANY = "any"  # one for the subject that it asks for, as estserver does
-    OFF = "off"
 
 
 @dataclass(frozen=True)
@@ -120,7 +105,7 @@ def reenroll(
     """
     csr, key = _load_csr(authority, body)
     subject = raw_subject(csr)
-    if subject != _client_subject(client):
+    if subject != raw_subject(client):
         raise EstError("the subject of the CSR is not the client certificate's, byte for byte")
     if _alternative_names(csr) != _alternative_names(client):
         raise EstError("the SubjectAltName of the CSR is not the client certificate's")
@@ -151,7 +136,7 @@ def _load_csr(
         algorithm, hash_algorithm = csr.signature_algorithm_oid, csr.signature_hash_algorithm
     except x509.DuplicateExtension as error:
         raise EstError("the CSR asks for an extension twice") from error
-    except _UNPARSED as error:
+    except UNPARSED as error:
         raise EstError("the body is not a CSR in DER") from error
     if algorithm != authority.certificate.signature_algorithm_oid or hash_algorithm is None:
         raise EstError("the CSR is signed with another algorithm than the CA's certificate")
@@ -163,7 +148,7 @@ def _load_csr(
         key.verify(csr.signature, csr.tbs_certrequest_bytes, ec.ECDSA(hash_algorithm))
     except InvalidSignature as error:
         raise EstError("the signature of the CSR is wrong") from error
-    except _UNPARSED as error:
+    except UNPARSED as error:
         raise EstError("the key of the CSR is not valid") from error
     if not isinstance(key.curve, _CURVES):
         raise EstError(f"expected a key on P-256, P-384 or P-521 in the CSR, got {key.curve.name}")
@@ -218,17 +203,10 @@ def _usages(extensions: x509.Extensions) -> tuple[bool, bool]:
     return key_usage, extended_key_usage
 
 
-def _client_subject(client: x509.Certificate) -> bytes:
-    try:
-        return raw_subject(client)
-    except ValueError as error:
-        raise EstError(f"the client certificate is {error}") from error
-
-
 def _alternative_names(signed: x509.Certificate | x509.CertificateSigningRequest) -> bytes | None:
     try:
         return signed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.public_bytes()
     except x509.ExtensionNotFound:
         return None
-    except (*_UNPARSED, x509.DuplicateExtension) as error:
+    except UNPARSED as error:
         raise EstError("the extensions of the client certificate cannot be read") from error

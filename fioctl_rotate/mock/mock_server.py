@@ -16,7 +16,8 @@ from cryptography import x509
 
 from fioctl_rotate import files, serving, tls
 from fioctl_rotate.clock import Clock, utc_now
-from fioctl_rotate.est.server import LogRecord, est_app
+from fioctl_rotate.est.enroll_policy import Enroll
+from fioctl_rotate.est.server import EstApp, LogRecord
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.mock import authority
 from fioctl_rotate.mock.gateway import gateway_app
@@ -77,7 +78,8 @@ async def serve_factory(
             current = _Current(watching, factory.name)
             api = operator_app(store, authenticate=True, clock=clock)
             gateway = gateway_app(store, factory.name, clock=clock)
-            est = est_app(lambda _client: current.authority(), clock=clock, log=log)
+            # The managed EST server runs estserver, which enrolls any subject.
+            est = EstApp(authority=current.authority, clock=clock, enroll=Enroll.ANY, log=log)
             gateway_tls = tls.reloading_context(current.gateway_context, required=True)
             # A device asks for cacerts before it has a certificate; enrolling without one is the app's to refuse.
             est_tls = tls.reloading_context(current.est_context, required=False)

@@ -1,6 +1,7 @@
 """Running an EST server for a user-managed Factory, with estserver's files and one or more processes."""
 
 import asyncio
+import contextlib
 import datetime
 import multiprocessing
 import os
@@ -8,77 +9,160 @@ import signal
 import socket
 import ssl
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from cryptography import x509
 
+from fioctl_rotate import serving
+from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error, printable
+from fioctl_rotate.est.deny import DenyList, parse_deny_list
+from fioctl_rotate.est.enroll_policy import Enroll
 from fioctl_rotate.est.go_duration import parse_duration
-from fioctl_rotate.est.server import PATH, LogRecord, est_app
+from fioctl_rotate.est.proxied import client_from_header
+from fioctl_rotate.est.server import CONNECTION, PATH, EstApp, LogRecord, client_from_tls
 from fioctl_rotate.est.service import Authority
-from fioctl_rotate.files import read
+from fioctl_rotate.files import read, read_text
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.pki.parsing import is_ca, load_bundle, load_certificate
 from fioctl_rotate.pki.stores import KeyStore
-from fioctl_rotate.serving import address, listen, running, until_interrupted
+from fioctl_rotate.serving import Limits, address, listen, running, until_interrupted
 from fioctl_rotate.settings import PASSPHRASE_VARIABLE, PIN_VARIABLE
 from fioctl_rotate.tls import reloading_context, server_context
+
+if TYPE_CHECKING:
+    from fioctl_rotate.est.metrics import Status
 
 
 @dataclass(frozen=True, kw_only=True)
 class EstFiles:
     """The files of an EST server, PEM; `client_cas` are device CAs to trust beside `ca_cert`.
 
-    The CA's key is in a file or in a token. The store goes to worker processes with what it was told.
+    `tls_cert` and `tls_key` are None where a proxy ends TLS. The CA's key is in a file or in a token. The store
+    goes to worker processes with what it was told. `deny` is a deny list.
     """
 
     root_cert: Path
-    tls_cert: Path
-    tls_key: Path
+    tls_cert: Path | None
+    tls_key: Path | None
     ca_cert: Path
     ca_key: KeyStore
     client_cas: Path | None
+    deny: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class EstService:
-    """How an EST server answers: as estserver or as RFC 7030, log lines as JSON.
+    """How an EST server answers.
 
-    `cert_duration` is how long new certificates are valid, as Go writes it: `26280h`.
+    `cert_duration` is how long new certificates are valid, as Go writes it: `26280h`. Answers are as estserver's or
+    as RFC 7030's. `client_cert_header` is where a proxy puts the client's certificate, None where this server ends
+    TLS itself. `connections` is how many there may be at once in each process.
     """
 
     files: EstFiles
     cert_duration: str
     rfc7030: bool
+    enroll: Enroll
+    connections: int
+    client_cert_header: str | None
     json_log: bool
 
 
-def serve_est(
-    service: EstService, *, host: str, port: int, workers: int, started: Callable[[str], None]
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Where an EST server listens: a UNIX socket, the socket that systemd passes, or `host` and `port`.
+
+    `status_port` on loopback has /healthz and /metrics; of several workers, each has the next one.
+    """
+
+    host: str
+    port: int
+    unix_socket: Path | None
+    workers: int
+    status_port: int | None
+
+    def sockets(self) -> list[socket.socket]:
+        """A socket for each worker. Raises Error."""
+        inherited = serving.inherited()
+        if inherited is not None:
+            return [inherited] * self.workers
+        if self.unix_socket is not None:
+            return [serving.listen_unix(self.unix_socket)] * self.workers
+        first = listen(self.host, self.port)
+        if self.workers == 1:
+            return [first]
+        # The port was free for us alone; now it is shared, among us.
+        port = first.getsockname()[1]
+        first.close()
+        return [listen(self.host, port, reuse_port=True) for _ in range(self.workers)]
+
+    def status_socket(self, worker: int) -> socket.socket | None:
+        """The socket for the status of one worker. Raises Error."""
+        if self.status_port is None:
+            return None
+        return listen("127.0.0.1", self.status_port + worker if self.status_port else 0)
+
+
+def serve_est(service: EstService, where: Listening, *, started: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; SIGHUP reads the files again.
 
-    `started` is called with the URL (ESTSERVER's value, as far as the name goes) when connections are taken. With
-    more than one of `workers`, each is a process with a socket of its own on the port, sharing nothing. Raises
-    Error where a file is not usable, the port is taken, or a worker ends by itself.
+    `started` is called with where connections are taken: the URL (ESTSERVER's value, as far as the name goes), or
+    the UNIX socket. With more than one worker, each is a process that shares nothing but the port. Raises Error
+    where a file is not usable, the port is taken, or a worker ends by itself.
     """
-    load(service)  # so that what is wrong is told once, here
-    first = listen(host, port)
-    port = first.getsockname()[1]
-    url = f"https://{address(host, port)}{PATH}"
-    if workers == 1:
-        asyncio.run(_serve(service, first, lambda: started(url)))
-        return
-    # The port was free for us alone; now it is shared, among us.
-    first.close()
-    sockets = [listen(host, port, reuse_port=True) for _ in range(workers)]
-    asyncio.run(_supervise(service, sockets, lambda: started(url)))
+    loaded = load(service)  # so that what is wrong is said once, here
+    if service.client_cert_header is None:
+        for warning in loaded.warnings():
+            _tell(f"warning: {warning}")
+    sockets = where.sockets()
+    name = _url(sockets[0], secure=service.client_cert_header is None)
+    if where.workers == 1:
+        asyncio.run(_serve(service, sockets[0], where.status_socket(0), lambda: started(name)))
+    else:
+        asyncio.run(_supervise(service, where, sockets, lambda: started(name)))
 
 
-def load(service: EstService) -> tuple[Authority, ssl.SSLContext]:
+def _url(sock: socket.socket, *, secure: bool) -> str:
+    name = sock.getsockname()
+    if not isinstance(name, tuple):
+        return f"unix:{name}"
+    return f"http{'s' if secure else ''}://{address(name[0], name[1])}{PATH}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What the files hold: who signs, which CAs clients may come from, who is denied, and TLS."""
+
+    authority: Authority
+    client_cas: Sequence[x509.Certificate]
+    deny: DenyList
+    context: ssl.SSLContext | None
+    tls: x509.Certificate | None
+
+    def expiries(self) -> dict[str, datetime.datetime]:
+        """When the certificates end that the server needs, by name."""
+        found = {"ca": self.authority.certificate.not_valid_after_utc}
+        return found | ({"tls": self.tls.not_valid_after_utc} if self.tls is not None else {})
+
+    def warnings(self) -> list[str]:
+        """What will go wrong for some clients."""
+        subjects = Counter(ca.subject for ca in set(self.client_cas))
+        return [
+            f"{number} client CAs have the subject {subject.rfc4514_string()}: OpenSSL tries only one of them for"
+            " a client certificate without an AKI, and refuses it if that is the wrong one; give such devices a"
+            " certificate with an AKI, or run this server with --behind-proxy, where both are tried"
+            for subject, number in subjects.items()
+            if number > 1
+        ]
+
+
+def load(service: EstService) -> Loaded:
     """Read the files. Raises Error, in one line, for the first that is not usable or does not fit another."""
     files = service.files
     roots = _certificates(files.root_cert)
@@ -89,17 +173,21 @@ def load(service: EstService) -> tuple[Authority, ssl.SSLContext]:
     if key.public_key() != ca.public_key():
         raise Error(f"{files.ca_key.name} is not the key of {files.ca_cert}")
     if not is_ca(ca):
-        raise Error(f"{files.ca_cert} is not a CA certificate: devices would get what no gateway takes")
+        raise Error(f"{files.ca_cert} is not a CA certificate: no gateway would accept what it signs")
     trusted = [ca, *(_certificates(files.client_cas) if files.client_cas is not None else [])]
-    try:
+    deny = parse_deny_list(read_text(files.deny), str(files.deny)) if files.deny is not None else DenyList()
+    context, tls = None, None
+    if files.tls_cert is not None and files.tls_key is not None:
         context = server_context(files.tls_cert, files.tls_key, pem(*trusted), required=False)
-    except FileNotFoundError as error:
-        raise Error(f"there is no {files.tls_cert}, or no {files.tls_key}") from error
-    except ssl.SSLError as error:
-        raise Error(
-            f"{files.tls_cert} and {files.tls_key} are no certificate and its key: {error.reason or error}"
-        ) from error
-    return Authority(roots, ca, key, parse_duration(service.cert_duration)), context
+        tls = _certificates(files.tls_cert)[0]
+    others = [*trusted, *([tls] if tls is not None else [])]
+    return Loaded(
+        authority=Authority(roots, ca, key, parse_duration(service.cert_duration), others),
+        client_cas=trusted,
+        deny=deny,
+        context=context,
+        tls=tls,
+    )
 
 
 def _certificates(path: Path) -> list[x509.Certificate]:
@@ -109,32 +197,66 @@ def _certificates(path: Path) -> list[x509.Certificate]:
     return found
 
 
-async def _serve(service: EstService, sock: socket.socket, started: Callable[[], None]) -> None:
+async def _serve(
+    service: EstService,
+    sock: socket.socket,
+    status_sock: socket.socket | None,
+    started: Callable[[], None],
+) -> None:
     """One process of the server."""
-    authority, current = load(service)
+    loaded = load(service)
 
     def reload() -> None:
-        nonlocal authority, current
+        nonlocal loaded
         try:
-            authority, current = load(service)
+            loaded = load(service)
         except Error as error:
             _tell(f"files not read again, the ones before stay in use: {error.message}")
         else:
             _tell("files read again")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
-    app = est_app(
-        lambda _client: authority,
-        clock=lambda: datetime.datetime.now(datetime.UTC),
+    status = _status(lambda: loaded.expiries()) if status_sock is not None else None
+
+    def log(record: LogRecord) -> None:
+        (_log_json if service.json_log else _log_text)(record)
+        if status is not None:
+            status.count(record)
+
+    def refused(peer: str, reason: str) -> None:
+        log(LogRecord(time=f"{utc_now():%Y-%m-%dT%H:%M:%SZ}", operation=CONNECTION, peer=peer, outcome=reason))
+
+    header = service.client_cert_header
+    app = EstApp(
+        authority=lambda: loaded.authority,
+        clock=utc_now,
+        enroll=service.enroll,
+        denied=lambda certificate: loaded.deny.reason(certificate),
+        client_of=client_from_header(header, lambda: loaded.client_cas, utc_now) if header else client_from_tls,
         rfc7030=service.rfc7030,
-        log=_log_json if service.json_log else _log_text,
+        log=log,
     )
-    async with running(app, sock, reloading_context(lambda: current, required=False)):
+    context = reloading_context(lambda: loaded.context, required=False) if header is None else None
+    async with contextlib.AsyncExitStack() as stack:
+        if status is not None and status_sock is not None:
+            await stack.enter_async_context(running(status, status_sock))
+        limits = Limits(connections=service.connections)
+        await stack.enter_async_context(running(app, sock, context, limits=limits, refused=refused))
         await until_interrupted(started)
 
 
+def _status(expiries: Callable[[], dict[str, datetime.datetime]]) -> "Status":
+    try:
+        from fioctl_rotate.est.metrics import Status
+    except ImportError as error:
+        raise Error(
+            "metrics need the package prometheus-client", hint="pip install 'fioctl-rotate[est]'"
+        ) from error
+    return Status(expiries, utc_now)
+
+
 async def _supervise(
-    service: EstService, sockets: Sequence[socket.socket], started: Callable[[], None]
+    service: EstService, where: Listening, sockets: Sequence[socket.socket], started: Callable[[], None]
 ) -> None:
     """Run a worker on each socket, pass signals on, and end when one of them does."""
     context = multiprocessing.get_context("spawn")
@@ -144,9 +266,13 @@ async def _supervise(
     # A worker that is still starting must not die of a signal that the supervisor answers.
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    workers = [context.Process(target=_work, args=(service, sock)) for sock in sockets]
-    for worker, sock in zip(workers, sockets, strict=True):
+    workers = [
+        context.Process(target=_work, args=(service, sock, where.status_socket(number)))
+        for number, sock in enumerate(sockets)
+    ]
+    for worker in workers:
         worker.start()
+    for sock in sockets:
         sock.close()
     loop, died = asyncio.get_running_loop(), asyncio.Event()
 
@@ -161,25 +287,35 @@ async def _supervise(
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
+    ended = [worker for worker in workers if not worker.is_alive()] if died.is_set() else []
     for worker in workers:
         loop.remove_reader(worker.sentinel)
         worker.terminate()
     for worker in workers:
         worker.join()
     if died.is_set():
-        raise Error("a worker process of the EST server has ended by itself")
+        raise Error(
+            f"the EST server ends, because a worker process ended by itself: {', '.join(map(_ending, ended))}",
+            hint="systemd starts the server again where its unit has `Restart=on-failure`",
+        )
 
 
-def _work(service: EstService, sock: socket.socket) -> None:
+def _ending(worker: Any) -> str:
+    code = worker.exitcode or 0
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"process {worker.pid} ({how})"
+
+
+def _work(service: EstService, sock: socket.socket, status_sock: socket.socket | None) -> None:
     try:
-        asyncio.run(_serve(service, sock, _end_with_supervisor))
+        asyncio.run(_serve(service, sock, status_sock, _end_with_supervisor))
     except Error as error:
         _tell(error.diagnostics())
         sys.exit(error.exit_code)
 
 
 def _end_with_supervisor() -> None:
-    """Have this worker end when its supervisor has, however: no one else would, and it would keep the port."""
+    """Have this worker end when its supervisor has, however: nobody else would end it, and it would keep the port."""
     supervisor = multiprocessing.parent_process()
     if supervisor is None:
         return
@@ -202,6 +338,9 @@ def _log_json(record: LogRecord) -> None:
 
 
 def _log_text(record: LogRecord) -> None:
+    if (record.operation, record.status) == (CONNECTION, 0):
+        _tell(printable(f"{record.time} {CONNECTION} from {record.peer or '-'}: refused {record.outcome}"))
+        return
     who = f"{record.device or '-'} of {record.factory or '-'}"
-    serial = f" serial {record.serial}" if record.serial else ""
+    serial = f" serial {record.serial} until {record.not_after}" if record.serial else ""
     _tell(printable(f"{record.time} {record.operation} {who}: {record.status} {record.outcome}{serial}"))

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from fioctl_rotate.device.device import Device
 from fioctl_rotate.device.new_device import Kind, create_device
-from fioctl_rotate.est.server import est_app
+from fioctl_rotate.est.server import EstApp
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.rotation.progress import STEPS
 from fioctl_rotate.serving import listen, running
@@ -99,8 +99,8 @@ class Gateway:
                 return {"type": "http.request", "body": body, "more_body": False}
 
             authority = self.pki.authority()
-            await est_app(
-                lambda _client: authority,
+            await EstApp(
+                authority=lambda: authority,
                 clock=lambda: datetime.datetime.now(datetime.UTC),
                 rfc7030=self.rfc7030,
             )(scope, replay, send)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from cryptography import x509
 
-from fioctl_rotate.est.server import LogRecord, est_app
+from fioctl_rotate.est.server import EstApp, LogRecord
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.pki import certificates
 from tests.making import Pki
@@ -28,7 +28,9 @@ class Est:
     def __init__(self, authority: Authority | None, **options: Any) -> None:
         self.log: list[LogRecord] = []
         self.now = NOW
-        self.app = est_app(lambda _client: authority, clock=lambda: self.now, log=self.log.append, **options)
+        self.app = EstApp(
+            authority=lambda: authority, clock=lambda: self.now, log=self.log.append, **options
+        )
 
     def request(
         self,
