@@ -404,7 +404,7 @@ def listen_unix(path: Path) -> socket.socket:
 
 
 def inherited() -> socket.socket | None:
-    """The socket that systemd passes to a service with a socket unit, None where there is none (sd_listen_fds(3))."""
+    """The socket that systemd passes to a service with a socket unit, or None (sd_listen_fds(3))."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return None
     if os.environ.get("LISTEN_FDS") != "1":

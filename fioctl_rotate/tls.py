@@ -65,7 +65,11 @@ def _trust(context: ssl.SSLContext, certificates_pem: str) -> None:
     """Have `context` trust the certificates in the text, which may have comments of any kind around them."""
     try:
         context.load_verify_locations(cadata="\n".join(_CERTIFICATE.findall(certificates_pem)))
-    except (ValueError, TypeError, OSError) as error:  # an empty text; a character outside of ASCII; no certificate
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+    ) as error:  # an empty text; a character outside of ASCII; no certificate
         raise Error("the CA certificates are not valid PEM") from error
 
 
@@ -78,7 +82,9 @@ def _present(context: ssl.SSLContext, cert: Path, key: Path) -> None:
         raise Error(f"there is no {cert}, or no {key}") from error
     except (ValueError, OSError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise Error(f"{cert} and {key} are not a certificate in PEM and its unencrypted key: {reason}") from error
+        raise Error(
+            f"{cert} and {key} are not a certificate in PEM and its unencrypted key: {reason}"
+        ) from error
 
 
 def reloading_context(current: Callable[[], ssl.SSLContext | None], *, required: bool) -> ssl.SSLContext:

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from starlette.requests import Request
 
 from fioctl_rotate import serving, tls
+from fioctl_rotate.clock import utc_now
 from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.device.runner import run_devices
@@ -266,10 +267,8 @@ async def _est(directory: Path, roles: dict[str, str]) -> Any:
     files[0].write_text(certificates.pem(server))
     files[1].write_bytes(private_key_pem(key))
 
-    right, wrong = (
-        EstApp(authority=lambda signer=signer: Authority([root], *signer), clock=lambda: datetime.now(UTC))
-        for signer in ((ca, ca_key), (other, other_key))
-    )
+    right = EstApp(authority=lambda: Authority([root], ca, ca_key), clock=utc_now)
+    wrong = EstApp(authority=lambda: Authority([root], other, other_key), clock=utc_now)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         client = client_from_tls(Request(scope))

@@ -92,9 +92,7 @@ def serve(
     port: Annotated[int, option("--port", "Port to listen on; 0: any free one.", min=0, max=65535)] = 8443,
     host: Annotated[
         str | None,
-        option(
-            "--host ADDRESS", "Address to listen on [default: 0.0.0.0; 127.0.0.1 with --behind-proxy]."
-        ),
+        option("--host ADDRESS", "Address to listen on [default: 0.0.0.0; 127.0.0.1 with --behind-proxy]."),
     ] = None,
     unix_socket: Annotated[
         Path | None, option("--unix-socket PATH", "Listen on a UNIX socket, with --behind-proxy.")

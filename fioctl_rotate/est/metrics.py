@@ -11,7 +11,6 @@ from starlette.responses import PlainTextResponse, Response
 from fioctl_rotate.est.server import CONNECTION, OPERATIONS, LogRecord
 
 
-
 class Status:
     """Counts what is logged, and is the ASGI app of `/metrics` and `/healthz`.
 
@@ -25,7 +24,10 @@ class Status:
         self._clock = clock
         self._registry = CollectorRegistry()
         self._requests = Counter(
-            "est_requests", "Requests by operation and status.", ("operation", "status"), registry=self._registry
+            "est_requests",
+            "Requests by operation and status.",
+            ("operation", "status"),
+            registry=self._registry,
         )
         self._refused = Counter(
             "est_connections_refused", "Connections refused before a request.", registry=self._registry
@@ -34,7 +36,10 @@ class Status:
             "est_request_seconds", "Time to answer a request.", ("operation",), registry=self._registry
         )
         self._days = Gauge(
-            "est_certificate_days_left", "Days until a certificate ends.", ("certificate",), registry=self._registry
+            "est_certificate_days_left",
+            "Days until a certificate ends.",
+            ("certificate",),
+            registry=self._registry,
         )
 
     def count(self, record: LogRecord) -> None:

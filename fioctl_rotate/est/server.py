@@ -42,8 +42,8 @@ class LogRecord(Struct, frozen=True, kw_only=True, rename="kebab"):
 
     Also one connection that was refused before there was a request: `operation` is then CONNECTION, `status` 0.
     `time` is RFC 3339, UTC; `peer` an address and port; `outcome` is `issued`, `sent`, or why the request was
-    refused; `seconds` how long the answer took. Of a new certificate: `serial` (hexadecimal), `not-after` (RFC 3339,
-    UTC) and `key-sha256`, the SHA-256 of its public key (SubjectPublicKeyInfo in DER, hexadecimal).
+    refused; `seconds` how long the answer took. Of a new certificate: `serial` (hexadecimal), `not-after` (RFC
+    3339, UTC) and `key-sha256`, the SHA-256 of its public key (SubjectPublicKeyInfo in DER, hexadecimal).
     """
 
     time: str

@@ -224,7 +224,9 @@ async def _serve(
             status.count(record)
 
     def refused(peer: str, reason: str) -> None:
-        log(LogRecord(time=f"{utc_now():%Y-%m-%dT%H:%M:%SZ}", operation=CONNECTION, peer=peer, outcome=reason))
+        log(
+            LogRecord(time=f"{utc_now():%Y-%m-%dT%H:%M:%SZ}", operation=CONNECTION, peer=peer, outcome=reason)
+        )
 
     header = service.client_cert_header
     app = EstApp(
@@ -232,7 +234,9 @@ async def _serve(
         clock=utc_now,
         enroll=service.enroll,
         denied=lambda certificate: loaded.deny.reason(certificate),
-        client_of=client_from_header(header, lambda: loaded.client_cas, utc_now) if header else client_from_tls,
+        client_of=client_from_header(header, lambda: loaded.client_cas, utc_now)
+        if header
+        else client_from_tls,
         rfc7030=service.rfc7030,
         log=log,
     )
@@ -315,7 +319,7 @@ def _work(service: EstService, sock: socket.socket, status_sock: socket.socket |
 
 
 def _end_with_supervisor() -> None:
-    """Have this worker end when its supervisor has, however: nobody else would end it, and it would keep the port."""
+    """Have this worker end when its supervisor has, in whatever way: otherwise it would keep the port."""
     supervisor = multiprocessing.parent_process()
     if supervisor is None:
         return

@@ -28,9 +28,7 @@ class Est:
     def __init__(self, authority: Authority | None, **options: Any) -> None:
         self.log: list[LogRecord] = []
         self.now = NOW
-        self.app = EstApp(
-            authority=lambda: authority, clock=lambda: self.now, log=self.log.append, **options
-        )
+        self.app = EstApp(authority=lambda: authority, clock=lambda: self.now, log=self.log.append, **options)
 
     def request(
         self,
