@@ -137,6 +137,13 @@ class FactoryApi:
         pages = self.device_pages(filters=filters, sortby="name")
         return [device async for page in pages for device in page.devices]
 
+    async def denied_devices(self) -> list[wire.Device]:
+        """The devices that were deleted and may not come back; mainly their uuids."""
+        pages = self._exchange.pages(
+            self._in_factory("denied-devices/"), {"limit": str(PAGE)}, wire.DeviceList
+        )
+        return [device async for page in pages for device in page.devices]
+
     async def device_count(self, filters: Mapping[str, str] | None = None) -> int:
         """How many devices `filters` keep, from one small page."""
         async for page in self.device_pages(filters=filters, limit=10):

@@ -70,6 +70,22 @@ async def check(
     )
 
 
+@app.command("deny-list", epilog="Example: fioctl-rotate est deny-list > deny.txt")
+@common.connected
+async def deny_list(flags: Flags) -> Result:
+    """Print the Factory's denied devices as a deny list, for `est serve --deny`.
+
+    The list names them by uuid. Lines `serial HEX` and `key SHA256` can be added by hand; `#` begins a comment.
+    Send SIGHUP to a running EST server after the file was changed.
+    """
+    from fioctl_rotate.ops.connect import open_api
+    from fioctl_rotate.ops.est_serve import factory_deny_list
+
+    async with open_api(common.settings_of(flags)) as api:
+        text = await factory_deny_list(api)
+    return Result({"deny": text.splitlines()}, text.splitlines())
+
+
 @app.command(
     epilog="Example: fioctl-rotate est serve --root-cert factory_ca.pem --tls-cert est-tls.pem"
     " --tls-key est-tls.key --ca-cert local-ca.pem --ca-key local-ca.key --client-cas device-cas.pem"

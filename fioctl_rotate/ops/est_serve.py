@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -19,9 +20,10 @@ import msgspec
 from cryptography import x509
 
 from fioctl_rotate import serving
+from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error, printable
-from fioctl_rotate.est.deny import DenyList, parse_deny_list
+from fioctl_rotate.est.deny import DenyList, deny_list_text, parse_deny_list
 from fioctl_rotate.est.enroll_policy import Enroll
 from fioctl_rotate.est.go_duration import parse_duration
 from fioctl_rotate.est.proxied import client_from_header
@@ -197,6 +199,11 @@ def _certificates(path: Path) -> list[x509.Certificate]:
     return found
 
 
+async def factory_deny_list(api: FactoryApi) -> str:
+    """The Factory's denied devices as a deny list."""
+    return deny_list_text(device.uuid for device in await api.denied_devices())
+
+
 async def _serve(
     service: EstService,
     sock: socket.socket,
@@ -291,7 +298,7 @@ async def _supervise(
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
-    ended = [worker for worker in workers if not worker.is_alive()] if died.is_set() else []
+    ended = multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=0)
     for worker in workers:
         loop.remove_reader(worker.sentinel)
         worker.terminate()
@@ -299,7 +306,7 @@ async def _supervise(
         worker.join()
     if died.is_set():
         raise Error(
-            f"the EST server ends, because a worker process ended by itself: {', '.join(map(_ending, ended))}",
+            f"the EST server ends, because a worker process ended by itself: {', '.join(_ending(worker) for worker in workers if worker.sentinel in ended)}",
             hint="systemd starts the server again where its unit has `Restart=on-failure`",
         )
 
