@@ -305,8 +305,9 @@ async def _supervise(
     for worker in workers:
         worker.join()
     if died.is_set():
+        endings = [_ending(worker) for worker in workers if worker.sentinel in ended]
         raise Error(
-            f"the EST server ends, because a worker process ended by itself: {', '.join(_ending(worker) for worker in workers if worker.sentinel in ended)}",
+            f"the EST server ends, because a worker process ended by itself: {', '.join(endings)}",
             hint="systemd starts the server again where its unit has `Restart=on-failure`",
         )
 
