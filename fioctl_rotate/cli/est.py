@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.est.enroll_policy import Enroll
 from fioctl_rotate.rotation.entry import DEFAULT_PORT, DEFAULT_RESOURCE, est_url
 from fioctl_rotate.settings import Flags
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 app = common.group("EST servers: authorize, show, check, run one.")
 keys_est.add_commands(app, "est")
@@ -35,13 +38,22 @@ async def check(
         str | None, option("-e --est-resource PATH", f"The path on it [default: {DEFAULT_RESOURCE}].")
     ] = None,
     pki: Annotated[Path | None, option("--pki DIR", "Take the root from factory_ca.pem in DIR.")] = None,
+    cert: Annotated[
+        Path | None, option("--cert FILE", "Re-enroll with this device certificate; issues a new one.")
+    ] = None,
+    key: Annotated[Path | None, option("--key FILE", "Private key for --cert.")] = None,
 ) -> Result:
     """Check an EST server as a device would see it, before devices are told to use it.
 
     A device trusts the Factory's root alone, takes the server's name from the SAN, and is stuck for good with a
     server that does not work. Each check is a line; exit code 5 where one of them fails. What is not given is read
     from the Factory: its EST server's name, its root.
+
+    With --cert and --key a re-enrollment is tried as a device does it. The new certificate is thrown away; the
+    device's own stays valid. Devices with LmP 97 and later accept more answers than those with LmP 90 to 96.
     """
+    if (cert is None) != (key is None):
+        raise UsageError("--cert and --key go together")
     if url is not None and any(part is not None for part in (server_name, est_port, est_resource)):
         raise UsageError("give either URL, or --server-name with --est-port and --est-resource")
     port = DEFAULT_PORT if est_port is None else est_port
@@ -57,17 +69,25 @@ async def check(
     from fioctl_rotate.clock import utc_now
     from fioctl_rotate.ops.est_check import check_est
 
-    seen = await check_est(settings, url, pki, url_of=url_of, now=utc_now())
+    identity = (cert, key) if cert is not None and key is not None else None
+    seen = await check_est(settings, url, pki, url_of=url_of, identity=identity, now=utc_now())
     error = Refused(
         f"devices would not rotate against {seen.url}",
         hint="a device that fetched this URL would be stuck until the server works",
     )
     return Result(
-        {"url": seen.url, "ok": not seen.failed, "checks": list(seen.checks)},
+        {"url": seen.url, "ok": not seen.failed, "checks": list(seen.checks), **_issued(seen.issued)},
         common.check_lines(seen.checks, sys.stdout),
         [f"checked {seen.url}"],
         error=error if seen.failed else None,
     )
+
+
+def _issued(certificate: "x509.Certificate | None") -> dict[str, object]:
+    if certificate is None:
+        return {}
+    not_after = f"{certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
+    return {"issued": {"serial": f"{certificate.serial_number:x}", "not-after": not_after}}
 
 
 @app.command("deny-list", epilog="Example: fioctl-rotate est deny-list > deny.txt")

@@ -1,4 +1,4 @@
-"""Looking at an EST server as the devices of a Factory would."""
+"""Checking an EST server as the devices of a Factory would meet it."""
 
 import datetime
 from collections.abc import Callable, Sequence
@@ -11,20 +11,22 @@ from fioctl_rotate import wire
 from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.probe import probe
+from fioctl_rotate.est.trial import Identity, try_reenrollment
 from fioctl_rotate.files import read
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import est_host
 from fioctl_rotate.pki.directory import ROOT_CERTIFICATE
-from fioctl_rotate.pki.parsing import load_bundle
+from fioctl_rotate.pki.parsing import load_bundle, load_certificate
 from fioctl_rotate.settings import Settings
 
 
 @dataclass(frozen=True)
 class EstCheck:
-    """What was looked at, and what was seen."""
+    """What was checked, with the certificate that was issued where a re-enrollment was tried."""
 
     url: str
     checks: Sequence[Check]
+    issued: x509.Certificate | None = None
 
     @property
     def failed(self) -> bool:
@@ -38,21 +40,33 @@ async def check_est(
     pki: Path | None,
     *,
     url_of: Callable[[str], str],
+    identity: tuple[Path, Path] | None = None,
     now: datetime.datetime,
 ) -> EstCheck:
     """Probe the EST server at `url`, with the root in the PKI directory `pki`.
 
     What is None is asked of the Factory that `settings` name: its EST server's name, of which `url_of` makes a URL,
-    and its root. Raises Error where the Factory has none.
+    and its root. With the certificate and the key of `identity` a re-enrollment is tried as well. Raises Error
+    where the Factory has no root or EST server, or a file is not usable.
     """
+    device = _identity(*identity) if identity is not None else None
     certs = wire.Certs()
     if settings is not None:
         async with open_api(settings) as api:
             certs = await api.certs()
             url = url or url_of(est_host(certs, api.factory))
     if url is None:
-        raise Error("no EST server to look at")
-    return EstCheck(url, await probe(url, _roots(certs, pki), now=now))
+        raise Error("no EST server to check")
+    roots = _roots(certs, pki)
+    checks = await probe(url, roots, now=now)
+    if device is None or checks[0].status is Status.FAIL:
+        return EstCheck(url, checks)
+    trial = await try_reenrollment(url, roots, device, load_bundle(certs.ca_crt, "the Factory's device CAs"))
+    return EstCheck(url, [*checks, *trial.checks], trial.issued)
+
+
+def _identity(certificate: Path, key: Path) -> Identity:
+    return Identity(load_certificate(read(certificate), str(certificate)), certificate, key)
 
 
 def _roots(certs: wire.Certs, pki: Path | None) -> list[x509.Certificate]:
