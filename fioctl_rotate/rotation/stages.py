@@ -13,7 +13,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from fioctl_rotate.errors import Error, UsageError
+from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.rotation.state import lmp_release
 
 DEFAULT_SOAK = 600
@@ -133,7 +133,7 @@ EDITABLE = ("soak", "max-failures", "stage-timeout")
 
 
 def stages_from(document: Mapping[str, Any]) -> Stages:
-    """The stages in a plan's document. Raises KeyError, TypeError, ValueError or Error for what is not stages."""
+    """The stages in a plan's document. Raises KeyError, TypeError, ValueError or UsageError for what is not stages."""
     early = tuple(
         tuple(
             StageDevice(
@@ -194,7 +194,7 @@ def choose(
 
     The other stages are spread over what devices run, those seen last first. The same input gives the same stages.
     Sizes are cumulative, percentages are of all candidates, canaries are not counted. A stage that would add no
-    device is left out. Raises Error for a canary that is missing or cannot follow.
+    device is left out. Raises Refused for a canary that is missing or cannot follow.
     """
     first = [_canary(candidates, name) for name in dict.fromkeys(canaries)]
     order = _spread(c for c in candidates if c.excluded is None and c not in first)
@@ -211,9 +211,9 @@ def _canary(candidates: Sequence[Candidate], name: str) -> Candidate:
     for candidate in candidates:
         if name in (candidate.name, candidate.uuid):
             if candidate.excluded is not None:
-                raise Error(f"canary {name} would not follow: {candidate.excluded}")
+                raise Refused(f"canary {name} would not follow: {candidate.excluded}")
             return candidate
-    raise Error(f"canary {name} is not a device of the group")
+    raise Refused(f"canary {name} is not a device of the group")
 
 
 def _spread(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -1,0 +1,243 @@
+"""Planning the stages of a group's rotation: which devices an early stage begins with, and what lies beneath."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from fioctl_rotate import wire
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.checks import Check, Status
+from fioctl_rotate.errors import Refused
+from fioctl_rotate.est.probe import probe
+from fioctl_rotate.ops.at_once import Pace, for_each
+from fioctl_rotate.ops.stage_reader import attempts_in
+from fioctl_rotate.ops.targets import current_entry_of
+from fioctl_rotate.ops.watch import events_of
+from fioctl_rotate.pki.parsing import load_bundle
+from fioctl_rotate.rotation.entry import parse_value
+from fioctl_rotate.rotation.plan import CurrentEntry, Plan
+from fioctl_rotate.rotation.progress import LAST, from_events, parse_time
+from fioctl_rotate.rotation.scope import Scope
+from fioctl_rotate.rotation.stages import Candidate, Share, StageDevice, Stages, choose
+from fioctl_rotate.rotation.state import OLDEST_LMP, is_offline, lmp_release
+from fioctl_rotate.rotation.tracker import SMALL_FLEET, key_digest
+
+EST_TIMEOUT = 5.0
+# A clock that is this much ahead makes a device miss changes (fioconfig: If-Modified-Since is what it stored last).
+_CLOCK_AHEAD = timedelta(minutes=5)
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class StageRequest:
+    """How an operator asks for stages; see `rotation.stages.Stages`. Without sizes the canaries are the early stage."""
+
+    sizes: Sequence[Share]
+    canaries: Sequence[str]
+    soak: int
+    max_failures: Share
+    stage_timeout: int
+    clear_older: bool = False
+    clear_fleet_wide: bool = False
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A plan with stages, what a reviewer should know of it, and the checks of what lies beneath."""
+
+    plan: Plan
+    notes: Sequence[str]
+    checks: Sequence[Check]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was read of one device for the plan; `excluded` is why it may not be in an early stage."""
+
+    device: StageDevice | None
+    excluded: str | None
+    completed: frozenset[str] = frozenset()
+
+
+async def plan_stages(api: FactoryApi, plan: Plan, request: StageRequest, *, now: datetime) -> Staged:
+    """`plan` with stages. Raises Refused where no early stage can be made, or a canary cannot follow."""
+    fleet = current_entry_of(await api.config(Scope.fleet()).log())
+    beneath = {"group": plan.current or CurrentEntry(None), "fleet": fleet}
+    older = {
+        current.rotation_id: parse_value(current.value)["ESTSERVER"]
+        for current in beneath.values()
+        if current.value is not None and current.rotation_id
+    }
+    _check_clearing(request, beneath)
+    devices = {device.uuid: device for device in await api.devices(plan.scope.device_filters)}
+    known: dict[str, _Known] = {}
+    if len(devices) <= SMALL_FLEET:
+        await _read(api, devices, list(devices), older, known, now)
+    while True:
+        chosen = choose(_candidates(devices, known, now), request.sizes, request.canaries)
+        unread = [candidate.uuid for stage in chosen for candidate in stage if candidate.uuid not in known]
+        if not unread:
+            break
+        await _read(api, devices, unread, older, known, now)
+    if not chosen:
+        raise Refused(
+            f"no device of {plan.scope} can be in an early stage: {_left_out(_candidates(devices, known, now))}",
+            hint="push without --stages, or wait until some devices are back",
+        )
+    early = tuple(
+        tuple(
+            replace(device, why=candidate.why)
+            for candidate in stage
+            if (device := known[candidate.uuid].device) is not None
+        )
+        for stage in chosen
+    )
+    stages = Stages(
+        early,
+        request.soak,
+        request.max_failures,
+        request.stage_timeout,
+        clear_group=request.clear_older and beneath["group"].value is not None,
+        clear_fleet=request.clear_fleet_wide and fleet.value is not None,
+    )
+    plan = plan.replace(stages=stages, fleet_wide=fleet.value, devices=len(devices))
+    notes = [
+        *_beneath(stages, older, known),
+        *await _touched(api, stages),
+        *(
+            [f"left out of the early stages: {text}"]
+            if (text := _left_out(_candidates(devices, known, now)))
+            else []
+        ),
+    ]
+    return Staged(plan, notes, await _older_checks(api, plan, older, now))
+
+
+def _check_clearing(request: StageRequest, beneath: Mapping[str, CurrentEntry]) -> None:
+    if request.clear_older and beneath["group"].value is None and beneath["fleet"].value is not None:
+        if not request.clear_fleet_wide:
+            raise Refused(
+                "the older entry is fleet-wide, and --clear-older deletes the group's alone",
+                hint="--clear-fleet-wide deletes it for all groups",
+            )
+
+
+def _candidates(
+    devices: Mapping[str, wire.Device], known: Mapping[str, _Known], now: datetime
+) -> list[Candidate]:
+    return [
+        Candidate(
+            device.uuid,
+            device.name or device.uuid,
+            parse_time(device.last_seen),
+            device.lmp_ver,
+            device.target_name,
+            _excluded(device, known.get(device.uuid), now),
+        )
+        for device in devices.values()
+    ]
+
+
+def _excluded(device: wire.Device, known: _Known | None, now: datetime) -> str | None:
+    if is_offline(parse_time(device.last_seen), now):
+        return "offline"
+    if (lmp_release(device.lmp_ver) or OLDEST_LMP) < OLDEST_LMP:
+        return "unsupported"
+    return known.excluded if known else None
+
+
+async def _read(
+    api: FactoryApi,
+    devices: Mapping[str, wire.Device],
+    uuids: Sequence[str],
+    older: Mapping[str, str],
+    known: dict[str, _Known],
+    now: datetime,
+) -> None:
+    """Read of these devices what decides whether they may be in an early stage, into `known`."""
+
+    async def read(uuid: str) -> None:
+        name = devices[uuid].name or uuid
+        if current_entry_of(await api.config(Scope.of_device(name, uuid)).log(1)).value is not None:
+            known[uuid] = _Known(None, "shadowed")
+            return
+        key = key_digest((await api.device(uuid, by_uuid=True)).public_key)
+        if key is None:
+            known[uuid] = _Known(None, "without a public key")
+            return
+        updates = tuple(update.correlation_id for update in await api.device_updates(uuid))
+        attempts, completed, ahead = {}, set(), False
+        for rotation_id in older:
+            events = await events_of(api, uuid, rotation_id)
+            progress = from_events(events)
+            attempts[rotation_id] = attempts_in(events)
+            completed |= {rotation_id} if progress.finalized else set()
+            times = [event.time for event in progress.events if event.time and event.step == LAST]
+            ahead = ahead or any(time - now > _CLOCK_AHEAD for time in times)
+        device = StageDevice(uuid, name, key, "", updates, {id: n for id, n in attempts.items() if n})
+        known[uuid] = _Known(device, "with a clock that is ahead" if ahead else None, frozenset(completed))
+
+    await for_each(uuids, read, Pace())
+
+
+def _left_out(candidates: Sequence[Candidate]) -> str:
+    """`3 offline (a, b, c), 1 shadowed (d)`, "" where nobody is."""
+    reasons: dict[str, list[str]] = {}
+    for candidate in candidates:
+        if candidate.excluded is not None:
+            reasons.setdefault(candidate.excluded, []).append(candidate.name)
+    return ", ".join(f"{len(names)} {reason} ({_some(names)})" for reason, names in sorted(reasons.items()))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(sorted(names)[:_NAMED]) + more
+
+
+def _beneath(stages: Stages, older: Mapping[str, str], known: Mapping[str, _Known]) -> list[str]:
+    """What lies beneath the devices' own entries, and what a reboot would do."""
+    notes = []
+    total = len(stages.devices)
+    for rotation_id, url in older.items():
+        completed = sum(rotation_id in known[device.uuid].completed for device in stages.devices)
+        notes.append(
+            f"beneath lies rotation {rotation_id} at {url}; {completed} of {total} early devices completed it"
+        )
+    if older and not (stages.clear_group or stages.clear_fleet):
+        notes.append(
+            "an early device that reboots before it is settled rotates again, by the rotation beneath, at its EST "
+            "server; --clear-older deletes that entry first"
+        )
+    return notes
+
+
+async def _touched(api: FactoryApi, stages: Stages) -> list[str]:
+    notes = []
+    if stages.clear_group:
+        notes.append(
+            "stage 0 deletes the group's older entry, and waits until the early devices have stored that"
+        )
+    if stages.clear_fleet:
+        groups = sorted(group.name for group in await api.groups())
+        notes.append(f"stage 0 deletes the fleet-wide older entry, for all groups: {', '.join(groups)}")
+    return notes
+
+
+async def _older_checks(
+    api: FactoryApi, plan: Plan, older: Mapping[str, str], now: datetime
+) -> Sequence[Check]:
+    """Whether the EST servers of the rotations beneath work: a device that reboots in the soak needs them."""
+    stages = plan.stages
+    urls = {url for url in older.values() if url and url != plan.entry.est_server}
+    if not urls or stages is None or stages.clear_group or stages.clear_fleet:
+        return []
+    roots = load_bundle((await api.certs()).root_crt, "the Factory's root")
+    checks = []
+    for url in sorted(urls):
+        failed = [c for c in await probe(url, roots, now=now, timeout=EST_TIMEOUT) if c.status is Status.FAIL]
+        if failed:
+            message = f"{url} of the rotation beneath: {failed[0].message}; a device that reboots too early is stuck"
+            checks.append(Check("older-est", Status.WARN, message))
+        else:
+            checks.append(Check("older-est", Status.PASS, f"{url} of the rotation beneath works"))
+    return checks
