@@ -61,6 +61,12 @@ class Refused(Error):
     exit_code = 5
 
 
+class InProgress(Error):
+    """Changes are pending or in progress, and nothing is wrong. Exit code 6, only where it was asked for."""
+
+    exit_code = 6
+
+
 class Stopped(Error):
     """A signal ended the command. Exit code: 128 and the signal's number."""
 

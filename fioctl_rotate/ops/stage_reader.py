@@ -59,7 +59,7 @@ class StageReader:
         if not given:
             return Picture(group, fleet, devices)
         snapshot = await self._whole_group(group, now)
-        return Picture(group, fleet, devices, snapshot.states, snapshot.settled)
+        return Picture(group, fleet, devices, snapshot.states, snapshot.summary, snapshot.settled)
 
     async def _log(self, scope: Scope) -> EntryLog:
         return entry_log(await self._api.config(scope).log(), self._rollout.id)

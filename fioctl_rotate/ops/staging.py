@@ -30,7 +30,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class StageRequest:
-    """How an operator asks for stages; see `rotation.stages.Stages`. Without sizes the canaries are the early stage."""
+    """How an operator asks for stages; see `rotation.stages.Stages`. `canaries` are an extra first stage."""
 
     sizes: Sequence[Share]
     canaries: Sequence[str]
@@ -114,12 +114,12 @@ async def plan_stages(api: FactoryApi, plan: Plan, request: StageRequest, *, now
 
 
 def _check_clearing(request: StageRequest, beneath: Mapping[str, CurrentEntry]) -> None:
-    if request.clear_older and beneath["group"].value is None and beneath["fleet"].value is not None:
-        if not request.clear_fleet_wide:
-            raise Refused(
-                "the older entry is fleet-wide, and --clear-older deletes the group's alone",
-                hint="--clear-fleet-wide deletes it for all groups",
-            )
+    only_fleet_wide = beneath["group"].value is None and beneath["fleet"].value is not None
+    if request.clear_older and only_fleet_wide and not request.clear_fleet_wide:
+        raise Refused(
+            "the older entry is fleet-wide, and --clear-older deletes the group's alone",
+            hint="--clear-fleet-wide deletes it for all groups",
+        )
 
 
 def _candidates(
@@ -236,7 +236,9 @@ async def _older_checks(
     for url in sorted(urls):
         failed = [c for c in await probe(url, roots, now=now, timeout=EST_TIMEOUT) if c.status is Status.FAIL]
         if failed:
-            message = f"{url} of the rotation beneath: {failed[0].message}; a device that reboots too early is stuck"
+            message = (
+                f"{url} of the rotation beneath: {failed[0].message}; an early reboot would wedge a device"
+            )
             checks.append(Check("older-est", Status.WARN, message))
         else:
             checks.append(Check("older-est", Status.PASS, f"{url} of the rotation beneath works"))

@@ -10,6 +10,7 @@ from fioctl_rotate import wire
 from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
 from fioctl_rotate.rotation.progress import Progress, parse_time
 from fioctl_rotate.rotation.state import DeviceState
+from fioctl_rotate.rotation.summary import Summary
 
 
 def settle_reason(rotation_id: str) -> str:
@@ -80,14 +81,15 @@ class Reading:
 class Picture:
     """What was read in one poll. `devices` are those of the early stages, by uuid; None for a deleted one.
 
-    `group` and `fleet` are the two logs. `states` are all devices of the group, read once the group has the entry;
-    `resting` says that none of them is expected to get any further.
+    `group` and `fleet` are the two logs. `states` are all devices of the group, read once the group has the entry,
+    `summary` their counts; `resting` says that none of them is expected to get any further.
     """
 
     group: EntryLog
     fleet: EntryLog
     devices: Mapping[str, Reading | None]
     states: Sequence[DeviceState] = ()
+    summary: Summary | None = None
     resting: bool = False
 
 

@@ -45,6 +45,11 @@ class Point(StrEnum):
     DONE = "done"
     FAILED = "failed"
 
+    @property
+    def open(self) -> bool:
+        """Whether it is worth naming while its stage runs: neither done nor untouched."""
+        return self not in (Point.DONE, Point.NOT_GIVEN)
+
 
 @dataclass(frozen=True, slots=True)
 class StagedDevice:
@@ -74,6 +79,11 @@ class StageState:
     devices: tuple[StagedDevice, ...]
     allowed: int = 0
     until: datetime | None = None
+
+    @property
+    def done(self) -> int:
+        """How many devices are done."""
+        return sum(state.point is Point.DONE for state in self.devices)
 
     @property
     def failures(self) -> list[StagedDevice]:

@@ -193,7 +193,7 @@ class World:
         # A failing device rests only while its EST server does not work.
         ended = (State.DONE, *((State.FAILING,) if rollout.id in self.down else ()))
         resting = all(state.state in ended or state.reason is Reason.OFFLINE for state in states)
-        return Picture(group, entry_log(self.fleet.log, rollout.id), readings, states, resting)
+        return Picture(group, entry_log(self.fleet.log, rollout.id), readings, states, resting=resting)
 
     def _reading(self, device: ModelDevice, rollout: Rollout, planned: StageDevice) -> Reading:
         other = next(

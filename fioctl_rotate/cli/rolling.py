@@ -1,0 +1,228 @@
+"""A rollout in stages as it goes on: a line a change, text or JSON, or live on a terminal."""
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fioctl_rotate.cli.common import Format, console, emit, is_terminal, note, table, warn
+from fioctl_rotate.errors import DeviceFailed, InProgress, TimedOut, printable
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rich.console import RenderableType
+
+    from fioctl_rotate.api.client import FactoryApi
+    from fioctl_rotate.ops.rollout import Step
+    from fioctl_rotate.rotation.plan import Plan
+    from fioctl_rotate.rotation.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Rolling:
+    """How to follow a rollout. `interval` and `timeout` are in seconds; `junit` is the file to write at the end.
+
+    `detailed` has a run whose time is over end with exit code 6, in progress, rather than 4. `send` False only reads.
+    """
+
+    interval: float = 15.0
+    timeout: float | None = None
+    format: Format = Format.TEXT
+    junit: Path | None = None
+    detailed: bool = False
+    note: str = ""
+    send: bool = True
+
+
+async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
+    """Bring a plan with stages to its end, and show how.
+
+    Raises DeviceFailed where a stage failed, TimedOut or InProgress when the time of this run is over, Refused where
+    somebody else changed what the plan relies on. The last step, and the JUnit file, are written in each case.
+    """
+    from fioctl_rotate.ops.rollout import roll_out, rollout_of
+    from fioctl_rotate.rotation.rollout import Verdict
+
+    view = _view(api, plan, rolling, rollout_of(plan))
+    ended = "interrupted"
+    timed_out = False
+    try:
+        with view:
+            try:
+                async with asyncio.timeout(rolling.timeout):
+                    await roll_out(
+                        api,
+                        plan,
+                        interval=rolling.interval,
+                        show=view.show,
+                        sent=view.sent,
+                        note=rolling.note,
+                    )
+            except TimeoutError:
+                timed_out = True
+        ended = ""
+    finally:
+        view.end()
+        if rolling.junit and view.last:
+            from fioctl_rotate.ops.junit import write_rollout
+
+            write_rollout(rolling.junit, rollout_of(plan), view.last.decision, view.last.picture)
+        if ended:
+            note(f"run the same command again: it goes on from what the Factory has ({plan.rotation_id})")
+    last = view.last
+    if timed_out:
+        state = stage_of(last, rollout_of(plan)) if last else "not read yet"
+        error = InProgress if rolling.detailed else TimedOut
+        raise error(
+            f"time ran out after {rolling.timeout:g} s: {state}",
+            hint="run the same command again: it goes on from what the Factory has",
+        )
+    if last is not None and last.decision.verdict is Verdict.FAILED:
+        raise DeviceFailed(
+            f"{last.decision.message}; nothing more is sent",
+            hint="`--max-failures N` goes on knowingly; `fioctl-rotate rotations stop "
+            f"{plan.rotation_id} -g {plan.scope.name}` takes the entry back",
+        )
+
+
+def stage_of(step: "Step", rollout: "Rollout") -> str:
+    """`stage 2 of 4`, in one line."""
+    return f"in progress, stage {step.decision.stage} of {rollout.last}"
+
+
+def _view(api: "FactoryApi", plan: "Plan", rolling: Rolling, rollout: "Rollout") -> "_Lines":
+    live = rolling.format is Format.TEXT and is_terminal(sys.stdout)
+    return (_Live if live else _Lines)(api, plan, rolling, rollout)
+
+
+class _Lines:
+    """One line a change: text, or one JSON object with `kind` write, stage, device or summary."""
+
+    def __init__(self, api: "FactoryApi", plan: "Plan", rolling: Rolling, rollout: "Rollout") -> None:
+        self._api, self._plan, self._rolling, self._rollout = api, plan, rolling, rollout
+        self._json = rolling.format is Format.JSON
+        self._known: dict[object, object] = {}
+        self.last: Step | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, step: "Step") -> None:
+        """Write what has changed since the step before."""
+        from fioctl_rotate.rotation import rollout_document as document
+
+        self.last = step
+        for problem in step.problems:
+            warn(f"{problem}; reading it again")
+        for state in step.decision.stages:
+            for staged in state.devices:
+                if self._changed(staged.device.uuid, (staged.point, staged.message), when=staged.point.open):
+                    self._emit(
+                        step.at,
+                        "device",
+                        document.of_staged_device(state.number, staged),
+                        document.device_line(staged),
+                    )
+            told = (state.outcome, len(state.failures))
+            if self._changed(state.number, told, when=state.number <= step.decision.stage):
+                self._emit(
+                    step.at,
+                    "stage",
+                    document.of_stage(state, self._rollout.last),
+                    document.stage_line(state, self._rollout.last),
+                )
+        summary = step.picture.summary
+        if summary is not None and self._changed("group", summary.message):
+            last = self._rollout.last
+            self._emit(
+                step.at,
+                "group",
+                {"stage": last, **document.of_decision(self._rollout, step.decision, step.picture)["group"]},
+                f"stage {last} of {last}: {summary.message}",
+            )
+        sys.stdout.flush()
+
+    def sent(self, text: str) -> None:
+        """Write that something was sent, or could not be."""
+        from fioctl_rotate.clock import utc_now
+
+        self._emit(utc_now(), "write", {"message": text}, text)
+
+    def end(self) -> None:
+        """Write the summary."""
+        from fioctl_rotate.rotation import rollout_document as document
+
+        if self.last is None:
+            return
+        decision = self.last.decision
+        value = {
+            "factory": self._api.factory,
+            "server": self._api.server,
+            **document.of_decision(self._rollout, decision, self.last.picture),
+        }
+        words = f"rollout of {self._plan.rotation_id}: {decision.verdict}, stage {decision.stage} of {self._rollout.last}"
+        self._emit(self.last.at, "summary", value, words)
+
+    def _changed(self, key: object, value: object, *, when: bool = True) -> bool:
+        known = self._known.get(key)
+        self._known[key] = value
+        return value != known and (when or known is not None)
+
+    def _emit(self, at: "datetime", kind: str, value: dict[str, Any], text: str) -> None:
+        from fioctl_rotate.rotation.document import time_text
+
+        if self._json:
+            emit(json.dumps({"at": time_text(at), "kind": kind, **value}, ensure_ascii=False))
+        else:
+            emit(f"{at:%H:%M:%S}  {printable(text)}")
+
+
+class _Live(_Lines):
+    """A table of the stages that is redrawn, with the last things that were sent."""
+
+    def __init__(self, api: "FactoryApi", plan: "Plan", rolling: Rolling, rollout: "Rollout") -> None:
+        from rich.live import Live
+
+        super().__init__(api, plan, rolling, rollout)
+        self._writes: list[str] = []
+        self._live = Live(console=console(), auto_refresh=False, vertical_overflow="crop")
+
+    def __enter__(self) -> None:
+        self._live.__enter__()
+
+    def __exit__(self, *args: Any) -> None:
+        self._live.__exit__(*args)
+
+    def show(self, step: "Step") -> None:
+        """Redraw."""
+        self.last = step
+        self._live.update(self._draw(step), refresh=True)
+
+    def sent(self, text: str) -> None:
+        """Redraw with what was sent."""
+        self._writes = [*self._writes[-4:], text]
+        if self.last is not None:
+            self._live.update(self._draw(self.last), refresh=True)
+
+    def _draw(self, step: "Step") -> "RenderableType":
+        from rich.console import Group
+        from rich.text import Text
+
+        from fioctl_rotate.rotation.rollout_document import rows
+
+        head = f"Rotation {self._plan.rotation_id} of {self._plan.scope}, factory {self._api.factory}"
+        rest = f"polls every {self._rolling.interval:g} s; Ctrl-C stops here, the same command goes on"
+        return Group(
+            Text(printable(head), style="bold"),
+            table(("STAGE", "STATUS", "DONE", "DEVICES"), rows(self._rollout, step.decision, step.picture)),
+            *(Text(f"{printable(problem)}; reading it again", style="yellow") for problem in step.problems),
+            *(Text(printable(text), style="dim") for text in self._writes),
+            Text(""),
+            Text(rest, style="dim"),
+        )

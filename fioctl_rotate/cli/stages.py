@@ -1,0 +1,120 @@
+"""The options of a rotation in stages, and how its stages are shown in a dry run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from fioctl_rotate.cli.common import Options, Table, duration_option, option, spread
+from fioctl_rotate.errors import UsageError
+
+if TYPE_CHECKING:
+    from fioctl_rotate.api.client import FactoryApi
+    from fioctl_rotate.ops.staging import Staged
+    from fioctl_rotate.rotation.plan import Plan
+    from fioctl_rotate.rotation.stages import Stages
+
+STAGE_OPTIONS: Options = {
+    "stages": option("--stages SIZES", "Rotate in stages, such as 1,5%,25%; the whole group is the last one."),
+    "canary": option("--canary DEVICE", "Begin with this device, as an extra first stage (repeatable)."),
+    "soak": duration_option("--soak", "With stages: wait after each early stage, then see its devices again."),
+    "max_failures": option("--max-failures N|P%", "With stages: failures that a stage may have."),
+    "stage_timeout": duration_option("--stage-timeout", "With stages: a device that takes longer has failed."),
+    "clear_older": option("--clear-older", "With stages: delete the group's older entry first, as stage 0."),
+    "clear_fleet_wide": option("--clear-fleet-wide", "With stages: delete the fleet-wide entry first, too."),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """How to rotate in stages, as typed. `soak` and `stage_timeout` are in seconds."""
+
+    stages: str | None = None
+    canary: list[str] | None = None
+    soak: float | None = None
+    max_failures: str | None = None
+    stage_timeout: float | None = None
+    clear_older: bool = False
+    clear_fleet_wide: bool = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there are to be stages."""
+        return self.stages is not None or bool(self.canary)
+
+    def check(self) -> None:
+        """Refuse (UsageError) what is wrong in itself, before anybody is asked anything."""
+        given = {
+            "--soak": self.soak is not None,
+            "--max-failures": self.max_failures is not None,
+            "--stage-timeout": self.stage_timeout is not None,
+            "--clear-older": self.clear_older,
+            "--clear-fleet-wide": self.clear_fleet_wide,
+        }
+        for name, typed in given.items():
+            if typed and not self.wanted:
+                raise UsageError(f"{name} goes with --stages or --canary")
+        if self.wanted:
+            from fioctl_rotate.rotation.stages import parse_share, parse_sizes
+
+            if self.stages is not None:
+                parse_sizes(self.stages)
+            if self.max_failures is not None:
+                parse_share(self.max_failures, "--max-failures")
+
+    async def add_to(self, api: "FactoryApi", plan: "Plan") -> "Staged":
+        """The plan with stages, and what a reviewer should know. Raises Refused; see `ops.staging`."""
+        from fioctl_rotate.clock import utc_now
+        from fioctl_rotate.ops.staging import StageRequest, plan_stages
+        from fioctl_rotate.rotation import stages
+
+        request = StageRequest(
+            sizes=stages.parse_sizes(self.stages) if self.stages is not None else (),
+            canaries=self.canary or (),
+            soak=int(stages.DEFAULT_SOAK if self.soak is None else self.soak),
+            max_failures=stages.parse_share(
+                self.max_failures or stages.DEFAULT_MAX_FAILURES, "--max-failures"
+            ),
+            stage_timeout=int(
+                stages.DEFAULT_STAGE_TIMEOUT if self.stage_timeout is None else self.stage_timeout
+            ),
+            clear_older=self.clear_older,
+            clear_fleet_wide=self.clear_fleet_wide,
+        )
+        return await plan_stages(api, plan, request, now=utc_now())
+
+
+with_stages = spread("staging", StageOptions, STAGE_OPTIONS)
+"""Gives a command the options of stages; it receives them as one `StageOptions` in its parameter `staging`."""
+
+
+def stage_lines(plan: "Plan") -> "Iterator[str | Table]":
+    """The stages of a plan, for people: a row a device of an early stage, then the rules."""
+    stages = plan.stages
+    if stages is None:
+        return
+    last = len(stages.early) + 1
+    yield f"In {last} stages, each after the one before it is done:"
+    rows = [
+        (f"{number} of {last}", device.name, device.why)
+        for number, stage in enumerate(stages.early, 1)
+        for device in stage
+    ]
+    yield Table(("STAGE", "DEVICE", "WHY"), [*rows, (f"{last} of {last}", "the whole group", "")])
+    yield f"Rules: {rules(stages)}"
+
+
+def rules(stages: "Stages") -> str:
+    """`soak 600 s, 0 failures allowed in a stage, at most 86400 s a stage`."""
+    return (
+        f"soak {stages.soak} s, {stages.max_failures.text} failures allowed in a stage, "
+        f"at most {stages.stage_timeout} s a stage"
+    )
+
+
+def with_max_failures(plan: "Plan", text: str) -> "Plan":
+    """The plan with another number of allowed failures. Raises UsageError."""
+    from fioctl_rotate.rotation.stages import parse_share
+
+    if plan.stages is None:
+        raise UsageError("--max-failures is for a plan with stages")
+    return plan.replace(stages=replace(plan.stages, max_failures=parse_share(text, "--max-failures")))
