@@ -10,6 +10,7 @@ import typer
 from fioctl_rotate.cli.common import connected, settings_of, single, with_api
 from fioctl_rotate.cli.planning import Sending, with_sending
 from fioctl_rotate.cli.pushing import send
+from fioctl_rotate.cli.stages import with_max_failures
 from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.rotation.plan import Plan, from_file
 from fioctl_rotate.settings import Flags, Settings
@@ -27,14 +28,25 @@ def apply(
     edited: Annotated[
         bool, typer.Option("--edited", help="Take a plan that was edited after it was written.")
     ] = False,
+    max_failures: Annotated[
+        str | None,
+        typer.Option(
+            "--max-failures", metavar="N|P%", help="With stages: go on with so many failures a stage."
+        ),
+    ] = None,
 ) -> None:
     """Push a plan that a dry run wrote, exactly as it was shown, or nothing.
 
     Refused (5) if the target's fio-rotate-certs has changed since, if the Factory or the server is another than the
     plan's, or if the file was edited. A plan that is applied already is no error: nothing is sent.
+
+    A plan in stages is followed to its end; the same command goes on where an earlier run stopped.
     """
-    sending.check()
     plan = from_file(_read(plan_file), allow_edited=edited)
+    sending.check(staged=plan.stages is not None)
+    if max_failures is not None:
+        plan = with_max_failures(plan, max_failures)
+        sending = replace(sending, note=f"max-failures {max_failures}")
     settings = settings_of(flags)
     settings = replace(settings, factory=settings.factory or plan.factory)
     _check_destination(plan, settings)
@@ -42,7 +54,8 @@ def apply(
     async def work(api: "FactoryApi") -> None:
         from fioctl_rotate.ops.push import refresh
 
-        await send(api, await refresh(api, plan), sending)
+        # A plan in stages goes on from wherever it stands, and compares at each step.
+        await send(api, plan if plan.stages else await refresh(api, plan), sending)
 
     with_api(settings, work)
 

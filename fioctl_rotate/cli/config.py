@@ -9,6 +9,7 @@ from fioctl_rotate.cli.common import GroupOption, LimitOption, OptionalGroup, Re
 from fioctl_rotate.cli.configlog import FileArgument, log_lines
 from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
 from fioctl_rotate.cli.pushing import rotate
+from fioctl_rotate.cli.stages import StageOptions, with_stages
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.rotation.plan import RotationRequest
 from fioctl_rotate.rotation.scope import Scope
@@ -27,20 +28,24 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the g
 )
 @common.connected
 @with_modes
+@with_stages
 @with_wish
 def rotate_certs(
     flags: Flags,
     group: GroupOption,
     wish: RotationRequest,
     modes: Modes,
+    staging: StageOptions,
 ) -> None:
     """Have every device of a group get a new client certificate from the EST server.
 
     Sends the entry fio-rotate-certs to the group's configuration; each device takes it at its next check-in (LmP 90
     or later), re-enrolls at the EST server and reports its steps under the ROTATIONID. Devices that join the group
     later will rotate too. With --dryrun, shows what would be sent and sends nothing.
+
+    With --stages or --canary a few devices get the entry first, and the others once these are done and stayed well.
     """
-    rotate(flags, Scope.of_group(group), wish, modes)
+    rotate(flags, Scope.of_group(group), wish, modes, staging=staging)
 
 
 @app.command("log", epilog="Example: fioctl-rotate config log -g field -n 2")

@@ -13,6 +13,7 @@ import typer
 from fioctl_rotate.cli.common import (
     Format,
     Options,
+    Result,
     duration_option,
     emit,
     emit_json,
@@ -22,6 +23,7 @@ from fioctl_rotate.cli.common import (
     warn,
     wrapped,
 )
+from fioctl_rotate.cli.stages import stage_lines
 from fioctl_rotate.errors import UsageError, printable
 from fioctl_rotate.rotation import entry as entries
 from fioctl_rotate.rotation.plan import Plan, RotationRequest, make_plan, to_file, without_nulls
@@ -60,6 +62,7 @@ SENDING_OPTIONS: Options = {
     "timeout": duration_option("--timeout", "With --wait: give up, with exit code 4."),
     "interval": duration_option("--interval", "With --wait: polling interval.", shortest=0.05),
     "junit": JUNIT,
+    "detailed": option("--detailed-exitcode", "With stages: exit code 6, not 4, when --timeout is over."),
 }  # fmt: skip
 
 REQUEST_OPTIONS: Options = {
@@ -84,7 +87,8 @@ MODE_OPTIONS: Options = {
 class Sending:
     """How a push shall go about it. `timeout` and `interval` (between two looks, with `wait`) are in seconds.
 
-    `junit` is the file to write at the end of the wait.
+    `junit` is the file to write at the end of the wait. `note` goes into the reason of each write of a plan in
+    stages.
     """
 
     format: Format = Format.TEXT
@@ -94,12 +98,16 @@ class Sending:
     timeout: float | None = None
     interval: float = 15.0
     junit: Path | None = None
+    detailed: bool = False
+    note: str = ""
 
-    def check(self) -> None:
-        """Refuse options that make no sense together (UsageError)."""
+    def check(self, *, staged: bool = False) -> None:
+        """Refuse options that make no sense together (UsageError). A plan in stages is always followed."""
         for name, given in self._of_a_wait():
-            if given and not self.wait:
-                raise UsageError(f"{name} goes with --wait")
+            if given and not (self.wait or staged):
+                raise UsageError(f"{name} goes with --wait, or with a plan in stages")
+        if self.detailed and not staged:
+            raise UsageError("--detailed-exitcode goes with a plan in stages")
 
     def _of_a_wait(self) -> tuple[tuple[str, bool], ...]:
         return ("--timeout", self.timeout is not None), ("--junit", self.junit is not None)
@@ -114,7 +122,7 @@ class Modes(Sending):
     offline: bool = False
     out: Path | None = None
 
-    def check(self) -> None:
+    def check(self, *, staged: bool = False) -> None:
         """Refuse options that make no sense together (UsageError)."""
         if not self.dryrun:
             for name, given in (
@@ -124,7 +132,7 @@ class Modes(Sending):
             ):
                 if given:
                     raise UsageError(f"{name} goes with --dryrun")
-            super().check()
+            super().check(staged=staged)
         for name, given in (("--wait", self.wait), *self._of_a_wait()):
             if given and self.dryrun:
                 raise UsageError(f"{name} does not go with --dryrun")
@@ -239,5 +247,10 @@ def _show_text(plan: Plan) -> None:
         for line in plan.changes():
             emit(f"\t {printable(line)}")
     emit("")
+    Result(None, stage_lines(plan)).show_text()
+    if plan.stages:
+        emit("")
+        emit("Write it with --out, review it, and push it with `fioctl-rotate apply`.")
+        return
     emit("To push just this:")
     emit(f"  {printable(plan.command())}")

@@ -17,6 +17,7 @@ from fioctl_rotate.cli.common import (
     wrapped,
 )
 from fioctl_rotate.cli.planning import Modes, Sending
+from fioctl_rotate.cli.stages import NO_STAGES, StageOptions
 from fioctl_rotate.errors import Refused, UsageError, printable
 from fioctl_rotate.rotation import commands
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
@@ -29,17 +30,26 @@ if TYPE_CHECKING:
 
 
 def rotate(
-    flags: Flags, scope: Scope, request: RotationRequest, modes: Modes, *, by_uuid: bool = False
+    flags: Flags,
+    scope: Scope,
+    request: RotationRequest,
+    modes: Modes,
+    *,
+    by_uuid: bool = False,
+    staging: StageOptions = NO_STAGES,
 ) -> None:
     """Run `config rotate-certs` or `device config rotate-certs`."""
     if not scope.name:
         raise UsageError(f"the {scope.kind}'s name is empty")
     request.check()
-    modes.check()
+    staging.check()
+    modes.check(staged=staging.wanted)
     if modes.offline and not request.server_name:
         raise UsageError(
             "--offline goes with --server-name: the Factory's own EST server is not known offline"
         )
+    if modes.offline and staging.wanted:
+        raise UsageError("--offline does not go with stages: devices are chosen from what the Factory knows")
     settings = settings_of(flags, offline=modes.offline)
     if modes.offline:
         plan = planning.offline_plan(request, settings, scope)
@@ -53,6 +63,11 @@ def rotate(
 
         now = int(time.time())
         plan = await ops.plan_push(api, scope, request, by_uuid=by_uuid, unix_seconds=now)
+        if staging.wanted:
+            staged = await staging.add_to(api, plan)
+            plan = staged.plan
+            for text in [*staged.notes, *check_lines(staged.checks)]:
+                note(text)
         if modes.dryrun:
             planning.show_plan(plan, modes.format)
             planning.tell_about(plan, request.server_name)
@@ -67,6 +82,9 @@ def rotate(
 
 async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: str | None = None) -> None:
     """Check, ask, push and, where wanted, wait."""
+    if plan.stages is not None:
+        await _roll_out(api, plan, sending, server_name=server_name)
+        return
     from fioctl_rotate.ops import push as ops
     from fioctl_rotate.ops.push_checks import keep_baselines
 
@@ -81,6 +99,28 @@ async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: 
     _tell_result(plan, sending, pushed=pushed)
     if sending.wait:
         await _wait(api, plan, sending)
+
+
+async def _roll_out(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: str | None) -> None:
+    """Check and ask before the first write of a plan in stages; then go on with it, from wherever it stands."""
+    from fioctl_rotate.cli.rolling import Rolling, roll
+    from fioctl_rotate.ops.rollout import has_begun
+
+    if not await has_begun(api, plan):
+        note(wrapped(f"about to push, in stages, {printable(planning.summary(plan))}", stream=sys.stderr))
+        planning.tell_about(plan, server_name)
+        if not sending.no_checks:
+            await _check(api, plan)
+        confirm("Begin with the first stage?", yes=sending.yes)
+    rolling = Rolling(
+        sending.interval,
+        sending.timeout,
+        Format(sending.format),
+        sending.junit,
+        sending.detailed,
+        sending.note,
+    )
+    await roll(api, plan, rolling)
 
 
 async def _check(api: "FactoryApi", plan: Plan) -> "Findings":

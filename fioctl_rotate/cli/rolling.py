@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class Rolling:
     """How to follow a rollout. `interval` and `timeout` are in seconds; `junit` is the file to write at the end.
 
-    `detailed` has a run whose time is over end with exit code 6, in progress, rather than 4. `send` False only reads.
+    `detailed` has a run whose time is over end with exit code 6, in progress, rather than 4. `note` goes into the
+    reason of each write.
     """
 
     interval: float = 15.0
@@ -34,14 +35,13 @@ class Rolling:
     junit: Path | None = None
     detailed: bool = False
     note: str = ""
-    send: bool = True
 
 
 async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
     """Bring a plan with stages to its end, and show how.
 
-    Raises DeviceFailed where a stage failed, TimedOut or InProgress when the time of this run is over, Refused where
-    somebody else changed what the plan relies on. The last step, and the JUnit file, are written in each case.
+    Raises DeviceFailed where a stage failed, TimedOut or InProgress when the time of this run is over, and Refused
+    where somebody else changed what the plan relies on. The summary and the JUnit file are written in each case.
     """
     from fioctl_rotate.ops.rollout import roll_out, rollout_of
     from fioctl_rotate.rotation.rollout import Verdict
@@ -166,8 +166,9 @@ class _Lines:
             "server": self._api.server,
             **document.of_decision(self._rollout, decision, self.last.picture),
         }
-        words = f"rollout of {self._plan.rotation_id}: {decision.verdict}, stage {decision.stage} of {self._rollout.last}"
-        self._emit(self.last.at, "summary", value, words)
+        stage = f"stage {decision.stage} of {self._rollout.last}"
+        text = f"rollout of {self._plan.rotation_id}: {decision.verdict}, {stage}"
+        self._emit(self.last.at, "summary", value, text)
 
     def _changed(self, key: object, value: object, *, when: bool = True) -> bool:
         known = self._known.get(key)

@@ -83,6 +83,8 @@ class StageOptions:
         return await plan_stages(api, plan, request, now=utc_now())
 
 
+NO_STAGES = StageOptions()
+
 with_stages = spread("staging", StageOptions, STAGE_OPTIONS)
 """Gives a command the options of stages; it receives them as one `StageOptions` in its parameter `staging`."""
 

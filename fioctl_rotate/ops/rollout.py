@@ -56,7 +56,7 @@ async def roll_out(
     """
     rollout = rollout_of(plan)
     memory = rollout_memory.load(api, plan)
-    reader = StageReader(api, rollout)
+    reader = StageReader(api, rollout, memory)
     bad = 0
     while True:
         try:
@@ -86,6 +86,20 @@ async def roll_out(
             return step
         else:
             await sleep(interval)
+
+
+async def has_begun(api: FactoryApi, plan: Plan) -> bool:
+    """Whether anything of the plan was ever sent: to the group, or to a device of its first stage."""
+    first = plan.stages.early[0] if plan.stages else ()
+    scopes = [plan.scope, *(Scope.of_device(device.name, device.uuid) for device in first)]
+    begun = False
+
+    async def read(scope: Scope) -> None:
+        nonlocal begun
+        begun = begun or entry_log(await api.config(scope).log(), plan.rotation_id).ever
+
+    await for_each(scopes, read, Pace())
+    return begun
 
 
 def rollout_of(plan: Plan) -> Rollout:

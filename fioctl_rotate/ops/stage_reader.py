@@ -16,7 +16,7 @@ from fioctl_rotate.ops import baselines
 from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.watch import Snapshot, Watch, events_of
 from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
-from fioctl_rotate.rotation.picture import EntryLog, Picture, Reading, entry_log
+from fioctl_rotate.rotation.picture import EntryLog, Memory, Picture, Reading, entry_log
 from fioctl_rotate.rotation.progress import STARTED, Progress, from_events, parse_time
 from fioctl_rotate.rotation.rollout import Rollout
 from fioctl_rotate.rotation.scope import Scope
@@ -32,8 +32,8 @@ class StageReader:
     them, and `problems` says what could not be read and is read again.
     """
 
-    def __init__(self, api: FactoryApi, rollout: Rollout) -> None:
-        self._api, self._rollout = api, rollout
+    def __init__(self, api: FactoryApi, rollout: Rollout, memory: Memory) -> None:
+        self._api, self._rollout, self._memory = api, rollout, memory
         self._scope = Scope.of_group(rollout.group)
         self._known: dict[str, tuple[datetime | None, Reading]] = {}
         self._watch: Watch | None = None
@@ -135,7 +135,9 @@ class StageReader:
 
     async def _whole_group(self, group: EntryLog, now: Clock) -> Snapshot:
         if self._watch is None:
-            rotation = Rotation(self._rollout.id, self._scope, pushed_at=group.given_at)
+            rotation = Rotation(
+                self._rollout.id, self._scope, pushed_at=self._memory.given_at or group.given_at
+            )
             readings = baselines.load(self._api, rotation)
             for device in self._rollout.stages.devices:
                 facts = readings.devices.setdefault(device.uuid, Facts(device.uuid, name=device.name))

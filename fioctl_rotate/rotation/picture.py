@@ -98,8 +98,10 @@ class Memory(Struct):
 
     `failing` is the failed step and when it was first seen, `stored` the last-seen read when the settling was first
     seen to be fetched. `soak` is, by number of the stage, the newest last-seen when its devices were done.
+    `given_at` is when the group got the entry, which its log forgets after ten changes.
     """
 
     failing: dict[str, tuple[int, datetime]] = field(default_factory=dict)
     stored: dict[str, datetime] = field(default_factory=dict)
     soak: dict[int, datetime] = field(default_factory=dict)
+    given_at: datetime | None = None

@@ -24,6 +24,8 @@ from fioctl_rotate.rotation.state import DeviceState, State, is_offline
 NO_PROGRESS = timedelta(minutes=10)
 # A group is settled again at most so often while devices are still on their way.
 SETTLE_EVERY = timedelta(minutes=10)
+# The log's times are in whole seconds: what is done in the second of a settling waits for the next one.
+SETTLE_PAUSE = timedelta(seconds=5)
 # Both times are the server's, but a check-in takes some seconds from its first request to its last.
 _CHECK_IN = timedelta(seconds=2)
 
@@ -250,6 +252,7 @@ def _named(value: str | None) -> str:
 
 
 def _remember(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) -> None:
+    memory.given_at = memory.given_at or picture.group.given_at
     for device in rollout.stages.devices:
         reading = picture.devices.get(device.uuid)
         if reading is None:
@@ -402,7 +405,9 @@ def _last_stage(
     moving = any(
         state.state in (State.RUNNING, State.FINALIZED) and state.reason is None for state in picture.states
     )
-    if unsettled and (not moving or settled_at is None or now - settled_at >= SETTLE_EVERY):
+    if unsettled and (
+        settled_at is None or abs(now - settled_at) >= (SETTLE_EVERY if moving else SETTLE_PAUSE)
+    ):
         actions.append(Action(Do.SETTLE_GROUP))
     waits = (
         unsettled
