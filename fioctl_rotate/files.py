@@ -48,10 +48,10 @@ def read(path: Path) -> bytes:
     return data
 
 
-def read_if_there(path: Path) -> bytes | None:
+def read_if_there(path: Path, *, most: int = 1 << 20) -> bytes | None:
     """As `read`; None where there is no such file."""
     try:
-        return read_file(path)
+        return read_file(path, most=most)
     except FileNotFoundError:
         return None
     except OSError as error:

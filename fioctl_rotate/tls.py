@@ -11,18 +11,23 @@ _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE
 
 
 def client_context(
-    roots_pem: str | None = None, *, cert: Path | None = None, key: Path | None = None
+    roots_pem: str | None = None,
+    *,
+    roots_name: str = "the CA certificates",
+    cert: Path | None = None,
+    key: Path | None = None,
 ) -> ssl.SSLContext:
     """A client's context, TLS 1.2 and later.
 
-    `roots_pem` (PEM, one or more certificates) is trusted alone; None trusts the system's store. `cert` and
-    `key` are PEM files that the client presents. Raises Error where one of them is not usable.
+    `roots_pem` (PEM, one or more certificates) is trusted alone; None trusts the system's store. `roots_name` is
+    what errors call it. `cert` and `key` are PEM files that the client presents. Raises Error where one of them
+    is not usable.
     """
     if roots_pem is None:
         context = ssl.create_default_context()
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        _trust(context, roots_pem)
+        _trust(context, roots_pem, roots_name)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # A name that stands in the CN alone is none: Go, and so every device, sees it like that.
     context.hostname_checks_common_name = False
@@ -46,7 +51,7 @@ def server_context(cert: Path, key: Path, client_cas_pem: str, *, required: bool
     context = _mutual_tls(required=required)
     _present(context, cert, key)
     if client_cas_pem.strip():
-        _trust(context, client_cas_pem)
+        _trust(context, client_cas_pem, "the CA certificates")
     return context
 
 
@@ -61,7 +66,7 @@ def _mutual_tls(*, required: bool) -> ssl.SSLContext:
     return context
 
 
-def _trust(context: ssl.SSLContext, certificates_pem: str) -> None:
+def _trust(context: ssl.SSLContext, certificates_pem: str, what: str) -> None:
     """Have `context` trust the certificates in the text, which may have comments of any kind around them."""
     try:
         context.load_verify_locations(cadata="\n".join(_CERTIFICATE.findall(certificates_pem)))
@@ -70,7 +75,7 @@ def _trust(context: ssl.SSLContext, certificates_pem: str) -> None:
         TypeError,
         OSError,
     ) as error:  # an empty text; a character outside of ASCII; no certificate
-        raise Error("the CA certificates are not valid PEM") from error
+        raise Error(f"{what}: expected certificates in PEM") from error
 
 
 def _present(context: ssl.SSLContext, cert: Path, key: Path) -> None:

@@ -8,6 +8,7 @@ from fioctl_rotate.device.identity import Identity
 from fioctl_rotate.device.state_file import go_json
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est import client as est
+from fioctl_rotate.files import read
 from fioctl_rotate.http import httpx
 from fioctl_rotate.tls import client_context
 
@@ -36,12 +37,10 @@ class Connection:
         self._user_agent = user_agent
         self._sleep = sleep
         self._failed = failed
-        try:
-            self._context = client_context(
-                cacert.read_text(), cert=identity.certificate_path, key=identity.key_path
-            )
-        except (OSError, ValueError) as error:
-            raise Error(f"the device cannot set up TLS with {cacert}: {error}") from error
+        roots = read(cacert).decode("utf-8", "replace")
+        self._context = client_context(
+            roots, roots_name=str(cacert), cert=identity.certificate_path, key=identity.key_path
+        )
 
     async def request(
         self, method: str, url: str, body: Any = None, headers: dict[str, str] | None = None

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from fioctl_rotate.errors import Error, message_of
-from fioctl_rotate.files import read_file, write_atomic
+from fioctl_rotate.errors import Error
+from fioctl_rotate.files import read, write_atomic
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.pki.parsing import load_certificate, load_private_key
 from fioctl_rotate.toml import read_toml
@@ -124,11 +124,8 @@ def load_identity(sota: Sota) -> Identity:
     else:
         key_path = Path(sota.text("import.tls_pkey_path"))
         certificate_path = Path(sota.text("import.tls_clientcert_path"))
-    try:
-        key = load_private_key(read_file(key_path), name=str(key_path))
-        certificate = load_certificate(read_file(certificate_path), str(certificate_path))
-    except OSError as error:
-        raise Error(message_of(error)) from error
+    key = load_private_key(read(key_path), name=str(key_path))
+    certificate = load_certificate(read(certificate_path), str(certificate_path))
     return Identity(key, certificate, key_path, certificate_path)
 
 

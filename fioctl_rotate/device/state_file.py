@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from fioctl_rotate.files import read_file, write_atomic
+from fioctl_rotate.files import read_if_there, write_atomic
 
 STATE_FILE = "cert-rotation.state"
 COMPLETED_FILE = "cert-rotation.state.completed"
@@ -33,13 +33,12 @@ class RotationState(Struct, rename="pascal"):
 
 
 def load(storage: Path) -> RotationState | None:
-    """The rotation that was left unfinished, or None. Raises OSError.
+    """The rotation that was left unfinished, or None. Raises Error.
 
     A file that is not JSON reads as an empty state, as fioconfig takes it: the rotation fails at its first step.
     """
-    try:
-        data = read_file(storage / STATE_FILE, most=MAX_STATE)
-    except FileNotFoundError:
+    data = read_if_there(storage / STATE_FILE, most=MAX_STATE)
+    if data is None:
         return None
     try:
         return msgspec.json.decode(data, type=RotationState)

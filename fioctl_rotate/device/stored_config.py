@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate.device import ecies
 from fioctl_rotate.errors import Error
-from fioctl_rotate.files import read_file, write_atomic
+from fioctl_rotate.files import read_if_there, write_atomic
 from fioctl_rotate.wire import GatewayFile
 
 CONFIG_FILE = "config.encrypted"
@@ -50,11 +50,8 @@ def encrypted(config: GatewayConfig, key: ec.EllipticCurvePublicKey) -> GatewayC
 
 
 def read_config(storage: Path) -> bytes | None:
-    """The stored configuration as it was stored, values encrypted; None where there is none. Raises OSError."""
-    try:
-        return read_file(storage / CONFIG_FILE, most=MAX_CONFIG)
-    except FileNotFoundError:
-        return None
+    """The stored configuration as it was stored, values encrypted; None where there is none. Raises Error."""
+    return read_if_there(storage / CONFIG_FILE, most=MAX_CONFIG)
 
 
 def store_config(storage: Path, data: bytes, modified: datetime.datetime) -> None:
