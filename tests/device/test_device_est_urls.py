@@ -6,8 +6,7 @@ from fioctl_rotate.device.device import Outcome
 from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.rotation.progress import STEPS
 from tests.device.bench import Bench, state
-
-EST = "/.well-known/est"
+from tests.est_servers import ROTATING, WEDGING
 
 
 def rotate(bench: Bench, value: str) -> Outcome:
@@ -33,14 +32,7 @@ def asked(bench: Bench) -> list[str]:
 
 @pytest.mark.parametrize(
     ("value", "path"),
-    [
-        ("https://localhost:PORT/.well-known/est", f"{EST}/simplereenroll"),
-        ("https://localhost:PORT/.well-known/%65st", "/.well-known/%65st/simplereenroll"),
-        ("https://localhost:PORT/.well-known%2Fest", "/.well-known%2Fest/simplereenroll"),
-        ("HTTPS://localhost:PORT/.well-known/est", f"{EST}/simplereenroll"),
-        ("https://LOCALHOST:PORT/.well-known/est", f"{EST}/simplereenroll"),
-        ("https://user:pw@localhost:PORT/.well-known/est", f"{EST}/simplereenroll"),
-    ],
+    ROTATING,
 )
 def test_odd_values_by_which_a_device_rotates(bench: Bench, value: str, path: str) -> None:
     assert rotate(bench, value) is Outcome.ROTATED
@@ -49,25 +41,7 @@ def test_odd_values_by_which_a_device_rotates(bench: Bench, value: str, path: st
 
 @pytest.mark.parametrize(
     ("value", "path"),
-    [
-        ("https://localhost:PORT/.well-known/est/", f"{EST}//simplereenroll"),
-        ("https://localhost:PORT/x/../.well-known/est", f"/x/..{EST}/simplereenroll"),
-        ("https://localhost:PORT//.well-known/est", f"/{EST}/simplereenroll"),
-        ("https://localhost:PORT/./.well-known/est", f"/.{EST}/simplereenroll"),
-        ("https://localhost:PORT/.well-known/est?x", f"{EST}?x/simplereenroll"),
-        ("https://localhost:PORT/.well-known/est#f", EST),
-        ("https://localhost:PORT", "/simplereenroll"),
-        ("https://localhost:PORT/.well-known/ést", "/.well-known/%C3%A9st/simplereenroll"),
-        ("https://localhost:PORT/.well-known/est;a", f"{EST};a/simplereenroll"),
-        ("https://localhost:PORT/.well-known/est|x", f"{EST}%7Cx/simplereenroll"),
-        ("http://localhost:PORT/.well-known/est", None),
-        ("https://127.0.0.1:PORT/.well-known/est", None),
-        ("localhost:PORT/.well-known/est", None),
-        ("https://localhost:PORT/.well-known/%zz", None),
-        ("https://localhost:1/.well-known/est", None),
-        ("https://localhost:99999/.well-known/est", None),
-        ("https:///.well-known/est", None),
-    ],
+    WEDGING,
 )
 def test_odd_values_that_wedge_a_device(bench: Bench, value: str, path: str | None) -> None:
     with pytest.raises(RotationFailed, match=STEPS[0]):
