@@ -12,7 +12,9 @@ import stamina
 from hypothesis import HealthCheck, settings
 
 from fioctl_rotate.cli.app import run
+from fioctl_rotate.pki import certificates
 from tests.commandline import Cli, Result
+from tests.making import Pki, write_pair
 from tests.scripted import Answer, Server, running_mock
 
 # How long an example takes says more of what else the machine does than of the code.
@@ -96,3 +98,13 @@ def acme_answers(acme: Path) -> Iterator[Answer]:
     """The answers of the mocked Factory `acme`, for a script that changes some of them."""
     with running_mock(acme) as answer:
         yield answer
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's context for `localhost`, and the file with its root."""
+    pki = Pki.make()
+    (tmp_path / "root.pem").write_text(certificates.pem(pki.root))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*write_pair(tmp_path, "server", pki.server()))
+    return context, tmp_path / "root.pem"

@@ -16,7 +16,7 @@ from cryptography import x509
 
 from fioctl_rotate.pki import certificates
 from tests.commandline import Cli, Result
-from tests.making import Pki, certificate, write_pair
+from tests.making import certificate
 from tests.scripted import Answer, Asked, Drop, Hang, Reply, Server, running_mock
 
 Serve = Callable[..., Server]
@@ -335,16 +335,6 @@ def test_certificates_go_up_as_fioctl_sends_them(
 
 
 # --- TLS ---
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's context for `localhost`, and the file with its root."""
-    pki = Pki.make()
-    (tmp_path / "root.pem").write_text(certificates.pem(pki.root))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*write_pair(tmp_path, "server", pki.server()))
-    return context, tmp_path / "root.pem"
 
 
 def test_cacert_is_trusted_beside_the_systems_roots(

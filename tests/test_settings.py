@@ -195,14 +195,6 @@ def test_a_header_for_the_token_that_is_none_is_refused(
     assert server.asked == []
 
 
-@pytest.mark.parametrize("proxy", ["socks5://localhost:1", "nonsense://localhost:1"])
-def test_a_proxy_that_cannot_be_used_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
-    monkeypatch.setenv("ALL_PROXY", proxy)
-    result = cli("devices", "list", "-f", "acme", "-t", "t", "--server", "https://api.example")
-    assert result.code == 2
-    assert "ALL_PROXY" in result.err
-
-
 @pytest.mark.parametrize("option", ["--factory", "--token", "--server", "--mock", "--config", "--profile"])
 def test_an_option_that_is_there_but_empty_is_refused(cli: Cli, acme: Path, option: str) -> None:
     result = cli("devices", "list", option, "")

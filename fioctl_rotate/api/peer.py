@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import contextlib
+import os
+import socket
 import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -18,6 +20,8 @@ from fioctl_rotate.http import httpx
 
 MOST_BYTES = 32 << 20  # of an answer, decompressed; a page of 1000 devices has one or two MiB
 _CONNECT = 10.0  # seconds at most to connect
+
+_NOT_OURS = "is this the address of a device gateway or an EST server?"
 
 # What can come out of httpx, anyio and Python's own network code; asyncio's TimeoutError is an OSError.
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError, ExceptionGroup)
@@ -207,11 +211,14 @@ class Peer:
         if isinstance(error, (httpx.TimeoutException, TimeoutError)):
             return Unreachable(f"{end} did not answer in time, within {self._timeout:g} s", sent=sent)
         system = next((r for r in reversed(reasons) if isinstance(r, OSError) and r.strerror), None)
-        why = self.hide(str(system.strerror if system else error) or type(error).__name__)
+        why = self.hide(_reason(system) if system else str(error) or type(error).__name__)
         if not sent:
             return Unreachable(f"{end} cannot be reached: {why}", sent=False)
         lasting = isinstance(error, (ValueError, httpx.InvalidURL, httpx.UnsupportedProtocol))
-        return Unreachable(f"{end} broke off: {why}", sent=not lasting, lasting=lasting)
+        # Its own word for it, a TLS alert, is often lost when it closes the connection.
+        reset = self.url.startswith("https:") and isinstance(system, ConnectionResetError)
+        hint = f"a server that wants a client certificate may end like this: {_NOT_OURS}" if reset else None
+        return Unreachable(f"{end} broke off: {why}", sent=not lasting, lasting=lasting, hint=hint)
 
     def _tls_failure(self, error: ssl.SSLError, *, sent: bool) -> Unreachable:
         through = f" through {self._proxy}" if self._proxy else ""
@@ -228,11 +235,17 @@ class Peer:
                 f"{self.name} wants a client certificate{through}: {reason}",
                 sent=sent,
                 lasting=True,
-                hint="the operator API wants none; is this the address of a device gateway or an EST server?",
+                hint=f"the operator API wants none: {_NOT_OURS}",
             )
         return Unreachable(
             f"{self.name} breaks off TLS{through}: {reason}", sent=sent, lasting="alert" in reason
         )
+
+
+def _reason(error: OSError) -> str:
+    """The system's own words: asyncio puts others, with the address, in their place. A resolver's are its own."""
+    ours = isinstance(error, socket.gaierror) or not error.errno
+    return str(error.strerror) if ours else os.strerror(error.errno or 0)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.settings import is_loopback
 
+_SCHEMES = ("http", "https", "socks5", "socks5h")
+
 
 @dataclass(frozen=True)
 class Proxy:
@@ -36,11 +38,11 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
     try:
         found = urlsplit(value)
         name = f"{found.scheme}://{found.hostname}" + (f":{found.port}" if found.port else "")
+        if re.fullmatch(r"[!-~]+", value) and found.scheme in _SCHEMES and found.hostname:
+            return Proxy(value, name, variable)
     except ValueError:
-        found = None
-    if found is None or found.scheme not in ("http", "https", "socks5", "socks5h") or not found.hostname:
-        raise UsageError(f"{variable} is not a valid proxy URL", hint="expected http://HOST:PORT")
-    return Proxy(value, name, variable)
+        pass
+    raise UsageError(f"{variable} is not a valid proxy URL", hint="expected http://HOST:PORT")
 
 
 def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str]:

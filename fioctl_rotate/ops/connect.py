@@ -87,12 +87,12 @@ def _server(
     proxy = proxy_for(url, os.environ)
     context = _trust(settings.cacert, system=url.startswith("https:"))
 
+    # A proxy that is reached by https must show a certificate of the same CAs.
+    to_proxy = context if proxy and proxy.url.startswith("https:") else None
+
     def transport() -> httpx.AsyncBaseTransport:
-        return httpx.AsyncHTTPTransport(
-            verify=context,
-            trust_env=False,
-            proxy=httpx.Proxy(proxy.url, ssl_context=context) if proxy else None,
-        )
+        via = httpx.Proxy(proxy.url, ssl_context=to_proxy) if proxy else None
+        return httpx.AsyncHTTPTransport(verify=context, trust_env=False, proxy=via)
 
     try:
         transport()  # what is wrong with the proxy's URL shows now
