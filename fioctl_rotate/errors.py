@@ -2,6 +2,8 @@
 
 import signal
 
+_LONGEST = 2000  # characters of a message
+
 
 def printable(text: str) -> str:
     """`text` on one line, with control characters (terminal escapes among them) made visible.
@@ -9,6 +11,11 @@ def printable(text: str) -> str:
     Much of what an error quotes comes from a server or a device, so it is never trusted with the terminal.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.strip())
+
+
+def _shortened(text: str) -> str:
+    """`text`, which may quote what has no end."""
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 class Error(Exception):
@@ -23,9 +30,9 @@ class Error(Exception):
 
     def diagnostics(self) -> str:
         """The line `error: …` and, where there is a hint, the line `hint: …`."""
-        lines = [f"error: {printable(self.message)}"]
+        lines = [f"error: {_shortened(printable(self.message))}"]
         if self.hint:
-            lines.append(f"hint: {printable(self.hint)}")
+            lines.append(f"hint: {_shortened(printable(self.hint))}")
         return "\n".join(lines)
 
 

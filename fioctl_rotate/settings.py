@@ -230,8 +230,7 @@ def _profile(path: Path, profile: str | None) -> dict[str, Any]:
 def _check_keys(values: Mapping[str, Any], where: str) -> None:
     for key, value in values.items():
         if key in _STRINGS:
-            if not isinstance(value, str):
-                raise UsageError(f"settings file {where}: `{key}` is not a string")
+            _check_text(key, value, where)
         elif key == "timeout":
             _timeout(value)
         elif key == "oauth":
@@ -240,9 +239,21 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
             unknown = set(value) - set(OAUTH_KEYS)
             if unknown:
                 raise UsageError(f"settings file {where}: `oauth` has an unknown key: {sorted(unknown)[0]}")
+            for name, item in value.items():
+                if name != "expires_in":
+                    _check_text(f"oauth.{name}", item, where)
+                elif not isinstance(item, int | float):
+                    raise UsageError(f"settings file {where}: `oauth.expires_in` is not a number of seconds")
         else:
             known = ", ".join((*_STRINGS, "timeout", "oauth", "profiles"))
             raise UsageError(f"settings file {where}: unknown key `{key}`", hint=f"known keys: {known}")
+
+
+def _check_text(key: str, value: object, where: str) -> None:
+    if not isinstance(value, str):
+        raise UsageError(f"settings file {where}: `{key}` is not a string")
+    if any(ord(character) < 32 for character in value):
+        raise UsageError(f"settings file {where}: `{key}` has a control character")
 
 
 def _place(

@@ -44,6 +44,8 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     pieces: Iterable[bytes] | None = None
     """What goes out after the headers instead of `body`, without end perhaps, until the client leaves."""
+    raw: bytes | None = None
+    """The whole answer, status line and all, instead of the rest."""
 
     @property
     def content(self) -> bytes:
@@ -128,6 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
         except Drop:
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if reply.raw is not None:
+            self.wfile.write(reply.raw)
             return
         self.send_response(reply.status)
         length = {} if reply.pieces is not None else {"Content-Length": str(len(reply.content))}

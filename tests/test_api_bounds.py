@@ -55,7 +55,7 @@ def test_an_answer_that_trickles_ends_at_its_deadline(
 def test_headers_without_end_are_an_error(cli: Cli, serve: Serve) -> None:
     # Each header is short; a client that kept them all would not end.
     serve(lambda _: Reply(200, b"", {f"X-{number}": "x" * 1000 for number in range(500)}))
-    one_line(cli(*LIST), "broke off")
+    one_line(cli(*LIST), "does not answer as HTTP says")
 
 
 # --- Size ---

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from fioctl_rotate import wire
 from fioctl_rotate.api.exchange import Exchange
 from fioctl_rotate.api.peer import Peer
-from fioctl_rotate.errors import UsageError
+from fioctl_rotate.errors import UsageError, printable
 from fioctl_rotate.rotation.scope import Scope
 
 # A configuration request, as the model or as the body that was shown before it is sent.
@@ -213,7 +213,10 @@ def _segment(name: str) -> str:
     """`name` as a part of a path. Raises UsageError for one that would make another path of it."""
     if name in ("", ".", ".."):
         raise UsageError(f"`{name}` is not a name")
-    return quote(name, safe="")
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"`{printable(name)}` is not a name: not UTF-8") from error
 
 
 def _of_device(name: str, path: str) -> str:

@@ -12,13 +12,13 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar, overload
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
 from fioctl_rotate.api.failures import UNREADABLE, ApiError, Unreachable
 from fioctl_rotate.api.peer import Answer, Peer
-from fioctl_rotate.errors import Error, TimedOut, printable
+from fioctl_rotate.errors import Error, TimedOut, UsageError, printable
 
 ATTEMPTS = 4
 MOST_PAGES = 2000
@@ -113,7 +113,10 @@ class Exchange:
         answer: type[T] | None = None,
     ) -> T | None:
         """Send `body` as JSON, once; what comes back as `answer`, where that is wanted."""
-        content = None if body is None else msgspec.json.encode(body)
+        try:
+            content = None if body is None else msgspec.json.encode(body)
+        except ValueError as error:
+            raise UsageError(f"the request to {self._peer.name} has text that is not UTF-8") from error
         response = await self._peer.send(method, path, params=params, content=content)
         self._raise_for(response)
         # A write's answer is read only where it says something: fioctl ignores it too.
@@ -124,13 +127,14 @@ class Exchange:
 
         Raises Error for a page that is named twice, and after 2000 of them.
         """
-        where = f"{path}?{urlencode(params)}" if params else path
+        where, query = path, params
         seen = {where}
         for _ in range(MOST_PAGES):
-            page = await self.get(where, kind)
+            page = await self.get(where, kind, query)
             yield page
             if not page.next:
                 return
+            query = {}
             where = self._on_our_server(where, page.next)
             if where in seen:
                 raise Error(f"the answer of {self._peer.name} names a page twice: {self._peer.hide(where)}")

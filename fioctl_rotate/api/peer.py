@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from fioctl_rotate import __version__
 from fioctl_rotate.api.failures import ApiError, Unreachable
 from fioctl_rotate.api.proxies import Proxy
-from fioctl_rotate.errors import Error, printable
+from fioctl_rotate.errors import Error, UsageError, printable
 from fioctl_rotate.http import httpx
 
 MOST_BYTES = 32 << 20  # of an answer, decompressed; a page of 1000 devices has one or two MiB
@@ -160,8 +160,12 @@ class Peer:
                 content=content,
                 extensions={"timeout": {"connect": connect}},
             )
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the request to {self.name} has text that is not UTF-8") from error
         except (httpx.InvalidURL, ValueError) as error:
-            raise Error(f"{self.hide(path)[:160]} is not a valid path on {self.name}: {error}") from error
+            raise Error(
+                f"{self.hide(path)[:160]} is not a valid path on {self.name}: {error}"[:400]
+            ) from error
 
     async def _body(self, response: httpx.Response) -> bytes:
         """The whole body, decompressed piece by piece, so that a small one cannot grow beyond the limit."""
@@ -212,6 +216,14 @@ class Peer:
             return Unreachable(f"{end} did not answer in time, within {self._timeout:g} s", sent=sent)
         system = next((r for r in reversed(reasons) if isinstance(r, OSError) and r.strerror), None)
         why = self.hide(_reason(system) if system else str(error) or type(error).__name__)
+        if isinstance(error, httpx.RemoteProtocolError):
+            closed = "closed connection" in why or "disconnected" in why
+            return Unreachable(
+                f"{end} broke off: it closed the connection before its answer was complete"
+                if closed
+                else f"{end} does not answer as HTTP says: {why}",
+                sent=True,
+            )
         if not sent:
             return Unreachable(f"{end} cannot be reached: {why}", sent=False)
         lasting = isinstance(error, (ValueError, httpx.InvalidURL, httpx.UnsupportedProtocol))

@@ -6,7 +6,10 @@ from typing import Any
 import yaml
 
 from fioctl_rotate.errors import Refused, UsageError
+from fioctl_rotate.files import read_file
 from fioctl_rotate.settings import OAUTH_KEYS
+
+_MOST_BYTES = 64 << 10  # fioctl's own has less than one KiB, and PyYAML takes a second for 64
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -32,7 +35,10 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
             hint="put the server's CA into a PEM file, name it with CACERT, and take that line out",
         )
     credentials = _table(document, "clientcredentials", path)
-    kept = {name: str(credentials[name]) for name in OAUTH_KEYS if credentials.get(name)}
+    kept = {name: credentials[name] for name in OAUTH_KEYS if credentials.get(name)}
+    for name, value in kept.items():
+        if not isinstance(value, str):
+            raise UsageError(f"{path}: `clientcredentials.{name}` is not a text")
     values: dict[str, Any] = {
         "factory": document.get("factory"),
         "token": document.get("token"),
@@ -51,19 +57,35 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
     return values, [f"`{name}` of {path} is not taken over" for name in left]
 
 
+class _Loader(yaml.BaseLoader):
+    """Every value as the text that it is: a time must not become an object. No aliases, which grow without end."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise UsageError(f"{self.name} has an alias, which fioctl does not write")
+        return super().compose_node(parent, index)
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
-        # Every value as the text that it is: a time must not become an object. BaseLoader makes nothing else.
-        document = yaml.load(path.read_text("utf-8"), Loader=yaml.BaseLoader)  # noqa: S506  see above
+        text = read_file(path, most=_MOST_BYTES).decode("utf-8-sig")
+        document = _Loader(text, str(path)).get_single_data()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not YAML: {error.reason}") from error
+        raise UsageError(f"{path} is not YAML: not UTF-8 at byte {error.start}") from error
     except yaml.YAMLError as error:
         # The parser's own message quotes the line, and with it perhaps a token.
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise UsageError(f"{path} is not YAML{where}") from error
+    except (RecursionError, ValueError, OverflowError) as error:  # the last two of escapes in strings
+        raise UsageError(f"{path} is not YAML that can be read") from error
     if not isinstance(document, dict):
         raise UsageError(f"{path} is not a settings file of fioctl: no keys")
     return document
