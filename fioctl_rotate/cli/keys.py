@@ -49,7 +49,7 @@ async def create(
         from fioctl_rotate.ops.ceremony import create_pki
         from fioctl_rotate.ops.certificate_view import view
 
-        made = await create_pki(api, pki, online_ca=online_ca, local_ca=local_ca, person=prompter(yes=yes))
+        made = await create_pki(api, pki, online_ca=online_ca, local_ca=local_ca, prompter=prompter(yes=yes))
     document = {
         "factory": api.factory,
         "server": api.server,
@@ -150,7 +150,7 @@ async def add_device_ca(
     pki = keys.directory(directory)
     async with common.connect(flags) as api:
         from fioctl_rotate.ops.certificate_view import view
-        from fioctl_rotate.ops.signing import add_device_ca
+        from fioctl_rotate.ops.device_cas import add_device_ca
 
         added = await add_device_ca(
             api,
@@ -159,7 +159,7 @@ async def add_device_ca(
             local_ca=local_ca,
             local_ca_filename=local_ca_filename,
             local_ca_key=None if local_ca_hsm_label is None else keys.access.token_key(local_ca_hsm_label),
-            person=prompter(yes=True),
+            prompter=prompter(yes=True),
         )
     views = [view("device CA", certificate) for certificate in added]
     return Result(

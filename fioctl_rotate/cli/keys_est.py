@@ -84,8 +84,8 @@ async def show(
     """Show the TLS certificate of the Factory's EST server, and say when it expires soon."""
     settings = common.settings_of(flags)
     async with common.open_api(settings) as api:
-        from fioctl_rotate.ops.ceremony import present_est
         from fioctl_rotate.ops.certificate_view import view
+        from fioctl_rotate.ops.factory_certs import present_est
 
         certificate = present_est(await api.certs())
     if certificate is None:
@@ -112,7 +112,7 @@ def keypair(
     Both are written to DIR, mode 0400, and nothing is overwritten. No Factory is talked to: devices trust the root
     already. Take both files to the server and give them to it (`est serve --tls-cert … --tls-key …`, or estserver).
     """
-    from fioctl_rotate.ops.signing import make_est_keypair
+    from fioctl_rotate.ops.est_authorization import make_est_keypair
 
     key, certificate = make_est_keypair(keys.directory(directory), dns_name, filename)
     return Result(
@@ -131,8 +131,8 @@ async def _authorize(
     dryrun: bool,
     yes: bool,
 ) -> Result:
-    from fioctl_rotate.ops.ceremony import authorize_est
     from fioctl_rotate.ops.certificate_view import view
+    from fioctl_rotate.ops.est_authorization import authorize_est
 
     async with common.open_api(settings) as api:
         done = await authorize_est(
@@ -141,7 +141,7 @@ async def _authorize(
             csr_file=csr,
             dns_name=dns_name,
             dry_run=dryrun,
-            person=prompter(yes=yes, replaces=True),
+            prompter=prompter(yes=yes, replaces=True),
         )
     if done.certificate is not None:
         return _authorized(settings, view(WHAT, done.certificate))
@@ -155,7 +155,7 @@ async def _authorize(
 
 
 async def _fetch(settings: Settings, pki: "PkiDirectory", out: Path, dns_name: str | None) -> Result:
-    from fioctl_rotate.ops.signing import fetch_est_csr
+    from fioctl_rotate.ops.est_authorization import fetch_est_csr
 
     async with common.open_api(settings) as api:
         await fetch_est_csr(api, pki, out, dns_name=dns_name)
@@ -168,7 +168,7 @@ async def _fetch(settings: Settings, pki: "PkiDirectory", out: Path, dns_name: s
 
 def _sign(settings: Settings, pki: "PkiDirectory", csr: Path, out: Path, dns_name: str | None) -> Result:
     from fioctl_rotate.ops.certificate_view import view
-    from fioctl_rotate.ops.signing import sign_est_csr
+    from fioctl_rotate.ops.est_authorization import sign_est_csr
 
     certificate = view(WHAT, sign_est_csr(pki, csr, out, dns_name=dns_name))
     next_step = f"signed; `fioctl-rotate est authorize DIR --upload {out}` uploads it"
@@ -177,10 +177,10 @@ def _sign(settings: Settings, pki: "PkiDirectory", csr: Path, out: Path, dns_nam
 
 async def _upload(settings: Settings, pki: "PkiDirectory", upload: Path, *, yes: bool) -> Result:
     from fioctl_rotate.ops.certificate_view import view
-    from fioctl_rotate.ops.signing import upload_est_certificate
+    from fioctl_rotate.ops.est_authorization import upload_est_certificate
 
     async with common.open_api(settings) as api:
-        uploaded = await upload_est_certificate(api, pki, upload, person=prompter(yes=yes, replaces=True))
+        uploaded = await upload_est_certificate(api, pki, upload, prompter=prompter(yes=yes, replaces=True))
     return _authorized(settings, view(WHAT, uploaded))
 
 

@@ -15,8 +15,8 @@ from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.settings import PASSPHRASE_VARIABLE, PIN_VARIABLE
 
 if TYPE_CHECKING:
-    from fioctl_rotate.ops.ceremony import Prompter
     from fioctl_rotate.ops.key_access import KeyAccess, KeyStore, PkiDirectory
+    from fioctl_rotate.ops.prompter import Prompter
 
 DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="PKI directory.", show_default=False)]
 
@@ -114,15 +114,15 @@ with_keys = common.spread("keys", KeyOptions, KEY_OPTIONS)
 
 
 def prompter(*, yes: bool, replaces: bool = False) -> "Prompter":
-    """Whoever sits at the terminal, for a ceremony. In a pipe nobody is asked; what `replaces` needs -y there."""
-    from fioctl_rotate.ops.ceremony import Prompter
+    """The person at the terminal. In a pipe nobody is asked, and what `replaces` something needs -y there."""
+    from fioctl_rotate.ops.prompter import Prompter
 
     def ask(question: str) -> None:
         if replaces and not yes and not common.interactive():
-            raise Refused(f"not done without being asked: {question}", hint="-y answers yes")
+            raise Refused(f"nobody can be asked: {question}", hint="-y answers yes")
         common.confirm(question, yes=yes)
 
-    return Prompter(note=common.note, confirm=ask)
+    return Prompter(note=common.note, warn=common.warn, confirm=ask)
 
 
 class GoBooleans(common.Leaf):

@@ -24,8 +24,9 @@ from fioctl_rotate.http import httpx
 from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.ops import mock
-from fioctl_rotate.ops.ceremony import authorize_est, create_pki
+from fioctl_rotate.ops.ceremony import create_pki
 from fioctl_rotate.ops.connect import open_api
+from fioctl_rotate.ops.est_authorization import authorize_est
 from fioctl_rotate.ops.push import plan_push, push
 from fioctl_rotate.ops.push_checks import check_push, keep_baselines
 from fioctl_rotate.ops.rotations import find_rotation

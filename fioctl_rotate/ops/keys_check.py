@@ -1,4 +1,4 @@
-"""A look at a PKI directory and at what the Factory has on file: what fits, what runs out, what is missing."""
+"""Checks of a PKI directory and of what the Factory has: what fits together, what expires, what is missing."""
 
 import datetime
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,9 @@ from fioctl_rotate import files, wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.errors import Error
-from fioctl_rotate.ops.ceremony import key_name, present_est, require_own_root
+from fioctl_rotate.ops.device_cas import same_subject
+from fioctl_rotate.ops.factory_certs import device_cas, present_est, require_own_root
+from fioctl_rotate.ops.issuing import key_name
 from fioctl_rotate.pki import certificate_rules, describe
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, ROOT_CERTIFICATE, PkiDirectory
 from fioctl_rotate.pki.parsing import is_ca, load_bundle
@@ -20,15 +22,15 @@ from fioctl_rotate.pki.policy import organizational_units
 async def check_keys(
     directory: PkiDirectory, api: FactoryApi | None, *, now: datetime.datetime
 ) -> list[Check]:
-    """Look at everything; `api` None leaves the Factory out. Nothing is changed, nothing ends the look early."""
-    root, seen = _root(directory, api.factory if api else None, now)
+    """All checks; `api` None leaves the Factory out. Nothing is changed, and no error ends the checks early."""
+    root, checks = _root(directory, api.factory if api else None, now)
     if root is not None:
-        seen += _files(directory, root, now)
-    seen += _modes(directory)
+        checks += _files(directory, root, now)
+    checks += _modes(directory)
     if api is not None:
         certs = await api.certs()
-        seen += _factory(directory, certs, root, api, now)
-    return seen
+        checks += _factory(directory, certs, root, api, now)
+    return checks
 
 
 def _root(
@@ -38,18 +40,18 @@ def _root(
         certificate = directory.root_certificate(factory, now=now)
     except Error as error:
         return None, [Check(ROOT_CERTIFICATE, Status.FAIL, error.message)]
-    looked = [_standing(ROOT_CERTIFICATE, certificate, [], now)]
+    checks = [_judged(ROOT_CERTIFICATE, certificate, [], now)]
     try:
         directory.root(factory, now=now)
         pair = Check("root key", Status.PASS, f"{directory.root_key.name} is the certificate's key")
     except Error as error:
         pair = Check("root key", Status.FAIL, error.message)
-    return certificate, [*looked, pair]
+    return certificate, [*checks, pair]
 
 
 def _files(directory: PkiDirectory, root: x509.Certificate, now: datetime.datetime) -> Iterator[Check]:
     """Every certificate beside the root's: chain, form, dates, and its key where that should be here."""
-    # A bundle, such as the device CAs that an EST server takes, is no part of the PKI itself.
+    # A bundle, such as the client CAs of an EST server, is not part of the PKI itself.
     names = {path.name for path in directory.path.glob("*.pem") if not _is_bundle(path)} - {ROOT_CERTIFICATE}
     for name in (GATEWAY_TLS, ONLINE_CA):
         if (directory.path / name).exists():
@@ -67,7 +69,7 @@ def _files(directory: PkiDirectory, root: x509.Certificate, now: datetime.dateti
                 if is_ca(certificate)
                 else certificate_rules.server_certificate_violations(certificate, root, now=now)
             )
-            yield _standing(name, certificate, violations, now)
+            yield _judged(name, certificate, violations, now)
             if name.endswith(".pem"):
                 yield from _own_key(directory, name, certificate)
         except Error as error:
@@ -86,7 +88,7 @@ def _is_bundle(path: Path) -> bool:
 def _own_key(directory: PkiDirectory, name: str, certificate: x509.Certificate) -> Iterator[Check]:
     key = directory.key_file(key_name(name)).load()
     if key is None:
-        yield Check(key_name(name), Status.WARN, "not here: is it kept elsewhere?")
+        yield Check(key_name(name), Status.WARN, "not here: it should be kept somewhere else")
     elif key.public_key() == certificate.public_key():
         yield Check(key_name(name), Status.PASS, f"is the key of {name}")
     else:
@@ -96,7 +98,7 @@ def _own_key(directory: PkiDirectory, name: str, certificate: x509.Certificate) 
 def _modes(directory: PkiDirectory) -> list[Check]:
     loose = directory.loose_modes()
     if not loose:
-        return [Check("modes", Status.PASS, "nobody else can read the directory or a key")]
+        return [Check("modes", Status.PASS, "nobody else can read the directory or its keys")]
     return [Check("modes", Status.WARN, line) for line in loose]
 
 
@@ -110,7 +112,9 @@ def _factory(
     where = f"{api.factory} on {api.server}"
     if not certs.root_crt:
         yield Check(
-            "Factory root", Status.FAIL, f"{where} has no PKI of its own; `keys ca create` sets it up"
+            "Factory root",
+            Status.FAIL,
+            f"{where} has no PKI of its own; `fioctl-rotate keys ca create DIR` sets it up",
         )
         return
     if root is None:
@@ -120,24 +124,32 @@ def _factory(
         yield Check("Factory root", Status.PASS, f"{where} has this root")
         tls = load_bundle(certs.tls_crt, "the Factory's gateway TLS certificate")
         est = present_est(certs)
-        device_cas = load_bundle(certs.ca_crt, "the Factory's device CAs")
+        cas = device_cas(certs)
     except Error as error:
         yield Check("Factory root", Status.FAIL, error.message)
         return
     yield from _servers("gateway TLS", tls, root, now, "devices cannot connect")
-    yield from _servers("EST TLS", [est] if est else [], root, now, "`est authorize` makes it")
-    if not device_cas:
-        yield Check("device CAs", Status.WARN, "the Factory trusts none; `keys ca add-device-ca` adds one")
-    for number, certificate in enumerate(device_cas, 1):
+    yield from _servers(
+        "EST TLS", [est] if est else [], root, now, "`fioctl-rotate est authorize DIR` makes it"
+    )
+    if not cas:
+        yield Check(
+            "device CAs",
+            Status.WARN,
+            "the Factory trusts none; `fioctl-rotate keys ca add-device-ca DIR --local-ca` adds one",
+        )
+    for number, certificate in enumerate(cas, 1):
         violations = certificate_rules.device_ca_violations(certificate, api.factory, root, now=now)
-        yield _standing(f"device CA {number}", certificate, violations, now)
+        yield _judged(f"device CA {number}", certificate, violations, now)
+    for warning in same_subject(cas):
+        yield Check("device CA subjects", Status.WARN, warning)
     for path in sorted(directory.path.glob("*.pem")):
         try:
             local = directory.certificate(path.name)
         except Error:
-            continue  # told where the files were looked at
-        if local is not None and is_ca(local) and local != root and local not in device_cas:
-            yield Check(path.name, Status.WARN, "is not among the device CAs that the Factory trusts")
+            continue  # the check of the file itself says what is wrong
+        if local is not None and is_ca(local) and local != root and local not in cas:
+            yield Check(path.name, Status.WARN, "is not one of the device CAs that the Factory trusts")
 
 
 def _servers(
@@ -147,10 +159,10 @@ def _servers(
         yield Check(what, Status.WARN, f"the Factory has none; {missing}")
     for certificate in found:
         violations = certificate_rules.server_certificate_violations(certificate, root, now=now)
-        yield _standing(what, certificate, violations, now)
+        yield _judged(what, certificate, violations, now)
 
 
-def _standing(
+def _judged(
     subject: str, certificate: x509.Certificate, violations: Sequence[str], now: datetime.datetime
 ) -> Check:
     if violations:

@@ -23,8 +23,9 @@ from fioctl_rotate.mock.new_factory import Addresses, token_file
 from fioctl_rotate.mock.store import accounts, device_records, event_queue
 from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.mock.store.database import Store
-from fioctl_rotate.ops.ceremony import authorize_est, create_pki
+from fioctl_rotate.ops.ceremony import create_pki
 from fioctl_rotate.ops.connect import open_api
+from fioctl_rotate.ops.est_authorization import authorize_est
 from fioctl_rotate.ops.targets import find_group
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.directory import LOCAL_CA, PkiDirectory

@@ -182,11 +182,12 @@ def _issued(
     not_after: datetime.datetime,
 ) -> x509.CertificateBuilder:
     return _builder(subject, issuer.subject, public_key, not_before, not_after).add_extension(
-        _authority_key_identifier(issuer), critical=False
+        authority_key_identifier(issuer), critical=False
     )
 
 
-def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+def authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """What names `issuer` in all that it signs: its SKI, or its key's SHA-1 if it has none. RFC 5280 §4.2.1.1."""
     identifier = extension(issuer, x509.SubjectKeyIdentifier)
     if identifier is not None:
         return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)

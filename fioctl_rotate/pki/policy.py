@@ -59,11 +59,15 @@ def require(what: str, violations: Sequence[str], *, hint: str | None = None) ->
 
 
 def csr_violations(
-    csr: x509.CertificateSigningRequest, purpose: Purpose, factory: str, *, expected_name: str | None = None
+    csr: x509.CertificateSigningRequest,
+    purpose: Purpose,
+    factory: str,
+    *,
+    expected_names: Sequence[str] | None = None,
 ) -> list[str]:
     """Every rule that the CSR breaks as one for `purpose` in `factory`; empty where it may be signed.
 
-    `expected_name` is the one DNS name that it must ask for; None takes any valid ones.
+    `expected_names` are the DNS names that it must ask for, no others; None takes any valid ones.
     """
     found, unreadable = extensions(csr)
     violations = [*_signature(csr), *key_violations(csr.public_key()), *_csr_subject(csr, purpose, factory)]
@@ -74,7 +78,7 @@ def csr_violations(
         violations += _no_names(found)
     else:
         violations += name_violations(found, purpose)
-        violations += _expected_name(csr, expected_name)
+        violations += _expected_names(csr, expected_names)
         violations += _common_name_is_a_name(csr)
     return violations
 
@@ -193,10 +197,14 @@ def name_violations(found: Iterable[x509.Extension[x509.ExtensionType]], purpose
         yield "DNS names: the same name twice"
 
 
-def _expected_name(csr: x509.CertificateSigningRequest, expected: str | None) -> Iterator[str]:
+def _expected_names(csr: x509.CertificateSigningRequest, expected: Sequence[str] | None) -> Iterator[str]:
     dns = dns_names(csr)
-    if expected is not None and dns and [name.lower() for name in dns] != [expected.lower()]:
-        yield f"DNS names: expected {expected}, got {', '.join(dns)}"
+    if expected is not None and dns and _folded(dns) != _folded(expected):
+        yield f"DNS names: expected {', '.join(expected)}, got {', '.join(dns)}"
+
+
+def _folded(names: Sequence[str]) -> list[str]:
+    return sorted(name.lower() for name in names)
 
 
 def _no_names(found: Iterable[x509.Extension[x509.ExtensionType]]) -> Iterator[str]:

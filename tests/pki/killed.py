@@ -20,7 +20,8 @@ import fioctl_rotate.cli.keys
 import fioctl_rotate.mock.operator
 import fioctl_rotate.ops.ceremony
 import fioctl_rotate.ops.connect
-import fioctl_rotate.ops.signing  # noqa: F401  imported once, before the children
+import fioctl_rotate.ops.device_cas
+import fioctl_rotate.ops.est_authorization  # noqa: F401  imported once, before the children
 from fioctl_rotate.cli.app import run
 
 STEPS = {"os.link", "os.remove", "os.rename", "os.mkdir", "os.chmod", "tempfile.mkstemp", "request", "answer"}

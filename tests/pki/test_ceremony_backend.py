@@ -18,8 +18,10 @@ from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store.database import Store
-from fioctl_rotate.ops.ceremony import Prompter, authorize_est, create_pki
-from fioctl_rotate.ops.signing import add_device_ca
+from fioctl_rotate.ops.ceremony import create_pki
+from fioctl_rotate.ops.device_cas import add_device_ca
+from fioctl_rotate.ops.est_authorization import authorize_est
+from fioctl_rotate.ops.prompter import Prompter
 from fioctl_rotate.pki.directory import PkiDirectory
 from tests.commandline import Cli
 from tests.making import CN, FACTORY, NAME, OU, certificate, csr, dns, pem, subject, usage
@@ -109,7 +111,7 @@ HOSTILE = {
     ),
     "gateway wildcard": ("tls-csr", csr(san=dns("*.example.com")), "a wildcard"),
     "gateway on P-384": ("tls-csr", csr(key=ec.generate_private_key(ec.SECP384R1())), "got EC secp384r1"),
-    "gateway missing": ("tls-csr", None, "gave no CSR where the gateway TLS CSR was asked for"),
+    "gateway missing": ("tls-csr", None, "gave no CSR: expected the gateway TLS CSR"),
     "gateway twice": ("tls-csr", pem(csr()) * 2, "expected one PEM block, got 2"),
     "gateway a certificate": (
         "tls-csr",
@@ -132,7 +134,7 @@ HOSTILE = {
         csr(usage("key_cert_sign", "data_encipherment"), name=CA_NAME, san=None),
         "key usage: dataEncipherment",
     ),
-    "online CA missing": ("ca-csr", None, "gave no CSR where the online-ca CSR was asked for"),
+    "online CA missing": ("ca-csr", None, "gave no CSR: expected the online-ca CSR"),
 }
 
 
@@ -203,11 +205,11 @@ def test_a_replacement_is_asked_about_and_no_means_no(factory: Path, created: Pk
         raise SaidNo
 
     backend = Backend(factory, honest)
-    backend.run(lambda api: authorize_est(api, created, person=Prompter(confirm=no)))
+    backend.run(lambda api: authorize_est(api, created, prompter=Prompter(confirm=no)))
     assert backend.seen.count("PATCH") == 1, "nothing to replace yet: nothing asked"
     backend = Backend(factory, honest)
     with pytest.raises(SaidNo):
-        backend.run(lambda api: authorize_est(api, created, person=Prompter(confirm=no)))
+        backend.run(lambda api: authorize_est(api, created, prompter=Prompter(confirm=no)))
     assert backend.seen == ["GET"]
 
 

@@ -190,7 +190,7 @@ def test_a_key_that_pkcs11_tool_made_is_found_by_its_label(
     created = cli("keys", "ca", "create", tmp_path / "pki", *token.flags, "--mock", factory, "-f", FACTORY)
 
     assert created.code == 0, created.err
-    assert f"taking the key that is there: key root-ca in token {token.label}" in created.err
+    assert f"using the key that is there: key root-ca in token {token.label}" in created.err
     root = x509.load_pem_x509_certificate((tmp_path / "pki" / "factory_ca.pem").read_bytes())
     spki = root.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert load_der_public_key(token.public_key()) == root.public_key(), spki

@@ -1,0 +1,99 @@
+"""Device CAs added to those that the Factory's gateway trusts."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cryptography import x509
+
+from fioctl_rotate import wire
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.clock import Clock, utc_now
+from fioctl_rotate.errors import Error, UsageError
+from fioctl_rotate.ops.factory_certs import checked_csr, device_cas, joined, require_landed, require_own_root
+from fioctl_rotate.ops.issuing import key_name, own_device_ca, signed
+from fioctl_rotate.ops.prompter import NOBODY, Prompter
+from fioctl_rotate.pki import certificates
+from fioctl_rotate.pki.directory import LOCAL_CA, ONLINE_CA, PkiDirectory, Root
+from fioctl_rotate.pki.policy import Purpose
+from fioctl_rotate.pki.stores import KeyStore
+
+
+async def add_device_ca(
+    api: FactoryApi,
+    directory: PkiDirectory,
+    *,
+    online_ca: bool,
+    local_ca: bool,
+    local_ca_filename: str = LOCAL_CA,
+    local_ca_key: KeyStore | None = None,
+    prompter: Prompter = NOBODY,
+    now: Clock = utc_now,
+) -> list[x509.Certificate]:
+    """Add device CAs to those that the Factory trusts; returns the new ones.
+
+    The local CA's key is made in `local_ca_key`, or where that is None in a file beside the certificate. A file
+    that is in the Factory's bundle already is refused; one that a cut-off run left is uploaded. Source: fioctl
+    `keys ca add-device-ca`.
+    """
+    if not (online_ca or local_ca):
+        raise UsageError("at least one of --online-ca and --local-ca is needed")
+    if Path(local_ca_filename).name != local_ca_filename or not local_ca_filename.endswith(".pem"):
+        raise UsageError(
+            f"--local-ca-filename: expected a file name that ends in .pem, got {local_ca_filename!r}"
+        )
+    directory.check_there()
+    with directory.locked():
+        root = directory.root(api.factory, now=now())
+        certs = await api.certs()
+        require_own_root(api, certs, root.certificate)
+        trusted = device_cas(certs)
+        added = []
+        if local_ca:
+            if directory.certificate(local_ca_filename) in trusted:
+                raise Error(
+                    f"{directory.path / local_ca_filename} is a device CA of {api.factory} already",
+                    hint="another one needs another name: --local-ca-filename NAME.pem",
+                )
+            owner = (await api.user("self")).polis_id
+            key = local_ca_key or directory.key_file(key_name(local_ca_filename))
+            added.append(own_device_ca(directory, local_ca_filename, root, owner, key, now=now()))
+            prompter.note(f"local CA: {directory.path / local_ca_filename}, its key: {key.name}")
+        if online_ca:
+            added.append(await _online_ca(api, directory, root, prompter, now))
+        for warning in same_subject([*trusted, *added]):
+            prompter.warn(warning)
+        bundle = joined(*([certs.ca_crt] if certs.ca_crt else []), *map(certificates.pem, added))
+        await api.patch_certs(wire.CertsPatch(ca_crt=bundle))
+        require_landed("device CAs", (await api.certs()).ca_crt, [*trusted, *added], api)
+        return added
+
+
+async def _online_ca(
+    api: FactoryApi, directory: PkiDirectory, root: Root, prompter: Prompter, now: Clock
+) -> x509.Certificate:
+    csrs = await api.create_csrs(wire.CsrRequest(ca_csr=True))
+    csr = checked_csr(csrs.ca_csr, "the online-ca CSR", Purpose.DEVICE_CA, api)
+    if directory.certificate(ONLINE_CA) is not None:
+        prompter.note(f"the present {ONLINE_CA} is kept as {directory.set_aside(ONLINE_CA).name}")
+    certificate = signed(csr, root, Purpose.DEVICE_CA, now())
+    directory.write(ONLINE_CA, certificate)
+    return certificate
+
+
+def same_subject(cas: Sequence[x509.Certificate]) -> Iterator[str]:
+    """A warning for each subject that several CAs have.
+
+    OpenSSL finds a certificate's issuer by its name unless an authority key identifier says which; it takes the
+    first that it finds and never tries the second. Go tries all of them.
+    """
+    subjects: dict[x509.Name, list[x509.Certificate]] = {}
+    for ca in cas:
+        subjects.setdefault(ca.subject, []).append(ca)
+    for subject, found in subjects.items():
+        if len(found) > 1:
+            serials = ", ".join(f"{ca.serial_number:x}" for ca in found)
+            yield (
+                f"{len(found)} device CAs have the subject {subject.rfc4514_string()} (serials {serials}): "
+                "`est serve` refuses a device certificate of one of them that has no authority key identifier; "
+                "issue such certificates again with that extension, or run it behind a proxy (--behind-proxy)"
+            )
