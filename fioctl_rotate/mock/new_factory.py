@@ -11,7 +11,6 @@ from pathlib import Path
 
 from fioctl_rotate import files
 from fioctl_rotate.errors import UsageError
-from fioctl_rotate.hostname import host_name_fault
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.mock.store.accounts import ADMIN, READ_ONLY, Account, FactoryRecord
 from fioctl_rotate.mock.store.database import Store, initialize
@@ -19,6 +18,7 @@ from fioctl_rotate.pki import certificates, keys
 
 _NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 _DEFAULT_ONLINE_CA = "default-online-ca"
+_UNFINISHED = "unfinished:"
 
 
 @dataclass(frozen=True)
@@ -32,32 +32,37 @@ class Addresses:
     est_name: str = "localhost"
 
 
+def check(factory: str, addresses: Addresses) -> None:
+    """Raise UsageError where the factory's name, or a host's, is not valid."""
+    if not _NAME.fullmatch(factory):
+        raise UsageError(
+            f"`{factory}` is not a valid Factory name", hint="letters, digits and inner hyphens, at most 63"
+        )
+    for host in (addresses.gateway_name, addresses.est_name):
+        # The name is its certificate's CN too, which has at most 64 characters (RFC 5280, ub-common-name).
+        if not _HOST.fullmatch(host) or len(host) > 64:
+            raise UsageError(
+                f"`{host}` is not a valid DNS name",
+                hint="certificates name servers by DNS names, not by addresses",
+            )
+
+
 def create(
     directory: Path,
     factory: str,
     *,
     now: datetime.datetime,
     addresses: Addresses | None = None,
+    unfinished: bool = False,
     random: Callable[[int], str] = secrets.token_hex,
 ) -> FactoryRecord:
     """Make `factory` in `directory`, which may hold others, with two users and a token file for each.
 
-    `random` gives that many random bytes in hexadecimal. Raises UsageError: the factory's name is not valid or is
-    taken, a host's is not a DNS name.
+    `unfinished` marks it as one that is not ready before `finish`. `random` gives that many random bytes in
+    hexadecimal. Raises UsageError: the factory's name is not valid or is taken, a host's is not a DNS name.
     """
-    if not _NAME.fullmatch(factory):
-        raise UsageError(
-            f"`{factory}` is not a valid Factory name", hint="letters, digits and inner hyphens, at most 63"
-        )
     addresses = addresses or Addresses()
-    for host in (addresses.gateway_name, addresses.est_name):
-        # The name is its certificate's CN too, which has at most 64 characters (RFC 5280, ub-common-name).
-        fault = host_name_fault(host) or ("longer than 64 characters" if len(host) > 64 else None)
-        if fault:
-            raise UsageError(
-                f"`{host}` is not a valid DNS name: {fault}",
-                hint="certificates name servers by DNS names, not by addresses",
-            )
+    check(factory, addresses)
     initialize(directory)
     with closing(Store(directory)) as store, store.transaction() as db:
         if accounts.find_factory(db, factory):
@@ -67,6 +72,8 @@ def create(
             )
         root = certificates.make_root(keys.generate_key(), "default", now=now)
         accounts.keep_setting(db, _DEFAULT_ONLINE_CA, certificates.pem(root))
+        if unfinished:
+            accounts.keep_setting(db, f"{_UNFINISHED}{factory}", "")
         users = [
             (Account(random(12), ADMIN), "Mock Admin"),
             (Account(random(12), READ_ONLY), "Mock Reader"),
@@ -90,6 +97,20 @@ def create(
         return accounts.choose_factory(db, factory)
 
 
+def find_unfinished(directory: Path, factory: str) -> FactoryRecord | None:
+    """The factory of that name whose making was cut off."""
+    initialize(directory)
+    with closing(Store(directory)) as store, store.reading() as db:
+        begun = accounts.setting(db, f"{_UNFINISHED}{factory}") is not None
+        return accounts.choose_factory(db, factory) if begun else None
+
+
+def finish(directory: Path, factory: str) -> None:
+    """Mark the factory as ready."""
+    with closing(Store(directory)) as store, store.transaction() as db:
+        accounts.forget_setting(db, f"{_UNFINISHED}{factory}")
+
+
 def token_file(directory: Path, factory: str, role: str = ADMIN) -> Path:
     """The file with the token (0600) that has this role in the factory."""
     return directory / "tokens" / f"{factory}.{role}"
@@ -97,4 +118,4 @@ def token_file(directory: Path, factory: str, role: str = ADMIN) -> Path:
 
 def default_online_ca(db: sqlite3.Connection) -> str:
     """The online CA of factories that have no PKI, PEM. No mocked device has a certificate of it."""
-    return accounts.setting(db, _DEFAULT_ONLINE_CA)
+    return accounts.setting(db, _DEFAULT_ONLINE_CA) or ""
