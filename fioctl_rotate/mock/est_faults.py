@@ -19,7 +19,7 @@ from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key
 
 EstFault = Literal["stop", "foreign-ca", "404"]
-"""`stop`: nothing listens. `foreign-ca`: it signs with a CA that the gateway does not trust. `404`: it has no path."""
+"""`stop`: nothing listens; `foreign-ca`: it signs with a CA that no gateway trusts; `404`: no path exists."""
 
 
 def est_with(

@@ -88,7 +88,7 @@ def _context(
     except OSError as error:  # ssl.SSLError among them
         raise Error(
             f"the mock's key {pair.key} cannot be used: {error.strerror or error}",
-            hint="without it no device can connect; make a new mock: fioctl-rotate mock init DIR --factory NAME",
+            hint="without it no device can connect; make a new mock in another directory",
         ) from error
 
 

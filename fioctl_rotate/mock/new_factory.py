@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fioctl_rotate import files
 from fioctl_rotate.errors import UsageError
+from fioctl_rotate.hostname import host_name_fault
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.mock.store.accounts import ADMIN, READ_ONLY, Account, FactoryRecord
 from fioctl_rotate.mock.store.database import Store, initialize
@@ -40,9 +41,10 @@ def check(factory: str, addresses: Addresses) -> None:
         )
     for host in (addresses.gateway_name, addresses.est_name):
         # The name is its certificate's CN too, which has at most 64 characters (RFC 5280, ub-common-name).
-        if not _HOST.fullmatch(host) or len(host) > 64:
+        fault = host_name_fault(host) or ("longer than 64 characters" if len(host) > 64 else None)
+        if fault:
             raise UsageError(
-                f"`{host}` is not a valid DNS name",
+                f"`{host}` is not a valid DNS name: {fault}",
                 hint="certificates name servers by DNS names, not by addresses",
             )
 
