@@ -157,6 +157,9 @@ async def serve(
             "EST fault: nothing listens, a CA that no gateway trusts, 404 to every request.",
         ),
     ] = None,
+    rfc7030: Annotated[
+        bool, option("--rfc7030", "EST with status 200 as in RFC 7030; devices before 2026-02 take only 201.")
+    ] = False,
     verbose: Annotated[bool, option("-v --verbose", "Show each request to the EST server.")] = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
@@ -175,7 +178,14 @@ async def serve(
 
     ports = mock.Ports(api=port, gateway=gateway_port, est=est_port)
     async with mock.serve(
-        directory, factory, host=host, ports=ports, log=log, complain=warn, est_fault=est_fault
+        directory,
+        factory,
+        host=host,
+        ports=ports,
+        log=log,
+        complain=warn,
+        est_fault=est_fault,
+        rfc7030=rfc7030,
     ) as served:
         await until_interrupted(lambda: _announce(directory.absolute(), served, format))
 

@@ -159,6 +159,7 @@ async def serve(
     log: Callable[[LogRecord], None] = lambda _record: None,
     complain: Callable[[str], None] = lambda _text: None,
     est_fault: EstFault | None = None,
+    rfc7030: bool = False,
 ) -> AsyncIterator[FactoryRecord]:
     """Serve a mocked Factory while the block runs; writes `fioctl_config`, with which the real fioctl reaches it.
 
@@ -173,6 +174,7 @@ async def serve(
         log=log,
         complain=complain,
         est_fault=est_fault,
+        rfc7030=rfc7030,
     ) as factory:
         move_devices(directory, factory)
         token = token_file(directory, factory.name).read_text()
