@@ -93,10 +93,14 @@ class Server:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
+    def close(self) -> None:
+        """Take no more connections; those that are open go on."""
         self._http.shutdown()
         self._http.server_close()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.close()
         self._thread.join()
 
 

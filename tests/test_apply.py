@@ -3,26 +3,23 @@
 import json
 import shlex
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.commandline import Cli
-from tests.scripted import Answer, Asked, Reply, Server
-from tests.test_rotate_certs import (
+from tests.pushing import (
     BOTH,
     DEVICE,
     GROUP,
+    Serve,
     Terminal,
     changing_patch,
     file_of,
     log,
     push,
-    somebody_elses,
 )
-
-Serve = Callable[..., Server]
+from tests.scripted import Answer, Asked, Reply
 
 
 def apply(cli: Cli, plan: Path, *options: object) -> tuple[int, str, str]:
@@ -110,17 +107,6 @@ def test_an_entry_with_crlf_line_ends_is_compared_as_it_is(
     shown = push(cli, *GROUP, "--dryrun", "--out", plan, "--format", "toml")
     assert tomllib.loads(shown.out)["current"]["file"]["value"] == "ROTATIONID=x\r\n"
     assert apply(cli, plan)[0] == 0
-
-
-def test_a_push_between_the_last_look_and_ours_is_told(
-    cli: Cli, serve: Serve, acme_answers: Answer, tmp_path: Path
-) -> None:
-    plan = tmp_path / "plan.toml"
-    serve(changing_patch(acme_answers, somebody_elses(acme_answers, "theirs")))
-    push(cli, *GROUP, "--dryrun", "--out", plan)
-    code, _, err = apply(cli, plan)
-    assert code == 1
-    assert "did not land: group field has rotation theirs" in err
 
 
 def test_one_byte_changed_is_refused_and_edited_allows_it(cli: Cli, acme: Path, tmp_path: Path) -> None:

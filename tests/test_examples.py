@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.commandline import Cli
-from tests.test_rotate_certs import file_of, log, value
+from tests.pushing import file_of, log, value
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPT = EXAMPLES / "rotate-group.sh"

@@ -19,8 +19,8 @@ import yaml
 
 from fioctl_rotate.settings import default_config_file
 from tests.commandline import Cli, Result
+from tests.pushing import Terminal
 from tests.scripted import Answer, Asked, Drop, Reply, Server, running_mock
-from tests.test_rotate_certs import Terminal
 
 Serve = Callable[..., Server]
 

@@ -29,6 +29,7 @@ class World:
         self.now = now
         self.requests = []
         self.broken = {}
+        self.pause = None  # awaited before each request
         create(directory, "acme", now=now)
         self.store = Store(directory)
         self._numbers = itertools.count()
@@ -93,6 +94,8 @@ class World:
 
         async def answer(scope, receive, send):
             self.requests.append(f"{scope['method']} {scope['path']}")
+            if self.pause:
+                await self.pause()
             for part, status in self.broken.items():
                 if part in scope["path"]:
                     await send({"type": "http.response.start", "status": status, "headers": []})

@@ -227,10 +227,11 @@ class Peer:
         if not sent:
             return Unreachable(f"{end} cannot be reached: {why}", sent=False)
         lasting = isinstance(error, (ValueError, httpx.InvalidURL, httpx.UnsupportedProtocol))
+        never_left = isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol))
         # Its own word for it, a TLS alert, is often lost when it closes the connection.
         reset = self.url.startswith("https:") and isinstance(system, ConnectionResetError)
         hint = f"a server that wants a client certificate may end like this: {_NOT_OURS}" if reset else None
-        return Unreachable(f"{end} broke off: {why}", sent=not lasting, lasting=lasting, hint=hint)
+        return Unreachable(f"{end} broke off: {why}", sent=not never_left, lasting=lasting, hint=hint)
 
     def _tls_failure(self, error: ssl.SSLError, *, sent: bool) -> Unreachable:
         through = f" through {self._proxy}" if self._proxy else ""

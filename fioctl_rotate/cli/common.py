@@ -23,6 +23,7 @@ from fioctl_rotate.cli.output import confirm as confirm
 from fioctl_rotate.cli.output import console as console
 from fioctl_rotate.cli.output import emit as emit
 from fioctl_rotate.cli.output import emit_json as emit_json
+from fioctl_rotate.cli.output import flush as flush
 from fioctl_rotate.cli.output import interactive as interactive
 from fioctl_rotate.cli.output import is_terminal as is_terminal
 from fioctl_rotate.cli.output import note as note
@@ -52,18 +53,12 @@ def option(names: str, help: str, **more: Any) -> Any:
     return typer.Option(*flags, metavar=metavar, help=help, **more)
 
 
-def duration_option(name: str, help: str, *, shortest: float = 0.0, signed: bool = False) -> Any:
-    """A typer option whose value is a duration; the command gets seconds, at least `shortest`.
-
-    Where it is `signed`, a minus may stand before it.
-    """
+def duration_option(name: str, help: str, *, shortest: float = 0.0) -> Any:
+    """A typer option whose value is a duration; the command gets seconds, at least `shortest`."""
 
     def seconds(value: object) -> float:
         try:
-            text = str(value)
-            if signed and text.startswith("-"):
-                return -parse_duration(text[1:])
-            return parse_duration(text, shortest=shortest)
+            return parse_duration(str(value), shortest=shortest)
         except UsageError as error:
             # typer puts the option's name before it.
             raise typer.BadParameter(f"{error}; {error.hint}" if error.hint else str(error)) from error

@@ -96,6 +96,12 @@ def emit(text: str) -> None:
     typer.echo(_shown(text))
 
 
+def flush() -> None:
+    """Have what was written to stdout go out. Raises OSError where it cannot."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
 def emit_json(value: Any, *, lines: bool = False) -> None:
     """A result as one JSON document, to stdout; on one line where it is one of several (`lines`).
 

@@ -1,5 +1,6 @@
 """The way of a push: plan, show, check, ask, send, read back, wait. For groups and devices alike."""
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -11,15 +12,18 @@ from fioctl_rotate.cli.common import (
     confirm,
     emit,
     emit_json,
+    flush,
     note,
     settings_of,
+    warn,
     with_api,
     wrapped,
 )
 from fioctl_rotate.cli.planning import Modes, Sending
 from fioctl_rotate.cli.stages import NO_STAGES, StageOptions
-from fioctl_rotate.errors import Refused, UsageError, printable
+from fioctl_rotate.errors import Error, Refused, UsageError, printable
 from fioctl_rotate.rotation import commands
+from fioctl_rotate.rotation.entry import new_rotation_id
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.settings import Flags
@@ -27,6 +31,7 @@ from fioctl_rotate.settings import Flags
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
     from fioctl_rotate.ops.push_checks import Findings
+    from fioctl_rotate.rotation.outcome import Outcome
 
 
 def rotate(
@@ -95,8 +100,16 @@ async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: 
         confirm("Push it?", yes=sending.yes)
         if findings is not None:
             keep_baselines(api, plan, findings)
-    pushed = await ops.push(api, plan, tell=note)
-    _tell_result(plan, sending, pushed=pushed)
+    try:
+        outcome = await ops.push(api, plan, tell=note)
+    except ops.Interrupted as interrupted:
+        error = _show_outcome(plan, sending, interrupted.outcome)
+        if error is not None:
+            note(error.diagnostics())
+        raise
+    error = _show_outcome(plan, sending, outcome)
+    if error is not None:
+        raise error
     if sending.wait:
         await _wait(api, plan, sending)
 
@@ -143,17 +156,40 @@ async def _check(api: "FactoryApi", plan: Plan) -> "Findings":
     return findings
 
 
-def _tell_result(plan: Plan, sending: Sending, *, pushed: bool) -> None:
-    """What came of a push, to stdout; what to do next, to stderr. With `wait`, JSON is one object a line."""
-    if sending.format == Format.JSON:
-        result = {"kind": "push", "pushed": pushed, "rotation-id": plan.rotation_id, **plan.document()}
-        emit_json(result, lines=sending.wait)
-    else:
-        outcome = "pushed" if pushed else "already there, nothing sent:"
-        emit(wrapped(f"{outcome} {printable(planning.summary(plan))}", stream=sys.stdout))
-    if not sending.wait:
-        watch = commands.rotations("watch", plan.rotation_id, plan.scope, plan.factory_options)
-        note(f"see it through with: {watch}")
+def _show_outcome(plan: Plan, sending: Sending, outcome: "Outcome") -> Error | None:
+    """What became of a push, to stdout; what to do next, to stderr. Returns the error where it is not in force.
+
+    With `wait`, JSON is one object a line. A stdout that cannot be written does not hide what became of the push.
+    """
+    message = outcome.message(plan)
+    repeat = plan.command() + (" --no-checks" if sending.no_checks else "")
+    try:
+        if sending.format == Format.JSON:
+            result = {"kind": "push", **outcome.document(), "rotation-id": plan.rotation_id, "repeat": repeat}
+            emit_json({**result, **plan.document()}, lines=sending.wait)
+        elif outcome.in_force:
+            done = "already there, nothing sent:" if outcome.kind == "already-there" else "pushed"
+            emit(wrapped(f"{done} {printable(planning.summary(plan))}", stream=sys.stdout))
+        flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            note(printable(f"{message}; stdout cannot be written: {error.strerror}"))
+        raise
+    log = commands.config_log(plan.scope, plan.factory_options)
+    if outcome.replaced:
+        warn(f"{message}; `{log}` shows who pushed that")
+    if outcome.in_force:
+        if outcome.problem:
+            note(printable(f"{outcome.problem}; it landed all the same"))
+        if not sending.wait:
+            watch = commands.rotations("watch", plan.rotation_id, plan.scope, plan.factory_options)
+            note(f"see it through with: {watch}")
+        return None
+    hint = f"`{repeat}` repeats it safely; `{log}` shows what is there"
+    if outcome.kind == "replaced":
+        another = new_rotation_id(int(time.time()), {plan.rotation_id})
+        hint = f"`{log}` shows who replaced it; `{plan.command(another)}` pushes it again"
+    return Error(message, hint=hint)
 
 
 async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:

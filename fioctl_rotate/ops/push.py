@@ -1,21 +1,26 @@
 """Pushing a rotation: make the plan from what the Factory has, send it, and read back what landed."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from cryptography import x509
 
 from fioctl_rotate import wire
-from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.client import FactoryApi, ScopeConfig
 from fioctl_rotate.api.failures import ApiError, Unreachable
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.ops.targets import current_entry_of, find, read_current
-from fioctl_rotate.rotation import commands
 from fioctl_rotate.rotation.entry import FILE_NAME
+from fioctl_rotate.rotation.outcome import Outcome, OutcomeKind, judge
 from fioctl_rotate.rotation.plan import Plan, RotationRequest, make_plan
 from fioctl_rotate.rotation.scope import Scope
 
 Tell = Callable[[str], None]
+
+_INTERRUPTED = 3.0  # seconds for reading back after a signal
+# Answers after which a server does not come back to the request. 408, 425 and all else may be a proxy's.
+_REFUSALS = frozenset({*range(300, 400), *range(400, 500)} - {408, 425})
 
 
 async def plan_push(
@@ -47,25 +52,76 @@ async def plan_push(
     )
 
 
-async def push(api: FactoryApi, plan: Plan, *, tell: Tell) -> bool:
-    """Send the plan's body and read back that it landed. False where it was there already: nothing is sent.
+class Interrupted(asyncio.CancelledError):
+    """A signal came once the push had left. `outcome` is what became of it."""
 
-    Raises Refused where the scope's entry has changed since the plan was made, Error where the push did not land,
-    saying what is known; `tell` is told what happens on the way.
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+async def push(api: FactoryApi, plan: Plan, *, tell: Tell = lambda _text: None) -> Outcome:
+    """Send the plan's body, unless it is there already, and read back what became of it.
+
+    Raises Refused where the scope's entry has changed since the plan was made, Interrupted after a signal once the
+    push has left: then reading back takes at most 3 seconds, and `tell` is told so.
     """
-    if not plan.already_there:
-        # Checks and a question may have taken minutes, in which somebody else may have pushed.
-        plan = await refresh(api, plan)
+    config = api.config(plan.scope)
+    # Checks and a question may have taken minutes, in which somebody else may have pushed.
+    before = await config.log()
+    plan = plan.at(current_entry_of(before))
     if plan.already_there:
-        return False
+        return Outcome(OutcomeKind.ALREADY_THERE, f"rotation {plan.rotation_id}")
     try:
-        await _send(api, plan, tell)
-        await _read_back(api, plan)
+        try:
+            refused, problem = await _send(config, plan)
+        except Unreachable as error:
+            return Outcome(OutcomeKind.NOT_LANDED, problem=error.message)
+        return await _read_back(config, plan, before, refused=refused, problem=problem)
     except asyncio.CancelledError:
-        tell(f"interrupted while {plan.rotation_id} was being sent to {plan.scope}: it may have landed")
-        tell(f"hint: `{_log_command(plan)}` shows whether it did")
-        raise
-    return True
+        # Whoever started us may have closed stderr, which must not keep us from reading back.
+        with contextlib.suppress(OSError):
+            tell(f"interrupted; reading back whether the push landed, {_INTERRUPTED:g} s at most")
+        outcome = await _read_back_in_time(config, plan, before)
+        raise Interrupted(outcome) from None
+
+
+async def _send(config: ScopeConfig, plan: Plan) -> tuple[bool, str | None]:
+    """Send; returns whether the server has refused it for good, and what went wrong.
+
+    Raises Unreachable where it cannot have reached the server.
+    """
+    try:
+        await config.merge(plan.body)
+    except Unreachable as error:
+        if not error.sent:
+            raise
+        return False, error.message
+    except ApiError as error:
+        return error.status in _REFUSALS, error.message
+    except Exception as error:
+        # Whatever it is: the push may have left, and only reading back tells what became of it.
+        return False, error.message if isinstance(error, Error) else f"{type(error).__name__}: {error}"
+    return False, None
+
+
+async def _read_back(
+    config: ScopeConfig, plan: Plan, before: list[wire.Config], *, refused: bool, problem: str | None
+) -> Outcome:
+    try:
+        after = await config.log()
+    except Error as error:
+        problems = (problem, f"reading back: {error.message}")
+        return Outcome(OutcomeKind.UNKNOWN, problem="; ".join(filter(None, problems)))
+    return judge(plan, before, after, refused=refused).with_problem(problem)
+
+
+async def _read_back_in_time(config: ScopeConfig, plan: Plan, before: list[wire.Config]) -> Outcome:
+    try:
+        async with asyncio.timeout(_INTERRUPTED):
+            return await _read_back(config, plan, before, refused=False, problem="interrupted")
+    except (TimeoutError, asyncio.CancelledError):
+        return Outcome(OutcomeKind.UNKNOWN, problem="interrupted; it could not be read back in time")
 
 
 async def settle(api: FactoryApi, scope: Scope, rotation_id: str) -> None:
@@ -90,21 +146,8 @@ async def settle(api: FactoryApi, scope: Scope, rotation_id: str) -> None:
 
 
 async def refresh(api: FactoryApi, plan: Plan) -> Plan:
-    """The plan with what its scope has now, ready to push, or already there.
-
-    Raises Refused where that is no longer the entry that the plan was made against.
-    """
-    before = plan.current.file if plan.current else None
-    plan = plan.replace(current=await read_current(api, plan.scope))
-    if plan.already_there:
-        return plan
-    if plan.current is None or plan.current.file != before:
-        raise Refused(
-            f"{plan.scope} has another {FILE_NAME} than when the plan was made",
-            hint="make a new plan and review it: somebody has pushed or deleted one since",
-        )
-    plan.check_id()
-    return plan
+    """The plan with what its scope has now (see `Plan.at`)."""
+    return plan.at(await read_current(api, plan.scope))
 
 
 def est_host(certs: wire.Certs, factory: str) -> str:
@@ -133,35 +176,3 @@ def est_host(certs: wire.Certs, factory: str) -> str:
             hint="name the EST server with --server-name",
         )
     return dns_names[0]
-
-
-async def _send(api: FactoryApi, plan: Plan, tell: Tell) -> None:
-    """Send; a failure that leaves open whether it landed is told, any other raised."""
-    try:
-        await api.config(plan.scope).merge(plan.body)
-    except (Unreachable, ApiError) as error:
-        # Only a server's own failure may come after it took the push.
-        if not (error.sent if isinstance(error, Unreachable) else error.status >= 500):
-            raise
-        tell(f"{error.message}; looking whether the push landed")
-
-
-async def _read_back(api: FactoryApi, plan: Plan) -> None:
-    try:
-        landed = await read_current(api, plan.scope)
-    except Error as error:
-        raise Error(
-            f"{plan.rotation_id} was sent to {plan.scope}, but what landed cannot be read: {error.message}",
-            hint=f"`{_log_command(plan)}` shows whether it did",
-        ) from error
-    if not plan.replace(current=landed).already_there:
-        found = "no entry" if landed.value is None else f"rotation {landed.rotation_id}"
-        found += " with other content" if landed.value == plan.entry.render() else ""
-        raise Error(
-            f"{plan.rotation_id} did not land: {plan.scope} has {found}",
-            hint="somebody may have pushed at the same time; look at the log before you push again",
-        )
-
-
-def _log_command(plan: Plan) -> str:
-    return commands.config_log(plan.scope, plan.factory_options)

@@ -7,12 +7,10 @@ from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.ops.targets import current_entry_of, find
 from fioctl_rotate.rotation.entry import FILE_NAME, parse_value
+from fioctl_rotate.rotation.outcome import LOG_LENGTH
 from fioctl_rotate.rotation.progress import parse_time
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import Rotation
-
-# The API keeps so many entries of a log: a rotation in the oldest of a full one may be older than the log.
-LOG_LENGTH = 10
 
 
 async def of_scope(api: FactoryApi, scope: Scope, *, by_uuid: bool = False) -> tuple[Scope, list[Rotation]]:
@@ -75,6 +73,7 @@ def in_log(log: Sequence[wire.Config], scope: Scope) -> list[Rotation]:
         values = parse_value(file.value) if file else {}
         rotation_id = values.get("ROTATIONID") or None
         if rotation_id is not None and rotation_id != before:
+            # One in the oldest entry of a full log may be older than the log.
             older_than_log = age == 0 and len(log) >= LOG_LENGTH
             rotations.insert(
                 0,

@@ -1,16 +1,14 @@
 """Finding what a command is about, and reading what it has now: groups, devices, their configuration."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import msgspec
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.failures import ApiError
 from fioctl_rotate.errors import Error
-from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
-from fioctl_rotate.rotation.plan import CurrentEntry, without_nulls
+from fioctl_rotate.rotation.entry import rotation_id_of
+from fioctl_rotate.rotation.outcome import entry_in
+from fioctl_rotate.rotation.plan import CurrentEntry
 from fioctl_rotate.rotation.scope import Scope
 
 
@@ -61,8 +59,6 @@ async def read_current(api: FactoryApi, scope: Scope) -> CurrentEntry:
 
 def current_entry_of(log: Sequence[wire.Config]) -> CurrentEntry:
     """What a configuration log says of rotations: the newest entry's file, and every id in the log."""
-    files = [[file for file in config.files or [] if file.name == FILE_NAME] for config in log]
-    current = files[0][0] if files and files[0] else None
-    ids = {rotation_id_of(file.value) for of_entry in files for file in of_entry}
-    plain: dict[str, Any] | None = None if current is None else without_nulls(msgspec.to_builtins(current))
-    return CurrentEntry(plain, frozenset(ids - {""}))
+    entries = [entry_in(config) for config in log]
+    ids = {rotation_id_of(str(entry.get("value", ""))) for entry in entries if entry is not None}
+    return CurrentEntry(entries[0] if entries else None, frozenset(ids - {""}))

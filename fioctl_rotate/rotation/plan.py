@@ -106,10 +106,29 @@ class Plan(Value):
     @property
     def already_there(self) -> bool:
         """Whether the scope has just this entry, the handler and all."""
-        file = self.current.file if self.current else None
+        return self.has_entry(self.current.file if self.current else None)
+
+    def has_entry(self, file: Mapping[str, Any] | None) -> bool:
+        """Whether `file` (as in the API) is just the plan's entry, the handler and all."""
         return file is not None and all(
             file.get(key) == value for key, value in self.body["files"][0].items()
         )
+
+    def at(self, now: CurrentEntry) -> "Plan":
+        """The plan with what its scope has now: ready to push, or already there.
+
+        Raises Refused where that is no longer the entry that the plan was made against, or for a used id.
+        """
+        before = self.current.file if self.current else None
+        plan = self.replace(current=now)
+        if not plan.already_there:
+            if now.file != before:
+                raise Refused(
+                    f"{self.scope} has another {FILE_NAME} than when the plan was made",
+                    hint="make a new plan and review it: somebody has pushed or deleted one since",
+                )
+            plan.check_id()
+        return plan
 
     def check_id(self) -> None:
         """Refuse an id that would be no new rotation: in use with other content, or an older one's."""
@@ -162,8 +181,8 @@ class Plan(Value):
         """The options that name the plan's Factory."""
         return commands.factory_options(self.factory, self.server)
 
-    def command(self) -> str:
-        """The command line that pushes just this."""
+    def command(self, rotation_id: str | None = None) -> str:
+        """The command line that pushes just this; with `rotation_id` the same under another id."""
         entry = self.entry
         words = [*self.scope.config_command("rotate-certs"), "-r", self.reason, "--server-name", entry.host]
         for option, value, default in (
@@ -174,7 +193,7 @@ class Plan(Value):
         ):
             if value != default:
                 words += [option, value]
-        return shlex.join([*words, "--rotation-id", self.rotation_id, *self.factory_options])
+        return shlex.join([*words, "--rotation-id", rotation_id or self.rotation_id, *self.factory_options])
 
 
 def make_plan(

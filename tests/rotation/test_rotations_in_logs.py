@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fioctl_rotate.ops.rotations import LOG_LENGTH, in_log
+from fioctl_rotate.ops.rotations import in_log
 from fioctl_rotate.ops.targets import current_entry_of
+from fioctl_rotate.rotation.outcome import LOG_LENGTH
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import Rotation, lmp_release
 from fioctl_rotate.wire import Config, ConfigFile
