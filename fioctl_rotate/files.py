@@ -1,14 +1,20 @@
 """Files read within bounds, and written so that neither a crash nor another reader sees half of one."""
 
+import contextlib
 import errno
+import fcntl
 import os
 import select
+from collections.abc import Iterator
 from pathlib import Path
 
 from fioctl_rotate.errors import Error
 
 # What FAT, SMB and some FUSE file systems answer to a hard link, a mode or the sync of a directory.
 _NOT_SUPPORTED = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
+
+# What `flock` ends in where there are no locks: NFS, SMB and FUSE by their mount options.
+_NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 # Nobody types a passphrase or writes a settings file slower than this, in seconds.
 _PATIENCE = 10.0
@@ -110,6 +116,40 @@ def set_aside(path: Path) -> Path:
             number += 1
         except OSError as error:
             raise Error(f"{path} cannot be renamed to {kept.name}: {_reason(error)}") from error
+
+
+def lock(fd: int) -> bool:
+    """Lock an open file or directory; False where its file system has no locks (some network mounts).
+
+    The lock ends with the process or when `fd` is closed. Raises BlockingIOError where another process holds it.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: Error) -> Iterator[None]:
+    """Hold the lock of `path`, a directory or a file that is made and stays, while the block runs.
+
+    Raises `busy` where another process holds it, Error where it cannot be opened.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | (0 if path.is_dir() else os.O_CREAT), 0o600)
+    except OSError as error:
+        raise Error(f"{path} cannot be opened: {_reason(error)}") from error
+    try:
+        try:
+            lock(fd)
+        except BlockingIOError:
+            raise busy from None
+        yield
+    finally:
+        os.close(fd)
 
 
 def _rename_new(source: Path, target: Path) -> None:

@@ -44,12 +44,21 @@ def test_every_device_rotates_and_is_proven(
 
 @pytest.mark.parametrize("step", range(1, 6))
 def test_a_device_that_is_made_to_fail_is_told_and_the_others_rotate(cli: Cli, step: int) -> None:
-    wish: object = step if step % 2 else STEPS[step - 1].upper()
-    result = cli("demo", "--devices", 3, "--fail", wish)
+    result = cli("demo", "--devices", 3, "--fail", step)
     assert result.code == 3
-    assert result.err.startswith("error: device-1 failed, as it was told to: ")
+    assert result.err.startswith("error: device-1 failed, as --fail says: ")
+    assert f"--fail {step} &" in result.out
     assert re.search(rf"device-1 +failing at {step}/5", result.out)
     assert [line.split(maxsplit=1)[1] for line in proofs(result.out)] == ["failed", *["yes yes yes yes"] * 2]
+
+
+def test_a_percentage_of_the_devices_fails(cli: Cli) -> None:
+    result = cli("demo", "--devices", 4, "--fail", "2:50", "--fail", 3)
+    assert result.code == 3
+    assert result.err.startswith("error: device-1, device-2, device-3 failed, as --fail says: ")
+    assert re.search(r"device-2 +failing at 2/5", result.out)
+    assert re.search(r"device-3 +failing at 3/5", result.out)
+    assert [line.split(maxsplit=1)[1] for line in proofs(result.out)][3] == "yes yes yes yes"
 
 
 def test_one_device_is_enough(cli: Cli) -> None:
@@ -100,8 +109,9 @@ def test_a_kept_directory_can_be_looked_at(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        (["--fail", "6"], "error: there is no step `6`"),
-        (["--fail", "Generate"], "error: there is no step `Generate`"),
+        (["--fail", "6"], "error: expected STEP or STEP:PERCENT, got `6`"),
+        (["--fail", "1:0"], "error: expected STEP or STEP:PERCENT, got `1:0`"),
+        (["--fail", "Generate"], "error: expected STEP or STEP:PERCENT, got `Generate`"),
         (["--devices", "0"], "error: invalid value for '--devices'"),
     ],
 )

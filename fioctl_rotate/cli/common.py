@@ -53,12 +53,18 @@ def option(names: str, help: str, **more: Any) -> Any:
     return typer.Option(*flags, metavar=metavar, help=help, **more)
 
 
-def duration_option(name: str, help: str, *, shortest: float = 0.0) -> Any:
-    """A typer option whose value is a duration; the command gets seconds, at least `shortest`."""
+def duration_option(name: str, help: str, *, shortest: float = 0.0, signed: bool = False) -> Any:
+    """A typer option whose value is a duration; the command gets seconds, at least `shortest`.
+
+    Where it is `signed`, a minus may stand before it.
+    """
 
     def seconds(value: object) -> float:
         try:
-            return parse_duration(str(value), shortest=shortest)
+            text = str(value)
+            if signed and text.startswith("-"):
+                return -parse_duration(text[1:])
+            return parse_duration(text, shortest=shortest)
         except UsageError as error:
             # typer puts the option's name before it.
             raise typer.BadParameter(f"{error}; {error.hint}" if error.hint else str(error)) from error

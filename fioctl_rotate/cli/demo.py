@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import Table, emit, note, option
+from fioctl_rotate.cli.mock_devices import FailOption
 from fioctl_rotate.errors import DeviceFailed, Error, UsageError, printable
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 async def demo(
     devices: Annotated[int, option("--devices N", "How many devices rotate.", min=1, max=50)] = 5,
     keep: Annotated[Path | None, option("--keep DIR", "Use DIR, new or empty, and keep it.")] = None,
-    fail: Annotated[
-        str | None, option("--fail STEP", "Make the first device fail at this step: 1 to 5, or its name.")
-    ] = None,
+    fail: FailOption = None,
 ) -> None:
     """Show a whole rotation on a mocked Factory, start to proof.
 
@@ -35,12 +34,12 @@ async def demo(
     of that was seen; 3 if a device failed. Nothing is left running.
     """
     from fioctl_rotate.ops import demo as ops
-    from fioctl_rotate.rotation.progress import STEPS
+    from fioctl_rotate.rotation.made_to_fail import parse_made_to_fail
 
-    step = _step(fail, STEPS)
+    faults = [parse_made_to_fail(text) for text in fail or []]
     with _directory(keep) as directory, _Stage() as stage:
         emit(f"$ D={shlex.quote(str(directory))}")
-        proofs = await ops.run(directory, stage, devices=devices, fail=step)
+        proofs = await ops.run(directory, stage, devices=devices, fail=faults)
         stage.close()
         _proof_table(proofs).show()
     failed = [proof for proof in proofs if proof.failed]
@@ -52,18 +51,9 @@ async def demo(
     if unproven:
         raise Error(f"the proof does not hold for {', '.join(unproven)}")
     if failed:
-        raise DeviceFailed(f"{failed[0].name} failed, as it was told to: {failed[0].failed}")
+        names = ", ".join(proof.name for proof in failed)
+        raise DeviceFailed(f"{names} failed, as --fail says: {failed[0].failed}")
     note(f"all {len(proofs)} devices have rotated" if len(proofs) > 1 else "the device has rotated")
-
-
-def _step(text: str | None, steps: tuple[str, ...]) -> str | None:
-    if text is None:
-        return None
-    for number, step in enumerate(steps, 1):
-        if text.lower() in (str(number), step.lower()):
-            return step
-    names = "; ".join(f"{number} {step}" for number, step in enumerate(steps, 1))
-    raise UsageError(f"there is no step `{text}`", hint=names)
 
 
 @contextlib.contextmanager

@@ -4,10 +4,10 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fioctl_rotate.cli import common, mock_devices
-from fioctl_rotate.cli.common import Format, FormatOption, OptionalGroup, Result, note, option
+from fioctl_rotate.cli.common import Format, FormatOption, OptionalGroup, Result, note, option, warn
 from fioctl_rotate.cli.mock_devices import DirectoryArgument, FactoryOption
 from fioctl_rotate.rotation.entry import DEFAULT_PORT
 
@@ -101,6 +101,19 @@ async def add_devices(
     slots: Annotated[
         int, option("--slots N", "How many of them keep their key in PKCS#11 slots.", min=0)
     ] = 0,
+    lmp: Annotated[
+        int, option("--lmp N", "Their LmP version; before 90 a device does not rotate.", min=1, max=999)
+    ] = 97,
+    old_est_client: Annotated[
+        bool,
+        option("--old-est-client", "They take only status 201 from an EST server: fioconfig before 2026-02."),
+    ] = False,
+    clock_offset: Annotated[
+        float,
+        common.duration_option(
+            "--clock-offset", "How far their clocks are ahead; -DURATION: behind.", signed=True
+        ),
+    ] = 0.0,
     group: OptionalGroup = None,
     factory: FactoryOption = None,
 ) -> Result:
@@ -110,14 +123,15 @@ async def add_devices(
     """
     from fioctl_rotate.ops import mock
 
-    made = await mock.add_devices(
-        directory,
-        factory,
-        group=group,
-        devices=devices,
-        kinds=lambda number: mock.Kind(slots=number > devices - slots),
-        tell=note,
-    )
+    def kind(number: int) -> mock.Kind:
+        return mock.Kind(
+            lmp=lmp,
+            strict_est=old_est_client,
+            slots=number > devices - slots,
+            clock_offset=int(clock_offset),
+        )
+
+    made = await mock.add_devices(directory, factory, group=group, devices=devices, kinds=kind, tell=note)
     lines = [f"{name}  {uuid}" for uuid, name in made.devices.items()]
     return Result({"devices": _devices(made)}, lines)
 
@@ -136,6 +150,16 @@ async def serve(
     gateway_port: Annotated[
         int | None, option("--gateway-port", "Port of the device gateway, from now on.", min=0, max=65535)
     ] = None,
+    est_fault: Annotated[
+        Literal["stop", "foreign-ca", "404"] | None,
+        option(
+            "--est-fault",
+            "EST fault: nothing listens, a CA that no gateway trusts, 404 to every request.",
+        ),
+    ] = None,
+    rfc7030: Annotated[
+        bool, option("--rfc7030", "EST with status 200 as in RFC 7030; devices before 2026-02 take only 201.")
+    ] = False,
     verbose: Annotated[bool, option("-v --verbose", "Show each request to the EST server.")] = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
@@ -153,7 +177,16 @@ async def serve(
             note(f"EST {record.operation} {record.device or '-'}: {record.status} {record.outcome}")
 
     ports = mock.Ports(api=port, gateway=gateway_port, est=est_port)
-    async with mock.serve(directory, factory, host=host, ports=ports, log=log) as served:
+    async with mock.serve(
+        directory,
+        factory,
+        host=host,
+        ports=ports,
+        log=log,
+        complain=warn,
+        est_fault=est_fault,
+        rfc7030=rfc7030,
+    ) as served:
         await until_interrupted(lambda: _announce(directory.absolute(), served, format))
 
 

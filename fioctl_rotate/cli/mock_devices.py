@@ -7,13 +7,26 @@ import typer
 
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import Format, FormatOption, OptionalGroup, note, option
-from fioctl_rotate.errors import printable
+from fioctl_rotate.errors import Refused, printable
 from fioctl_rotate.settings import Flags, resolve
 
 EXAMPLE = "Example: fioctl-rotate mock devices ./acme --group field --interval 5"
 
+
+def _directory(text: str) -> Path:
+    if not text:
+        raise Refused("DIR is empty", hint="name a directory; a shell variable may be unset")
+    return Path(text)
+
+
 DirectoryArgument = Annotated[
-    Path, typer.Argument(metavar="DIR", help="Directory that holds the mocked Factory.")
+    Path, typer.Argument(metavar="DIR", parser=_directory, help="Directory that holds the mocked Factory.")
+]
+FailOption = Annotated[
+    list[str] | None,
+    option(
+        "--fail STEP[:PERCENT]", "Have a step, 1 to 5, fail on PERCENT of the devices, or on one; repeatable."
+    ),
 ]
 FactoryOption = Annotated[str | None, option("-f --factory NAME", "Factory name [default: the first one].")]
 
@@ -29,6 +42,7 @@ async def devices(
         float,
         option("--reboot PERCENT", "Chance that a device reboots before a check-in.", min=0, max=100),
     ] = 0.0,
+    fail: FailOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Run the mock's devices against `mock serve`, until Ctrl-C; with -g, those of one group.
@@ -39,6 +53,7 @@ async def devices(
     import asyncio
 
     from fioctl_rotate.ops.mock_devices import factory_in, mock_devices, run_mock_devices
+    from fioctl_rotate.rotation.made_to_fail import parse_made_to_fail
     from fioctl_rotate.serving import until_interrupted
 
     settings = resolve(Flags(factory=factory_in(directory, factory), mock=str(directory)), {})
@@ -60,6 +75,7 @@ async def devices(
             names,
             interval=interval,
             reboot=reboot / 100,
+            fail=[parse_made_to_fail(text) for text in fail or []],
             stop=stop,
             observe=observe,
             problem=lambda uuid, message: note(printable(f"{names[uuid]}: {message}")),

@@ -1,6 +1,7 @@
 """Makes a device's directory: key, certificate, root and sota.toml, as `lmp-device-register` leaves one."""
 
 import datetime
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate.device.device import SECRETS
 from fioctl_rotate.device.identity import TokenDirectory
-from fioctl_rotate.files import write_atomic
 from fioctl_rotate.pki.certificates import pem, sign_device
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 
@@ -68,14 +68,20 @@ def create_device(
     }
     sota["tls"] |= {"server": gateway, "ca_source": "file"}
     sota["import"]["tls_cacert_path"] = str(directory / "root.crt")
-    write_atomic(key_path, private_key_pem(key), 0o600)
-    write_atomic(certificate_path, pem(certificate).encode(), 0o644)
-    write_atomic(directory / "root.crt", root_pem.encode(), 0o644)
+    _write_new(key_path, private_key_pem(key), 0o600)
+    _write_new(certificate_path, pem(certificate).encode(), 0o644)
+    _write_new(directory / "root.crt", root_pem.encode(), 0o644)
     if target is not None:
         text = tomli_w.dumps({"TARGET_NAME": target[0], "CUSTOM_VERSION": str(target[1])})
-        write_atomic(directory / "current-target", text.encode(), 0o644)
-    write_atomic(directory / "sota.toml", tomli_w.dumps(sota).encode(), 0o640)
+        _write_new(directory / "current-target", text.encode(), 0o644)
+    _write_new(directory / "sota.toml", tomli_w.dumps(sota).encode(), 0o640)
     return certificate
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file of a device that nobody knows yet. It is not synced: five syncs a device would take its time."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)
 
 
 _Place = tuple[Path, Path, dict[str, dict[str, Any]]]

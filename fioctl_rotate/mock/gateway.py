@@ -34,7 +34,7 @@ from fioctl_rotate.mock.refusals import HANDLED, problem_of
 from fioctl_rotate.mock.requests import DeviceConfigRequest, KeyAnnouncement
 from fioctl_rotate.mock.store import accounts, config_levels, device_records, updates
 from fioctl_rotate.mock.store.accounts import FactoryRecord
-from fioctl_rotate.mock.store.config_levels import Scope
+from fioctl_rotate.mock.store.config_levels import Level
 from fioctl_rotate.mock.store.database import DeviceRecord, Store
 from fioctl_rotate.pki import keys
 
@@ -59,8 +59,13 @@ class _Answer:
     date: datetime.datetime | None = None
 
 
-def gateway_app(store: Store, factory: str, *, clock: Clock) -> Starlette:
-    """The gateway of `factory`, on an open state that stays its caller's to close."""
+def gateway_app(
+    store: Store, factory: str, *, clock: Clock, complain: Callable[[str], None] = lambda _text: None
+) -> Starlette:
+    """The gateway of `factory`, on an open state that stays its caller's to close.
+
+    `complain` is told what keeps the state from being used.
+    """
 
     def endpoint(function: Callable[[_Call], _Answer]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -81,7 +86,7 @@ def gateway_app(store: Store, factory: str, *, clock: Clock) -> Starlette:
         return _response(answer, now)
 
     def refused(request: Request, error: Exception) -> Response:
-        problem = problem_of(request, error)
+        problem = problem_of(request, error, complain)
         return _response(_Answer(problem.status, problem.body()), clock())
 
     app = Starlette(
@@ -179,7 +184,7 @@ def _patch_config(call: _Call) -> _Answer:
     request: DeviceConfigRequest = decode(call.body, DeviceConfigRequest)
     config_levels.change(
         call.db,
-        Scope("device", call.device.uuid),
+        Level("device", call.device.uuid),
         request.files or [],
         reason=request.reason,
         author=call.device.uuid,

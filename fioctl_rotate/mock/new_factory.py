@@ -19,6 +19,7 @@ from fioctl_rotate.pki import certificates, keys
 
 _NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 _DEFAULT_ONLINE_CA = "default-online-ca"
+_UNFINISHED = "unfinished:"
 
 
 @dataclass(frozen=True)
@@ -32,24 +33,12 @@ class Addresses:
     est_name: str = "localhost"
 
 
-def create(
-    directory: Path,
-    factory: str,
-    *,
-    now: datetime.datetime,
-    addresses: Addresses | None = None,
-    random: Callable[[int], str] = secrets.token_hex,
-) -> FactoryRecord:
-    """Make `factory` in `directory`, which may hold others, with two users and a token file for each.
-
-    `random` gives that many random bytes in hexadecimal. Raises UsageError: the factory's name is not valid or is
-    taken, a host's is not a DNS name.
-    """
+def check(factory: str, addresses: Addresses) -> None:
+    """Raise UsageError where the factory's name, or a host's, is not valid."""
     if not _NAME.fullmatch(factory):
         raise UsageError(
             f"`{factory}` is not a valid Factory name", hint="letters, digits and inner hyphens, at most 63"
         )
-    addresses = addresses or Addresses()
     for host in (addresses.gateway_name, addresses.est_name):
         # The name is its certificate's CN too, which has at most 64 characters (RFC 5280, ub-common-name).
         fault = host_name_fault(host) or ("longer than 64 characters" if len(host) > 64 else None)
@@ -58,6 +47,24 @@ def create(
                 f"`{host}` is not a valid DNS name: {fault}",
                 hint="certificates name servers by DNS names, not by addresses",
             )
+
+
+def create(
+    directory: Path,
+    factory: str,
+    *,
+    now: datetime.datetime,
+    addresses: Addresses | None = None,
+    unfinished: bool = False,
+    random: Callable[[int], str] = secrets.token_hex,
+) -> FactoryRecord:
+    """Make `factory` in `directory`, which may hold others, with two users and a token file for each.
+
+    `unfinished` marks it as one that is not ready before `finish`. `random` gives that many random bytes in
+    hexadecimal. Raises UsageError: the factory's name is not valid or is taken, a host's is not a DNS name.
+    """
+    addresses = addresses or Addresses()
+    check(factory, addresses)
     initialize(directory)
     with closing(Store(directory)) as store, store.transaction() as db:
         if accounts.find_factory(db, factory):
@@ -67,6 +74,8 @@ def create(
             )
         root = certificates.make_root(keys.generate_key(), "default", now=now)
         accounts.keep_setting(db, _DEFAULT_ONLINE_CA, certificates.pem(root))
+        if unfinished:
+            accounts.keep_setting(db, f"{_UNFINISHED}{factory}", "")
         users = [
             (Account(random(12), ADMIN), "Mock Admin"),
             (Account(random(12), READ_ONLY), "Mock Reader"),
@@ -90,6 +99,20 @@ def create(
         return accounts.choose_factory(db, factory)
 
 
+def find_unfinished(directory: Path, factory: str) -> FactoryRecord | None:
+    """The factory of that name whose making was cut off."""
+    initialize(directory)
+    with closing(Store(directory)) as store, store.reading() as db:
+        begun = accounts.setting(db, f"{_UNFINISHED}{factory}") is not None
+        return accounts.choose_factory(db, factory) if begun else None
+
+
+def finish(directory: Path, factory: str) -> None:
+    """Mark the factory as ready."""
+    with closing(Store(directory)) as store, store.transaction() as db:
+        accounts.forget_setting(db, f"{_UNFINISHED}{factory}")
+
+
 def token_file(directory: Path, factory: str, role: str = ADMIN) -> Path:
     """The file with the token (0600) that has this role in the factory."""
     return directory / "tokens" / f"{factory}.{role}"
@@ -97,4 +120,4 @@ def token_file(directory: Path, factory: str, role: str = ADMIN) -> Path:
 
 def default_online_ca(db: sqlite3.Connection) -> str:
     """The online CA of factories that have no PKI, PEM. No mocked device has a certificate of it."""
-    return accounts.setting(db, _DEFAULT_ONLINE_CA)
+    return accounts.setting(db, _DEFAULT_ONLINE_CA) or ""

@@ -27,11 +27,17 @@ OPERATIONS = [
 ]
 
 
-def operator_app(store: Store, *, authenticate: bool, clock: Clock) -> Starlette:
+def operator_app(
+    store: Store,
+    *,
+    authenticate: bool,
+    clock: Clock,
+    complain: Callable[[str], None] = lambda _text: None,
+) -> Starlette:
     """The operator API on an open state, which stays its caller's to close.
 
     Requests need a token in `OSF-TOKEN` or as a Bearer; without `authenticate` everybody is the administrator,
-    which is for a process that has the directory anyway.
+    which is for a process that has the directory anyway. `complain` is told what keeps the state from being used.
     """
 
     def endpoint(operation: Operation) -> _Endpoint:
@@ -70,12 +76,16 @@ def operator_app(store: Store, *, authenticate: bool, clock: Clock) -> Starlette
     async def describe(_request: Request) -> Response:
         return _response(200, openapi.description(OPERATIONS))
 
+    def refused(request: Request, error: Exception) -> Response:
+        problem = problem_of(request, error, complain)
+        return JSONResponse(problem.body(), problem.status, headers=getattr(error, "headers", None))
+
     app = Starlette(
         routes=[
             Route("/openapi.json", describe),
             *(_route(path, endpoint) for path in dict.fromkeys(operation.path for operation in _ordered())),
         ],
-        exception_handlers=dict.fromkeys(HANDLED, _refused),
+        exception_handlers=dict.fromkeys(HANDLED, refused),
     )
     # A redirect would hide a path that is spelt wrong, and a client that follows none.
     app.router.redirect_slashes = False
@@ -105,8 +115,3 @@ def _response(status: int, result: Any) -> Response:
     if isinstance(result, Pem):
         return Response(result.content, media_type="application/x-pem-file")
     return Response(msgspec.json.encode(result), status_code=status, media_type="application/json")
-
-
-def _refused(request: Request, error: Exception) -> Response:
-    problem = problem_of(request, error)
-    return JSONResponse(problem.body(), problem.status, headers=getattr(error, "headers", None))

@@ -7,7 +7,7 @@ from fioctl_rotate.mock.problem import Problem
 from fioctl_rotate.mock.requests import ConfigRequest
 from fioctl_rotate.mock.store import config_levels, device_groups
 from fioctl_rotate.mock.store.accounts import FactoryRecord
-from fioctl_rotate.mock.store.config_levels import Scope
+from fioctl_rotate.mock.store.config_levels import Level
 
 _CONFIGS = [f"{path}/config/" for path in (FACTORY, GROUP, DEVICE)]
 _FILES = [path + "{file:path}/" for path in _CONFIGS]
@@ -18,9 +18,9 @@ operations = Operations()
 @operations("GET", *_CONFIGS, query=PAGED)
 def show_config(call: Call) -> wire.ConfigList:
     """The configuration's log, newest first."""
-    _, scope = _scope(call)
+    _, level = _level(call)
     page, limit = call.page()
-    log = config_levels.log(call.db, scope)
+    log = config_levels.log(call.db, level)
     return wire.ConfigList(
         config=log[(page - 1) * limit : page * limit],
         total=len(log),
@@ -43,16 +43,16 @@ def replace_config(call: Call, body: ConfigRequest) -> dict[str, str]:
 @operations("DELETE", *_FILES, errors=(409,))
 def delete_config(call: Call) -> None:
     """Delete a file of the configuration. 409 while the device is changing its key."""
-    factory, scope = _scope(call)
-    config_levels.delete_file(call.db, scope, call.path["file"], author=call.author(factory), now=call.now)
+    factory, level = _level(call)
+    config_levels.delete_file(call.db, level, call.path["file"], author=call.author(factory), now=call.now)
 
 
 def _change(call: Call, body: ConfigRequest, *, replace: bool) -> dict[str, str]:
     call.flag("force")  # taken, and without effect: nothing is refused that it could force
-    factory, scope = _scope(call)
+    factory, level = _level(call)
     config_levels.change(
         call.db,
-        scope,
+        level,
         body.files,
         reason=body.reason,
         author=call.author(factory),
@@ -62,7 +62,7 @@ def _change(call: Call, body: ConfigRequest, *, replace: bool) -> dict[str, str]
     return {}
 
 
-def _scope(call: Call) -> tuple[FactoryRecord, Scope]:
+def _level(call: Call) -> tuple[FactoryRecord, Level]:
     """Whose configuration the path names; raises Problem.
 
     409: a device's configuration cannot be changed while its key is being changed (the manual).
@@ -74,9 +74,9 @@ def _scope(call: Call) -> tuple[FactoryRecord, Scope]:
                 409,
                 f"device {device.name} is changing its key; its configuration cannot be changed until it has",
             )
-        return factory, Scope("device", device.uuid)
+        return factory, Level("device", device.uuid)
     factory = call.factory()
     if "group" in call.path:
         group = device_groups.find_group(call.db, factory.name, call.path["group"])
-        return factory, Scope("group", str(group.id))
-    return factory, Scope("fleet", factory.name)
+        return factory, Level("group", str(group.id))
+    return factory, Level("fleet", factory.name)

@@ -1,5 +1,7 @@
 """How the mock's apps answer what they refuse."""
 
+from collections.abc import Callable
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -10,10 +12,10 @@ HANDLED = (Problem, HTTPException, StateUnusable)
 """What the apps' exception handlers take."""
 
 
-def problem_of(request: Request, error: Exception) -> Problem:
+def problem_of(request: Request, error: Exception, complain: Callable[[str], None]) -> Problem:
     """The problem that an app's exception handler was called with.
 
-    A state that cannot be used now (locked for too long, disk full) is 503: clients try again.
+    A state that cannot be used now (locked for too long, disk full) is 503: clients try again. `complain` is told.
     """
     if isinstance(error, Problem):
         return error
@@ -23,4 +25,5 @@ def problem_of(request: Request, error: Exception) -> Problem:
         return Problem(
             error.status_code, f"this mock has no {called}" + (f", only {allowed}" if allowed else "")
         )
+    complain(str(error))
     return Problem(503, str(error))

@@ -7,6 +7,7 @@ What there is to see goes to a `Stage`.
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +33,7 @@ from fioctl_rotate.ops.push_checks import check_push, keep_baselines
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import Snapshot, Watch
 from fioctl_rotate.pki.directory import PkiDirectory
+from fioctl_rotate.rotation.made_to_fail import MadeToFail, failing_steps
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import State
@@ -79,10 +81,10 @@ class Proof:
         return self.new_certificate and self.same_subject and self.new_taken and self.old_refused
 
 
-async def run(directory: Path, stage: Stage, *, devices: int, fail: str | None = None) -> list[Proof]:
+async def run(directory: Path, stage: Stage, *, devices: int, fail: Sequence[MadeToFail] = ()) -> list[Proof]:
     """Play the demo in `directory`, which must not exist or be empty, and return a proof a device.
 
-    `fail` names a step of `rotation.progress.STEPS` at which the first device is made to fail. Raises TimedOut
+    `fail` has the steps that are made to fail, on the first devices. Raises TimedOut
     where a device that should be done is not after PATIENCE seconds.
     """
     settings = resolve(Flags(factory=FACTORY, mock=str(directory)), {})
@@ -155,7 +157,12 @@ async def _push(api: FactoryApi, stage: Stage, est_port: int) -> Plan:
 
 
 async def _rotate(
-    api: FactoryApi, directory: Path, factory: FactoryRecord, plan: Plan, stage: Stage, fail: str | None
+    api: FactoryApi,
+    directory: Path,
+    factory: FactoryRecord,
+    plan: Plan,
+    stage: Stage,
+    fail: Sequence[MadeToFail],
 ) -> list[Proof]:
     rotation, _ = await find_rotation(api, plan.rotation_id, plan.scope)
     watch = Watch(api, rotation)
@@ -164,16 +171,17 @@ async def _rotate(
     names = {device.uuid: device.name for device in await api.devices(plan.scope.device_filters)}
     paths = sorted(device_directories(directory / "devices"), key=lambda path: names[path.name])
     before = {path.name: load_identity(Sota(path / "sota.toml")) for path in paths}
-    devices = [
-        Device(path, fail=fail if number == 0 else None, pause=PAUSE) for number, path in enumerate(paths)
-    ]
+    failing = failing_steps(fail, [path.name for path in paths])
+    devices = [Device(path, fail=failing.get(path.name), pause=PAUSE) for path in paths]
     late = devices[-2] if len(devices) > 2 else None
     stage.step(
         "The devices check in" + (f"; {names[late.uuid]} is offline until late" if late else ""),
-        f'fioctl-rotate mock devices "$D" -g {GROUP} --interval 1 &',
+        " ".join(
+            [f'fioctl-rotate mock devices "$D" -g {GROUP} --interval 1', *map("--fail {}".format, fail), "&"]
+        ),
         f"fioctl-rotate rotations watch {plan.rotation_id} -g {GROUP} --interval 1 --exit-status",
     )
-    snapshot = await _until_done(watch, devices, late, stage, failing=fail is not None)
+    snapshot = await _until_done(watch, devices, late, stage, failing=bool(failing))
     watch.keep()
     stage.step(
         "The proof: new certificates, same subjects, the new ones taken, the old ones refused",

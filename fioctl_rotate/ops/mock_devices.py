@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fioctl_rotate.api.client import FactoryApi
@@ -13,6 +13,7 @@ from fioctl_rotate.errors import Error
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops.targets import find
+from fioctl_rotate.rotation.made_to_fail import MadeToFail, failing_steps
 from fioctl_rotate.rotation.scope import Scope
 
 
@@ -41,19 +42,21 @@ async def mock_devices(api: FactoryApi, directory: Path, *, group: str | None = 
 
 async def run_mock_devices(
     directory: Path,
-    uuids: Iterable[str],
+    names: Mapping[str, str],
     *,
     interval: float,
     reboot: float = 0.0,
+    fail: Iterable[MadeToFail] = (),
     stop: asyncio.Event,
     observe: Observe,
     problem: Problem,
 ) -> None:
-    """Let these devices of the mock check in every `interval` seconds until `stop` is set.
+    """Let these devices of the mock (name by uuid) check in every `interval` seconds until `stop` is set.
 
-    `reboot` is the probability (0 to 1) that a device reboots before a check-in. `observe` is called at each step
-    of a rotation; `problem` once for each reason why a device cannot check in, at the first failed request, and
-    again when the reason changes or comes back. Raises Refused where another process runs one of these devices.
+    `fail` has what fails on how many of them, the first by name; a run without it lets them recover. `reboot` is
+    the probability (0 to 1) that a device reboots before a check-in. `observe` is called at each step of a
+    rotation; `problem` once for each reason why a device cannot check in, at the first failed request, and again
+    when the reason changes or comes back. Raises Refused where another process runs one of these devices.
     """
     present: dict[str, str] = {}
 
@@ -69,7 +72,10 @@ async def run_mock_devices(
             failed(uuid, outcome.message)
 
     base = directory / "devices"
-    found = device_directories(base, uuids)
+    found = device_directories(base, names)
+    failing = failing_steps(fail, sorted(names, key=names.__getitem__))
     with claimed(base, found):
-        devices = [Device(path, observe=observe, problem=failed) for path in found]
+        devices = [
+            Device(path, observe=observe, problem=failed, fail=failing.get(path.name)) for path in found
+        ]
         await run_devices(devices, interval=interval, reboot=reboot, stop=stop, checked_in=checked_in)

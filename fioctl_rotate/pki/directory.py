@@ -6,8 +6,6 @@ a new file replaces is kept beside it as `NAME.bak`. The root's key may be in a 
 
 import contextlib
 import datetime
-import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -30,10 +28,6 @@ ROOT_CERTIFICATE = "factory_ca.pem"
 LOCAL_CA = "local-ca.pem"
 ONLINE_CA = "online-crt"
 GATEWAY_TLS = "tls-crt"
-
-
-# What `flock` of a directory ends in where there are no locks: NFS, SMB and FUSE by their mount options.
-_NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @dataclass(frozen=True)
@@ -166,13 +160,12 @@ class PkiDirectory:
             raise Error(f"{self.path} cannot be read: {error.strerror or error}") from error
         try:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._remove_leftovers()
+                if files.lock(fd):
+                    self._remove_leftovers()
             except BlockingIOError as error:
                 raise Error(f"{self.path} is in use by another command; try again when it is done") from error
             except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise Error(f"{self.path} cannot be locked: {error.strerror or error}") from error
+                raise Error(f"{self.path} cannot be locked: {error.strerror or error}") from error
             yield
         finally:
             os.close(fd)

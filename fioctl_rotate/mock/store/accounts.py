@@ -163,9 +163,15 @@ def keep_setting(db: sqlite3.Connection, name: str, value: str) -> None:
     db.execute("INSERT OR IGNORE INTO setting (name, value) VALUES (?, ?)", (name, value))
 
 
-def setting(db: sqlite3.Connection, name: str) -> str:
+def setting(db: sqlite3.Connection, name: str) -> str | None:
     """A setting that was kept."""
-    return str(db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()["value"])
+    row = db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
+    return str(row["value"]) if row else None
+
+
+def forget_setting(db: sqlite3.Connection, name: str) -> None:
+    """Forget a setting, where it is there."""
+    db.execute("DELETE FROM setting WHERE name = ?", (name,))
 
 
 def identify(db: sqlite3.Connection, token: str | None, authorization: str | None) -> Caller:

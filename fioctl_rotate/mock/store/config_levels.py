@@ -28,7 +28,7 @@ _Files = list[wire.ConfigFile]
 
 
 @dataclass(frozen=True)
-class Scope:
+class Level:
     """Whose configuration: `id` is the fleet's factory name, the group's number or the device's uuid."""
 
     kind: Literal["fleet", "group", "device"]
@@ -40,21 +40,21 @@ class Scope:
         return f"{self.kind}:{self.id}"
 
 
-def log(db: sqlite3.Connection, scope: Scope) -> list[wire.Config]:
+def log(db: sqlite3.Connection, level: Level) -> list[wire.Config]:
     """The log, newest first. Only devices' entries tell when they were applied."""
-    rows = db.execute("SELECT * FROM config WHERE target = ? ORDER BY id DESC", (scope.key,))
-    return [_entry(row, scope) for row in rows]
+    rows = db.execute("SELECT * FROM config WHERE target = ? ORDER BY id DESC", (level.key,))
+    return [_entry(row, level) for row in rows]
 
 
-def latest(db: sqlite3.Connection, scope: Scope) -> wire.Config | None:
+def latest(db: sqlite3.Connection, level: Level) -> wire.Config | None:
     """The newest entry, which is the one in force."""
-    row = _latest(db, scope)
-    return _entry(row, scope) if row else None
+    row = _latest(db, level)
+    return _entry(row, level) if row else None
 
 
 def change(
     db: sqlite3.Connection,
-    scope: Scope,
+    level: Level,
     changed: Sequence[wire.ConfigFile],
     *,
     reason: str,
@@ -67,31 +67,31 @@ def change(
     Raises Problem: a file's name is not valid or there twice (400); the result is too large (413).
     """
     _check(changed)
-    row = None if replace else _latest(db, scope)
+    row = None if replace else _latest(db, level)
     files = {file.name: file for file in _files(row)}
     files.update((file.name, file) for file in changed)
-    _append(db, scope, list(files.values()), reason, author, now)
+    _append(db, level, list(files.values()), reason, author, now)
 
 
 def delete_file(
-    db: sqlite3.Connection, scope: Scope, name: str, *, author: str, now: datetime.datetime
+    db: sqlite3.Connection, level: Level, name: str, *, author: str, now: datetime.datetime
 ) -> None:
     """Make a new entry without the file; raises Problem (404) where the newest has none of that name."""
-    files = _files(_latest(db, scope))
+    files = _files(_latest(db, level))
     kept = [file for file in files if file.name != name]
     if len(kept) == len(files):
         raise Problem(404, f"no file {name} in the configuration")
-    _append(db, scope, kept, f"Remove {name}", author, now)
+    _append(db, level, kept, f"Remove {name}", author, now)
 
 
-def forget(db: sqlite3.Connection, scope: Scope) -> None:
+def forget(db: sqlite3.Connection, level: Level) -> None:
     """Delete a configuration with its whole log, as of something that is deleted itself."""
-    db.execute("DELETE FROM config WHERE target = ?", (scope.key,))
+    db.execute("DELETE FROM config WHERE target = ?", (level.key,))
 
 
 def own_level(db: sqlite3.Connection, uuid: str) -> dict[str, wire.GatewayFile] | None:
     """The device's own level as it fetches it, or None where it never had one."""
-    row = _latest(db, Scope("device", uuid))
+    row = _latest(db, Level("device", uuid))
     return None if row is None else {file.name: _served(file) for file in _files(row)}
 
 
@@ -109,59 +109,59 @@ def merged(db: sqlite3.Connection, device: DeviceRecord) -> Merged:
     It changed when a level last did, or when the device last came into or left a group. A device that once was
     served a configuration and has none left gets an empty one, or it would keep the files.
     """
-    levels = [Scope("fleet", device.factory), Scope("device", device.uuid)]
+    levels = [Level("fleet", device.factory), Level("device", device.uuid)]
     if device.group_id is not None:
-        levels.insert(1, Scope("group", str(device.group_id)))
-    rows = [(scope, row) for scope in levels if (row := _latest(db, scope)) is not None]
+        levels.insert(1, Level("group", str(device.group_id)))
+    rows = [(level, row) for level in levels if (row := _latest(db, level)) is not None]
     changes = [row["created_at"] for _, row in rows]
     if not rows and device.served_at is None:
         return Merged(None, moment(device.created_at))
     if device.group_changed_at is not None:
         changes.append(device.group_changed_at)
     files: dict[str, wire.GatewayFile] = {}
-    for scope, row in rows:
+    for level, row in rows:
         for file in _files(row):
             # Values above the device's level are stored in clear: the device must not try to decrypt them.
-            served = _served(file, clear=scope.kind != "device")
+            served = _served(file, clear=level.kind != "device")
             files[file.name] = _over(files.get(file.name), served) if file.name == MERGED_BY_KEY else served
     return Merged(files, moment(max([*changes, device.created_at])))
 
 
-def mark_applied(db: sqlite3.Connection, scope: Scope, now: datetime.datetime) -> None:
+def mark_applied(db: sqlite3.Connection, level: Level, now: datetime.datetime) -> None:
     """Note that the device has fetched its newest entry; the time of the first fetch stays."""
     db.execute(
         "UPDATE config SET applied_at = ? WHERE applied_at IS NULL AND id ="
         " (SELECT max(id) FROM config WHERE target = ?)",
-        (stamp(now), scope.key),
+        (stamp(now), level.key),
     )
 
 
-def change_time(db: sqlite3.Connection, scope: Scope, now: datetime.datetime) -> str:
+def change_time(db: sqlite3.Connection, level: Level, now: datetime.datetime) -> str:
     """When a change made now counts as made: later than all that its devices were served.
 
     The gateway knows whole seconds only, so a second change in one second would be answered 304.
     """
-    column = {"fleet": "factory", "group": "group_id", "device": "uuid"}[scope.kind]
-    served = db.execute(f"SELECT max(served_at) FROM device WHERE {column} = ?", (scope.id,)).fetchone()[0]  # noqa: S608  one of the three names above
+    column = {"fleet": "factory", "group": "group_id", "device": "uuid"}[level.kind]
+    served = db.execute(f"SELECT max(served_at) FROM device WHERE {column} = ?", (level.id,)).fetchone()[0]  # noqa: S608  one of the three names above
     if served is None or served < stamp(now):
         return stamp(now)
     return stamp(moment(served) + datetime.timedelta(seconds=1))
 
 
 def _append(
-    db: sqlite3.Connection, scope: Scope, files: _Files, reason: str, author: str, now: datetime.datetime
+    db: sqlite3.Connection, level: Level, files: _Files, reason: str, author: str, now: datetime.datetime
 ) -> None:
     encoded = msgspec.json.encode(files)
     if len(encoded) > LIMIT:
         raise Problem(413, f"the configuration would have {len(encoded)} bytes; {LIMIT} is the limit")
     db.execute(
         "INSERT INTO config (target, created_at, created_by, reason, files) VALUES (?, ?, ?, ?, ?)",
-        (scope.key, change_time(db, scope, now), author, reason, encoded.decode()),
+        (level.key, change_time(db, level, now), author, reason, encoded.decode()),
     )
     db.execute(
         "DELETE FROM config WHERE target = ? AND id NOT IN"
         " (SELECT id FROM config WHERE target = ? ORDER BY id DESC LIMIT ?)",
-        (scope.key, scope.key, KEPT),
+        (level.key, level.key, KEPT),
     )
 
 
@@ -179,9 +179,9 @@ def _check(files: Sequence[wire.ConfigFile]) -> None:
         raise Problem(400, "the configuration has unusable files", errors)
 
 
-def _latest(db: sqlite3.Connection, scope: Scope) -> sqlite3.Row | None:
+def _latest(db: sqlite3.Connection, level: Level) -> sqlite3.Row | None:
     row: sqlite3.Row | None = db.execute(
-        "SELECT * FROM config WHERE target = ? ORDER BY id DESC LIMIT 1", (scope.key,)
+        "SELECT * FROM config WHERE target = ? ORDER BY id DESC LIMIT 1", (level.key,)
     ).fetchone()
     return row
 
@@ -190,11 +190,11 @@ def _files(row: sqlite3.Row | None) -> _Files:
     return [] if row is None else msgspec.json.decode(row["files"], type=_Files)
 
 
-def _entry(row: sqlite3.Row, scope: Scope) -> wire.Config:
+def _entry(row: sqlite3.Row, level: Level) -> wire.Config:
     return wire.Config(
         created_at=row["created_at"],
         created_by=row["created_by"],
-        applied_at=row["applied_at"] if scope.kind == "device" else UNSET,
+        applied_at=row["applied_at"] if level.kind == "device" else UNSET,
         reason=row["reason"],
         files=_files(row),
     )

@@ -132,7 +132,7 @@ class Store:
             if version != _VERSION:
                 raise Error(
                     f"{self._path} was made by another version of this program",
-                    hint="make a new one in another directory: fioctl-rotate mock init DIR --factory NAME",
+                    hint="make a new one in another directory",
                 )
         except BaseException:
             self._db.close()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fioctl_rotate import wire
 from fioctl_rotate.mock.problem import Problem
 from fioctl_rotate.mock.store import config_levels
-from fioctl_rotate.mock.store.config_levels import Scope
+from fioctl_rotate.mock.store.config_levels import Level
 from fioctl_rotate.mock.store.database import change_meta, check_name, stamp
 
 
@@ -75,7 +75,7 @@ def delete_group(db: sqlite3.Connection, factory: str, name: str) -> None:
     count = db.execute("SELECT count(*) FROM device WHERE group_id = ?", (group.id,)).fetchone()[0]
     if count:
         raise Problem(409, f"the device group {name} has {count} devices")
-    config_levels.forget(db, Scope("group", str(group.id)))
+    config_levels.forget(db, Level("group", str(group.id)))
     db.execute("DELETE FROM device_group WHERE id = ?", (group.id,))
 
 

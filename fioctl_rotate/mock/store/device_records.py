@@ -8,7 +8,7 @@ from dataclasses import replace
 from fioctl_rotate import wire
 from fioctl_rotate.mock.problem import Problem
 from fioctl_rotate.mock.store import config_levels, deny_list, event_queue, updates
-from fioctl_rotate.mock.store.config_levels import Scope
+from fioctl_rotate.mock.store.config_levels import Level
 from fioctl_rotate.mock.store.database import DeviceRecord, check_name, moment, stamp
 from fioctl_rotate.mock.store.device_groups import find_group
 
@@ -102,7 +102,7 @@ def update_device(
         group = changes["group"]
         group_id = find_group(db, device.factory, group).id if group else None
         if group_id != device.group_id:
-            group_changed_at = config_levels.change_time(db, Scope("device", device.uuid), now)
+            group_changed_at = config_levels.change_time(db, Level("device", device.uuid), now)
     try:
         db.execute(
             "UPDATE device SET name = ?, owner = ?, group_id = ?, group_changed_at = ?,"
@@ -124,7 +124,7 @@ def update_device(
 def delete_device(db: sqlite3.Connection, device: DeviceRecord, *, now: datetime.datetime) -> None:
     """Delete a device with all that is kept of it, and deny it from then on."""
     deny_list.deny_device(db, device.factory, brief(device), device.public_key, now)
-    config_levels.forget(db, Scope("device", device.uuid))
+    config_levels.forget(db, Level("device", device.uuid))
     updates.forget(db, device.uuid)
     db.execute("DELETE FROM device WHERE uuid = ?", (device.uuid,))
 
@@ -154,7 +154,7 @@ def mark_fetched(
 ) -> None:
     """Note that the device has fetched what changed at `changed`, its own newest entry among it."""
     db.execute("UPDATE device SET served_at = ? WHERE uuid = ?", (stamp(changed), device.uuid))
-    config_levels.mark_applied(db, Scope("device", device.uuid), now)
+    config_levels.mark_applied(db, Level("device", device.uuid), now)
     event_queue.push_config_applied(db, device.factory, device.uuid, now)
 
 
@@ -246,7 +246,7 @@ def record(db: sqlite3.Connection, device: DeviceRecord) -> wire.Device:
     shown.device_group = None
     shown.group = find_group(db, device.factory, device.group_name) if device.group_name else None
     shown.public_key = device.public_key
-    shown.active_config = config_levels.latest(db, Scope("device", device.uuid))
+    shown.active_config = config_levels.latest(db, Level("device", device.uuid))
     return shown
 
 

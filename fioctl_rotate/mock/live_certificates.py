@@ -1,0 +1,103 @@
+"""What the mock's servers show and sign with: the certificates that its Factory has at each handshake."""
+
+import datetime
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from fioctl_rotate import files, tls
+from fioctl_rotate.errors import Error
+from fioctl_rotate.est.service import Authority
+from fioctl_rotate.mock import authority
+from fioctl_rotate.mock.store import accounts
+from fioctl_rotate.mock.store.accounts import FactoryRecord
+from fioctl_rotate.mock.store.database import Store
+from fioctl_rotate.pki.parsing import load_certificate, load_private_key
+
+CERTIFICATE_LIFETIME = datetime.timedelta(days=365)
+"""For how long the managed EST server signs."""
+
+
+class LiveCertificates:
+    """What the servers of a Factory go by, made anew whenever its certificates have changed.
+
+    It has a connection to the state of its own: it is asked in the middle of a handshake, and must not wait for a
+    writer. What cannot be used, such as a key that is missing, goes to `complain`, and the old stays in use.
+    """
+
+    def __init__(self, store: Store, factory: str, complain: Callable[[str], None]) -> None:
+        """Raises Error where what is on file now cannot be used."""
+        self._store = store
+        self._name = factory
+        self._complain = complain
+        self._version = -1
+        self._gateway: ssl.SSLContext | None = None
+        self._est: ssl.SSLContext | None = None
+        self._authority: Authority | None = None
+        self._refresh()
+
+    def gateway_context(self) -> ssl.SSLContext | None:
+        """The gateway's TLS, or None while it has no certificate."""
+        self._refresh_or_complain()
+        return self._gateway
+
+    def est_context(self) -> ssl.SSLContext | None:
+        """The EST server's TLS, or None while EST is not authorized."""
+        self._refresh_or_complain()
+        return self._est
+
+    def authority(self) -> Authority | None:
+        """Who signs for the EST server's clients: the Factory's online CA. None where it has none."""
+        self._refresh_or_complain()
+        return self._authority
+
+    def _refresh_or_complain(self) -> None:
+        try:
+            self._refresh()
+        except Error as error:
+            self._complain(str(error))
+
+    def _refresh(self) -> None:
+        with self._store.reading() as db:
+            factory = accounts.choose_factory(db, self._name)
+            if factory.certs_version == self._version:
+                return
+            folder = authority.keys_directory(self._store.directory, factory.name)
+            pairs = {
+                kind: authority.key_pair(db, self._store.directory, factory, kind)
+                for kind in (authority.TLS, authority.EST_TLS, authority.CA)
+            }
+        cas = factory.ca_crt or ""
+        gateway = _context(folder / "tls.pem", pairs[authority.TLS], cas, required=True)
+        # A device asks for cacerts before it has a certificate; enrolling without one is the app's to refuse.
+        est = _context(folder / "est-tls.pem", pairs[authority.EST_TLS], cas, required=False)
+        signing = _authority(factory, pairs[authority.CA])
+        self._gateway, self._est, self._authority = gateway, est, signing
+        self._version = factory.certs_version
+
+
+def _context(
+    path: Path, pair: authority.KeyPair | None, cas: str, *, required: bool
+) -> ssl.SSLContext | None:
+    if pair is None:
+        return None
+    try:
+        # OpenSSL reads a server's certificate from a file only.
+        files.write_atomic(path, pair.certificate.encode())
+        return tls.server_context(path, pair.key, cas, required=required)
+    except OSError as error:  # ssl.SSLError among them
+        raise Error(
+            f"the mock's key {pair.key} cannot be used: {error.strerror or error}",
+            hint="without it no device can connect; make a new mock in another directory",
+        ) from error
+
+
+def _authority(factory: FactoryRecord, pair: authority.KeyPair | None) -> Authority | None:
+    if pair is None or factory.root_crt is None:
+        return None
+    return Authority(
+        roots=[load_certificate(factory.root_crt, "the mock's root certificate")],
+        certificate=load_certificate(pair.certificate, "the mock's online CA"),
+        key=load_private_key(files.read(pair.key), name=str(pair.key)),
+        lifetime=CERTIFICATE_LIFETIME,
+    )
