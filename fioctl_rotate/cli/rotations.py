@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fioctl_rotate.cli import stopping
 from fioctl_rotate.cli.common import (
     GROUP,
     Format,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from fioctl_rotate.rotation.state import Rotation
 
 app = group("What became of a rotation on every device.")
+stopping.add_to(app)
 
 CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
 

@@ -220,7 +220,7 @@ class _Sender:
     async def _give(self, scope: Scope) -> bool:
         # Once the group has this id, an entry of its own would only shadow the group's later ones.
         group, own = await asyncio.gather(self._value(self._group), self._value(scope))
-        if own is not None or group == self._rollout.value:
+        if own not in (None, self._rollout.value) or group == self._rollout.value:
             return False
         await self._api.config(scope).merge(request_body(self._plan.entry, self._reason))
         return True

@@ -18,22 +18,32 @@ def settle_reason(rotation_id: str) -> str:
     return f"settle {rotation_id}"
 
 
+def stop_reason(rotation_id: str) -> str:
+    """The reason of a push that stops a rotation on a device whose entry has to stay."""
+    return f"stop {rotation_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class EntryLog:
     """What a configuration log says of one rotation. Times are the server's.
 
     `value` is that of the present `fio-rotate-certs`, None where there is none, since `value_since`. `ever` says
-    whether this rotation was ever in the log, `given_at` when it came, as far as the log goes back. `settled_at` is
-    when it was sent once more, and `fetched` whether the device has fetched the configuration since (always False
-    in a group's log, which does not tell).
+    whether this rotation was ever in the log, `given_at` when it came, as far as the log goes back, and `stopped`
+    whether it was stopped. It was settled from `first_settled_at` to `settled_at`, and `fetched` says whether the
+    device has fetched its configuration since. `applied` says that of the newest change, made at `changed_at`. (A
+    group's log never says what was fetched.)
     """
 
     value: str | None = None
     value_since: datetime | None = None
     ever: bool = False
+    stopped: bool = False
     given_at: datetime | None = None
+    first_settled_at: datetime | None = None
     settled_at: datetime | None = None
     fetched: bool = False
+    changed_at: datetime | None = None
+    applied: bool = False
 
     @property
     def id(self) -> str | None:
@@ -47,17 +57,19 @@ def entry_log(log: Sequence[wire.Config], rotation_id: str) -> EntryLog:
         next((file.value for file in config.files or [] if file.name == FILE_NAME), None) for config in log
     ]
     mine = [value is not None and rotation_id_of(value) == rotation_id for value in values]
-    settled = next(
-        (n for n, config in enumerate(log) if mine[n] and config.reason == settle_reason(rotation_id)), None
-    )
+    settled = [n for n, config in enumerate(log) if mine[n] and config.reason == settle_reason(rotation_id)]
     same = next((n for n, value in enumerate(values) if value != values[0]), len(log))
     return EntryLog(
         value=values[0] if values else None,
         value_since=parse_time(log[same - 1].created_at) if log else None,
         ever=any(mine),
+        stopped=any(config.reason == stop_reason(rotation_id) for config in log),
         given_at=parse_time(log[len(log) - 1 - mine[::-1].index(True)].created_at) if any(mine) else None,
-        settled_at=None if settled is None else parse_time(log[settled].created_at),
-        fetched=settled is not None and any(config.applied_at for config in log[: settled + 1]),
+        first_settled_at=parse_time(log[settled[-1]].created_at) if settled else None,
+        settled_at=parse_time(log[settled[0]].created_at) if settled else None,
+        fetched=bool(settled) and any(config.applied_at for config in log[: settled[0] + 1]),
+        changed_at=parse_time(log[0].created_at) if log else None,
+        applied=bool(log) and bool(log[0].applied_at),
     )
 
 

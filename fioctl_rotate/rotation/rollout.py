@@ -26,6 +26,8 @@ NO_PROGRESS = timedelta(minutes=10)
 SETTLE_EVERY = timedelta(minutes=10)
 # The log's times are in whole seconds: what is done in the second of a settling waits for the next one.
 SETTLE_PAUSE = timedelta(seconds=5)
+# A device that was seen so long after a change, and did not fetch it, has missed it.
+RESEND = timedelta(seconds=5)
 # Both times are the server's, but a check-in takes some seconds from its first request to its last.
 _CHECK_IN = timedelta(seconds=2)
 
@@ -242,6 +244,8 @@ def _foreign(rollout: Rollout, picture: Picture) -> str | None:
         own = reading.own
         if own.value not in (None, rollout.value):
             return f"device {device.name} has {_named(own.value)} of its own now, which is not from this plan"
+        if own.stopped:
+            return f"rotation {rollout.id} was stopped on device {device.name}"
         if own.ever and own.value is None and value != rollout.value:
             return f"device {device.name} had rotation {rollout.id}, and has no entry now: it was stopped"
     return None
@@ -367,9 +371,25 @@ def _early(rollout: Rollout, picture: Picture, state: StageState) -> tuple[Actio
             )
             if stored:
                 actions.append(Action(Do.GIVE, staged.device))
-        elif staged.point in (Point.FINALIZED, Point.BACK):
+        elif staged.point is Point.GIVEN and not hold and reading and _missed(reading, reading.own.given_at):
+            actions.append(Action(Do.GIVE, staged.device))
+        elif staged.point in (Point.FINALIZED, Point.BACK) or (
+            staged.point is Point.SETTLING and reading and _missed(reading, reading.own.first_settled_at)
+        ):
             actions.append(Action(Do.SETTLE, staged.device))
     return tuple(actions)
+
+
+def _missed(reading: Reading, first: datetime | None) -> bool:
+    """Whether the device was seen after its own configuration changed, and yet did not fetch that.
+
+    Such a change is missed for good: it was made in the second in which the device finalized, or the device's clock
+    is ahead. Sent again, the same change is a new one; each time after twice as long, since `first` it was sent.
+    """
+    own = reading.own
+    if own.applied or own.changed_at is None or reading.last_seen is None or first is None:
+        return False
+    return reading.last_seen - own.changed_at > max(RESEND, own.changed_at - first)
 
 
 def _failure(rollout: Rollout, state: StageState) -> str:

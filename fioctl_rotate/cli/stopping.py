@@ -1,0 +1,96 @@
+"""`rotations stop` and `rotations unshadow`: take entries back, and say what each device does then."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fioctl_rotate.cli.common import (
+    GroupOption,
+    Result,
+    Table,
+    YesOption,
+    at,
+    confirm,
+    connect,
+    connected,
+    option,
+)
+from fioctl_rotate.errors import InProgress
+from fioctl_rotate.settings import Flags
+
+if TYPE_CHECKING:
+    from fioctl_rotate.ops.stop import Fated
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add both commands to the group `rotations`."""
+    app.command("stop", epilog="Example: fioctl-rotate rotations stop certs-1763989200 -g field")(stop)
+    app.command("unshadow", epilog="Example: fioctl-rotate rotations unshadow -g field")(unshadow)
+
+
+@connected
+async def stop(
+    flags: Flags,
+    rotation_id: Annotated[str, typer.Argument(metavar="ID", help="ROTATIONID to stop.")],
+    group: GroupOption,
+    finish: Annotated[
+        bool, option("--finish", "Give the entry to the whole group instead, skipping stages.")
+    ] = False,
+    yes: YesOption = False,
+) -> Result:
+    """Stop a rotation: delete its entry from a group, and from devices that have one of their own.
+
+    A device that has begun finishes all the same. A device's own entry is deleted only where that cannot make it
+    rotate by an older entry beneath; elsewhere it is left, or replaced by one of the rotation that the device
+    completed. Each device is listed with what it does then. Exit code 6 where a device is locked: run it again.
+    """
+    from fioctl_rotate.ops import stop as ops
+
+    async with connect(flags) as api:
+        planned = await ops.plan_stop(api, group, rotation_id)
+        if finish:
+            confirm(f"Give rotation {rotation_id} to the whole group {group}?", yes=yes)
+            done = await ops.finish(api, group, planned)
+            outcome = f"gave rotation {rotation_id} to group {group}"
+        else:
+            count = f" and of {len(planned.devices)} device(s)" if planned.devices else ""
+            confirm(f"Stop rotation {rotation_id}: take back the entry of group {group}{count}?", yes=yes)
+            done = await ops.stop(api, planned)
+            outcome = f"stopped rotation {rotation_id} of group {group}"
+        document = {"factory": api.factory, "server": api.server, "rotation-id": rotation_id, "group": group}
+        notes = (
+            [f"give it time, then: fioctl-rotate rotations settle {rotation_id} -g {group}"] if finish else []
+        )
+        return _result({**document, "finished": finish}, at(api, outcome), done.devices, notes)
+
+
+@connected
+async def unshadow(flags: Flags, group: GroupOption, yes: YesOption = False) -> Result:
+    """Delete devices' own entries, so that they follow their group again.
+
+    By the same rule as `rotations stop`: an entry is left, or replaced, where its deletion would make the device
+    rotate.
+    """
+    from fioctl_rotate.ops import stop as ops
+
+    async with connect(flags) as api:
+        planned = await ops.plan_unshadow(api, group)
+        document = {"factory": api.factory, "server": api.server, "group": group}
+        if not planned:
+            return _result(document, at(api, f"no device of group {group} has an entry of its own"), [])
+        for device in planned:
+            typer.echo(f"{device.name}: {device.fate} {device.rotation}: {device.message}", err=True)
+        confirm(f"Take back the own entries of {len(planned)} device(s) of group {group}?", yes=yes)
+        done = await ops.take_back(api, planned)
+        return _result(document, at(api, f"took back own entries of group {group}"), done)
+
+
+def _result(
+    document: Mapping[str, object], line: str, devices: "Sequence[Fated]", notes: Sequence[str] = ()
+) -> Result:
+    rows = [(device.name, device.rotation, device.fate, device.message) for device in devices]
+    table = [Table(("DEVICE", "ROTATION", "OWN ENTRY", "WHAT IT DOES"), rows)] if rows else []
+    locked = sum(device.fate == "locked" for device in devices)
+    error = InProgress(f"{locked} device(s) are locked; run the command again") if locked else None
+    return Result({**document, "devices": list(devices)}, [line, *table], notes=notes, error=error)

@@ -1,0 +1,199 @@
+"""Stopping a rotation, and deleting devices' own entries, so that no device rotates because of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from fioctl_rotate import wire
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.failures import ApiError
+from fioctl_rotate.errors import Error, Refused, UsageError
+from fioctl_rotate.ops.at_once import Pace, for_each
+from fioctl_rotate.ops.targets import current_entry_of, find_group
+from fioctl_rotate.ops.watch import events_of
+from fioctl_rotate.rotation.entry import FILE_NAME, Entry
+from fioctl_rotate.rotation.picture import stop_reason
+from fioctl_rotate.rotation.plan import CurrentEntry, request_body
+from fioctl_rotate.rotation.progress import Phase, from_events
+from fioctl_rotate.rotation.scope import Scope
+from fioctl_rotate.rotation.stopping import Fate, OwnEntry, fate_of
+
+
+class Fated(msgspec.Struct, frozen=True, rename="kebab"):
+    """A device with an entry of its own: what is done with that, and what the device does then.
+
+    `fate` is `delete`, `leave`, `replace`, or `locked` where the configuration is locked while the device rotates.
+    """
+
+    uuid: str
+    name: str
+    rotation: str
+    fate: str
+    message: str
+    replace_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What stopping a rotation comes to: whether the group's entry is deleted, and the devices with their own."""
+
+    group: str
+    rotation_id: str
+    of_group: bool
+    devices: Sequence[Fated]
+
+
+async def plan_stop(api: FactoryApi, group: str, rotation_id: str) -> Stop:
+    """What `stop` would do.
+
+    Raises Error where neither the group nor any of its devices has the rotation, and Refused where deleting the
+    group's entry would make devices rotate by a fleet-wide one.
+    """
+    await find_group(api, group)
+    current = current_entry_of(await api.config(Scope.of_group(group)).log())
+    fleet = current_entry_of(await api.config(Scope.fleet()).log(1))
+    of_group = current.rotation_id == rotation_id
+    beneath = fleet.rotation_id if of_group or current.value is None else current.rotation_id
+    devices = await own_entries(api, group, beneath, wanted=lambda id: id == rotation_id)
+    if not of_group and not devices:
+        raise Error(
+            f"neither group {group} nor a device of it has rotation {rotation_id}",
+            hint=f"`fioctl-rotate rotations list -g {group}` shows what is there",
+        )
+    if of_group and fleet.rotation_id not in (None, rotation_id):
+        raise Refused(
+            f"without the entry of group {group} its devices would rotate by the fleet-wide {fleet.rotation_id}",
+            hint="delete the fleet-wide entry first, or leave the group's",
+        )
+    return Stop(group, rotation_id, of_group, devices)
+
+
+async def stop(api: FactoryApi, planned: Stop) -> Stop:
+    """Delete the group's entry, then the devices' own, as planned; returns what was done."""
+    if planned.of_group:
+        await _delete(api, Scope.of_group(planned.group))
+    reason = stop_reason(planned.rotation_id)
+    devices = await take_back(api, planned.devices, leave_reason=reason)
+    return Stop(planned.group, planned.rotation_id, planned.of_group, devices)
+
+
+async def finish(api: FactoryApi, group: str, planned: Stop) -> Stop:
+    """Give the rotation's entry to the group, skipping stages, and delete the devices' own entries of it."""
+    if not planned.of_group:
+        scope = Scope.of_device(planned.devices[0].name, planned.devices[0].uuid)
+        own = current_entry_of(await api.config(scope).log())
+        if own.value is None or own.rotation_id != planned.rotation_id:
+            raise Error(f"{scope} no longer has rotation {planned.rotation_id}", hint="run the command again")
+        body = request_body(Entry.parse(own.value), f"finish {planned.rotation_id}")
+        await api.config(Scope.of_group(group)).merge(body)
+        landed = current_entry_of(await api.config(Scope.of_group(group)).log(1))
+        if landed.value != own.value:
+            raise Error(
+                f"group {group} has {landed.rotation_id or 'no entry'} now, not {planned.rotation_id}"
+            )
+    # With the same id beneath, each of these is safe to delete.
+    devices = [msgspec.structs.replace(device, fate=str(Fate.DELETE)) for device in planned.devices]
+    return Stop(group, planned.rotation_id, True, await take_back(api, devices))
+
+
+async def plan_unshadow(api: FactoryApi, group: str) -> Sequence[Fated]:
+    """The devices of the group that have an entry of their own, and what becomes of each without it."""
+    await find_group(api, group)
+    current = current_entry_of(await api.config(Scope.of_group(group)).log(1))
+    fleet = current_entry_of(await api.config(Scope.fleet()).log(1))
+    beneath = fleet.rotation_id if current.value is None else current.rotation_id
+    return await own_entries(api, group, beneath, wanted=lambda _id: True)
+
+
+async def own_entries(
+    api: FactoryApi, group: str, beneath: str | None, *, wanted: Callable[[str], bool]
+) -> list[Fated]:
+    """The devices of the group with an entry of their own whose id is `wanted`, by name."""
+    found: dict[str, Fated] = {}
+    devices: Mapping[str, wire.Device] = {
+        device.uuid: device for device in await api.devices(Scope.of_group(group).device_filters)
+    }
+
+    async def read(uuid: str) -> None:
+        name = devices[uuid].name or uuid
+        log = await api.config(Scope.of_device(name, uuid)).log()
+        own = current_entry_of(log)
+        if own.value is None or not wanted(own.rotation_id or ""):
+            return
+        progress = (
+            from_events(await events_of(api, uuid, own.rotation_id)) if own.rotation_id else from_events([])
+        )
+        completed = own.rotation_id if progress.finalized else await _completed(api, uuid)
+        entry = OwnEntry(own.rotation_id or "", beneath, completed, progress, bool(log[0].applied_at))
+        fate, message = fate_of(entry)
+        replace_by = _value(own, completed) if fate is Fate.REPLACE and completed else None
+        if fate is Fate.REPLACE and replace_by is None:
+            fate, message = (
+                Fate.LEAVE,
+                "its entry cannot be read; without it, it would rotate by " + str(beneath),
+            )
+        found[uuid] = Fated(uuid, name, own.rotation_id or "", str(fate), message, replace_by)
+
+    await for_each(devices, read, Pace())
+    return sorted(found.values(), key=lambda device: device.name)
+
+
+async def take_back(
+    api: FactoryApi, devices: Sequence[Fated], *, leave_reason: str | None = None
+) -> list[Fated]:
+    """Delete or replace the entries; one whose configuration is locked comes back with the fate `locked`.
+
+    With `leave_reason` an entry that is left is sent once more, unchanged, with that reason: a later run of the same
+    plan sees by it that the rotation was stopped.
+    """
+    done: dict[str, Fated] = {}
+
+    async def send(device: Fated) -> None:
+        scope = Scope.of_device(device.name, device.uuid)
+        try:
+            if device.fate == Fate.DELETE:
+                await _delete(api, scope)
+            elif device.replace_by is not None:
+                body = request_body(Entry.parse(device.replace_by), stop_reason(device.rotation))
+                await api.config(scope).merge(body)
+            elif leave_reason is not None:
+                own = current_entry_of(await api.config(scope).log(1))
+                if own.rotation_id == device.rotation:
+                    await api.config(scope).merge({"reason": leave_reason, "files": [own.file]})
+            done[device.uuid] = device
+        except ApiError as error:
+            if error.status in (401, 403) or error.status >= 500:
+                raise
+            done[device.uuid] = msgspec.structs.replace(
+                device, fate="locked", message="its configuration is locked while it rotates; run this again"
+            )
+
+    await for_each(devices, send, Pace())
+    return [done[device.uuid] for device in devices]
+
+
+async def _completed(api: FactoryApi, uuid: str) -> str | None:
+    """The id of the rotation that the device completed last, as far as its updates tell."""
+    for update in await api.device_updates(uuid):
+        progress = from_events(await events_of(api, uuid, update.correlation_id))
+        if progress.phase is not Phase.NONE and progress.finalized:
+            return update.correlation_id
+    return None
+
+
+def _value(own: CurrentEntry, completed: str) -> str | None:
+    """The device's own entry with the id that it completed: equal ids mean no rotation."""
+    try:
+        return Entry.parse(own.value or "").replace(rotation_id=completed).render()
+    except UsageError:
+        return None
+
+
+async def _delete(api: FactoryApi, scope: Scope) -> None:
+    try:
+        await api.config(scope).delete(FILE_NAME)
+    except ApiError as error:
+        # It is gone already.
+        if error.status != 404:
+            raise

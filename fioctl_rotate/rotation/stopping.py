@@ -1,0 +1,65 @@
+"""Taking an entry of a device back: when that is safe, and what the device does then. Pure.
+
+A device whose own entry is deleted follows what lies beneath, its group's or the fleet-wide one, and rotates by it
+unless that is the id that it completed last (fioconfig compares one id only). So an entry is deleted where nothing
+lies beneath, or just that id; else it is left, or replaced by one of the id that the device completed.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fioctl_rotate.rotation.progress import Phase, Progress
+
+
+class Fate(StrEnum):
+    """What is done with a device's own entry."""
+
+    DELETE = "delete"
+    LEAVE = "leave"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEntry:
+    """A device's own entry, and what decides about it.
+
+    `beneath` is the id of what lies beneath, None where nothing does. `completed` is the id that the device
+    completed last, None where that is not known. `fetched` says whether it has fetched its newest configuration.
+    """
+
+    rotation_id: str
+    beneath: str | None
+    completed: str | None
+    progress: Progress
+    fetched: bool
+
+
+def fate_of(entry: OwnEntry) -> tuple[Fate, str]:
+    """What to do with the entry, and in a message what that does on the device."""
+    safe = entry.beneath is None or entry.beneath in (entry.completed, entry.rotation_id)
+    phase = entry.progress.phase
+    if phase is Phase.FINALIZED or entry.completed == entry.rotation_id:
+        if safe:
+            return Fate.DELETE, "it has rotated, and stays as it is"
+        return Fate.LEAVE, f"it has rotated; without this entry it would rotate again, by {entry.beneath}"
+    if phase is Phase.FAILING:
+        text = "it hears nothing before its failed step works: bring the EST server of this id back"
+        if safe:
+            return Fate.DELETE, text
+        return Fate.LEAVE, f"{text}; without this entry it would then rotate again, by {entry.beneath}"
+    if phase is Phase.RUNNING:
+        if safe:
+            return Fate.DELETE, "it has begun, and will finish"
+        return (
+            Fate.LEAVE,
+            f"it has begun, and will finish; without this entry it would then rotate by {entry.beneath}",
+        )
+    effect = "it may have fetched the entry just now" if entry.fetched else "it has not fetched the entry"
+    if safe:
+        return Fate.DELETE, f"{effect}, and will not rotate"
+    if entry.completed is not None:
+        return (
+            Fate.REPLACE,
+            f"{effect}; it gets {entry.completed} instead, which it completed, and will not rotate",
+        )
+    return Fate.DELETE, f"{effect}; it will rotate by {entry.beneath}, as it would have before"
