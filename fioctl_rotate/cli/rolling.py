@@ -47,7 +47,6 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
     from fioctl_rotate.rotation.rollout import Verdict
 
     view = _view(api, plan, rolling, rollout_of(plan))
-    ended = "interrupted"
     timed_out = False
     try:
         with view:
@@ -63,15 +62,15 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
                     )
             except TimeoutError:
                 timed_out = True
-        ended = ""
+    except asyncio.CancelledError:
+        note("the rollout stays as it is; the same command goes on with it")
+        raise
     finally:
         view.end()
         if rolling.junit and view.last:
             from fioctl_rotate.ops.junit import write_rollout
 
             write_rollout(rolling.junit, rollout_of(plan), view.last.decision, view.last.picture)
-        if ended:
-            note(f"run the same command again: it goes on from what the Factory has ({plan.rotation_id})")
     last = view.last
     if timed_out:
         state = stage_of(last, rollout_of(plan)) if last else "not read yet"

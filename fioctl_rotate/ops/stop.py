@@ -144,8 +144,8 @@ async def take_back(
 ) -> list[Fated]:
     """Delete or replace the entries; one whose configuration is locked comes back with the fate `locked`.
 
-    With `leave_reason` an entry that is left is sent once more, unchanged, with that reason: a later run of the same
-    plan sees by it that the rotation was stopped.
+    With `leave_reason` an entry that is left is sent once more, unchanged, with that reason: by it a later run of
+    the same plan sees that the rotation was stopped.
     """
     done: dict[str, Fated] = {}
 
