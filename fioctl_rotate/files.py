@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import select
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +21,18 @@ _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EI
 _PATIENCE = 10.0
 
 
+STDIO = Path("-")
+"""Where a file is named: stdin to read from, stdout to write to."""
+
+
 def read_file(path: Path, *, most: int = 1 << 20) -> bytes:
-    """All that is in a file, a pipe or a device.
+    """All that is in a file, a pipe or a device; `-` is stdin.
 
     Raises OSError, also where that is more than `most` bytes or where nothing comes for ten seconds: so neither
     /dev/zero nor a FIFO that nobody writes to holds a command up. FileNotFoundError where there is no file.
     """
+    if path == STDIO:
+        return _from_stdin(most)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except ValueError as error:
@@ -44,6 +51,28 @@ def read_file(path: Path, *, most: int = 1 << 20) -> bytes:
     finally:
         os.close(fd)
     raise OSError(errno.ETIMEDOUT, f"nothing came for {_PATIENCE:g} s", str(path))
+
+
+def _from_stdin(most: int) -> bytes:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "stdin is closed", "-")
+    stream = getattr(sys.stdin, "buffer", None)
+    data: bytes = stream.read(most + 1) if stream else sys.stdin.read(most + 1).encode()
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most} bytes", "-")
+    return data
+
+
+def _to_stdout(data: bytes | bytearray) -> None:
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "stdout is closed", "-")
+    stream = getattr(sys.stdout, "buffer", None)
+    sys.stdout.flush()
+    if stream:
+        stream.write(data)
+    else:
+        sys.stdout.write(data.decode())
+    sys.stdout.flush()
 
 
 def read(path: Path) -> bytes:
@@ -73,7 +102,10 @@ def read_text(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes | bytearray, mode: int = 0o600) -> None:
-    """Replace `path` with `data`: temporary file beside it, created with `mode`, fsync, rename."""
+    """Replace `path` with `data`: temporary file beside it, created with `mode`, fsync, rename. `-` is stdout."""
+    if path == STDIO:
+        _to_stdout(data)
+        return
     temporary = _written_beside(path, data, mode)
     try:
         temporary.replace(path)
@@ -84,11 +116,14 @@ def write_atomic(path: Path, data: bytes | bytearray, mode: int = 0o600) -> None
 
 
 def create_new(path: Path, data: bytes, mode: int = 0o400) -> None:
-    """Create `path` with `mode` and `data`; it either appears whole or not at all.
+    """Create `path` with `mode` and `data`; it either appears whole or not at all. `-` is stdout.
 
     Raises Error where something is there already, which stays as it is, or where `path` cannot be written.
     """
     try:
+        if path == STDIO:
+            _to_stdout(data)
+            return
         temporary = _written_beside(path, data, mode)
         try:
             _rename_new(temporary, path)

@@ -98,6 +98,10 @@ class Device(Struct, rename="kebab", kw_only=True):
     tag: str | None = None
     status: str | None = None
     up_to_date: bool | None = None
+    docker_apps: list[str] | UnsetType | None = UNSET
+    ostree_hash: str | UnsetType | None = UNSET
+    current_update: str | UnsetType | None = UNSET
+    aktualizr_toml: str | UnsetType | None = UNSET
     is_prod: bool | None = None
     is_wave: bool | None = None
     public_key: str | None = None

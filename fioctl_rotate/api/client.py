@@ -132,10 +132,31 @@ class FactoryApi:
         async for page in self._exchange.pages("/ota/devices/", params, wire.DeviceList):
             yield page
 
+    async def device_page(
+        self, filters: Mapping[str, str], *, sortby: str, page: int, limit: int
+    ) -> wire.DeviceList:
+        """One page of the devices that `filters` keep; `limit` and `sortby` as in `device_pages`."""
+        params = {"factory": self.factory, **filters, "limit": str(limit), "sortby": sortby}
+        if page > 1:
+            params["page"] = str(page)
+        return await self._exchange.get("/ota/devices/", wire.DeviceList, params)
+
     async def devices(self, filters: Mapping[str, str] | None = None) -> list[wire.Device]:
         """All devices that `filters` keep, by name, as the list shows them (without public key)."""
         pages = self.device_pages(filters=filters, sortby="name")
         return [device async for page in pages for device in page.devices]
+
+    async def update_device(self, uuid: str, **changes: str) -> None:
+        """Change a device: its `name`, its `owner`, its `group` ("" takes it out of its group)."""
+        await self._exchange.send("PATCH", _of_device(uuid, ""), changes, params=self._by_uuid())
+
+    async def delete_device(self, uuid: str) -> None:
+        """Delete a device; its uuid is denied from then on."""
+        await self._exchange.send("DELETE", _of_device(uuid, ""), params=self._by_uuid())
+
+    async def allow_denied(self, uuid: str) -> None:
+        """Take a uuid off the deny list."""
+        await self._exchange.send("DELETE", self._in_factory(f"denied-devices/{_segment(uuid)}/"))
 
     async def denied_devices(self) -> list[wire.Device]:
         """The devices that were deleted and may not come back; mainly their uuids."""
@@ -203,6 +224,10 @@ class ScopeConfig:
     async def merge(self, body: ConfigBody) -> None:
         """Merge files into it, by their names."""
         await self._exchange.send("PATCH", self._path, body, params=self._params)
+
+    async def replace(self, body: ConfigBody) -> None:
+        """Replace all of it."""
+        await self._exchange.send("POST", self._path, body, params=self._params)
 
     async def delete(self, file: str) -> None:
         """Delete a file of it."""

@@ -19,7 +19,7 @@ from fioctl_rotate.cli.hints import TYPED
 from fioctl_rotate.errors import Error, UsageError, printable
 from fioctl_rotate.settings import Flags
 
-# name: (module with `app`, one line of help, or None for a spelling that is not listed)
+# name: (module with `app`, or module and another name, one line of help, or None for a spelling that is not listed)
 COMMANDS: dict[str, tuple[str, str | None]] = {
     "demo": ("demo", "Show a whole rotation on a mocked Factory, start to proof."),
     "config": ("config", "Rotate a group's certificates; the configuration of groups."),
@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str | None]] = {
     "rotations": ("rotations", "The state of a rotation on every device."),
     "mock": ("mock", "A mocked Factory to rehearse on."),
     "login": ("login", "Try an API token, and keep it in the settings file."),
+    "status": ("factory:status_app", "Show groups, their devices, and their rotation."),
+    "users": ("factory:users_app", "List the Factory's users."),
+    "version": ("factory:version_app", "Show the version of this program."),
+    "completion": ("factory:completion_app", "Print the script for completion in a shell."),
     "whoami": ("whoami", "Show which Factory, user and server commands talk to, and why."),
 }
 
@@ -49,8 +53,9 @@ class LazyGroup(common.Group):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import the module of `cmd_name` and build its command."""
         if cmd_name not in self.commands and cmd_name in COMMANDS:
-            module = importlib.import_module(f"fioctl_rotate.cli.{COMMANDS[cmd_name][0]}")
-            command = get_command(module.app)
+            name, _, attribute = COMMANDS[cmd_name][0].partition(":")
+            module = importlib.import_module(f"fioctl_rotate.cli.{name}")
+            command = get_command(getattr(module, attribute or "app"))
             command.name = cmd_name
             command.hidden = COMMANDS[cmd_name][1] is None
             self.commands[cmd_name] = command

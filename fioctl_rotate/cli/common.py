@@ -8,7 +8,7 @@ import shlex
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -91,13 +91,19 @@ def spread(
     An option's type and default are those of `kind`'s field or parameter of that name; one without a default must
     be given. `fixed` are values for `kind` that no option changes.
     """
-    fields = inspect.signature(kind, eval_str=True).parameters
+    types = get_type_hints(kind)
+    # A class keeps a field's default as an attribute.
+    defaults = (
+        {name: getattr(kind, name, inspect.Parameter.empty) for name in options}
+        if isinstance(kind, type)
+        else {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
+    )
     added = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=fields[name].default,
-            annotation=Annotated[fields[name].annotation, option],
+            default=defaults[name],
+            annotation=Annotated[types[name], option],
         )
         for name, option in options.items()
     ]

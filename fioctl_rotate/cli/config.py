@@ -6,7 +6,17 @@ import typer
 
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import GroupOption, LimitOption, OptionalGroup, Result, Table, YesOption
-from fioctl_rotate.cli.configlog import FileArgument, log_lines
+from fioctl_rotate.cli.configs import (
+    AppsOption,
+    Change,
+    FileArgument,
+    FilesArgument,
+    TagOption,
+    log_lines,
+    set_files,
+    show_overrides,
+    with_change,
+)
 from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
 from fioctl_rotate.cli.pushing import rotate
 from fioctl_rotate.cli.stages import StageOptions, with_stages
@@ -61,8 +71,10 @@ async def log(flags: Flags, group: OptionalGroup = None, limit: LimitOption = No
 
 @app.command("delete", epilog="Example: fioctl-rotate config delete -g field fio-rotate-certs")
 @common.connected
-async def delete(flags: Flags, file: FileArgument, group: GroupOption, yes: YesOption = False) -> Result:
-    """Delete a file of a group's configuration.
+async def delete(
+    flags: Flags, file: FileArgument, group: OptionalGroup = None, yes: YesOption = False
+) -> Result:
+    """Delete a file of a group's configuration; without -g, of the whole fleet's.
 
     Deleting fio-rotate-certs makes devices run the handler once more, which does no harm, and keeps devices that
     join later from rotating.
@@ -70,9 +82,35 @@ async def delete(flags: Flags, file: FileArgument, group: GroupOption, yes: YesO
     async with common.connect(flags) as api:
         from fioctl_rotate.ops.configs import delete_file
 
-        common.confirm(f"Delete {file} of group {group} in factory {api.factory}?", yes=yes)
-        await delete_file(api, Scope.of_group(group), file)
-        return common.done(api, f"deleted {file} of group {group}", file=file, group=group)
+        scope = Scope.group_or_fleet(group)
+        common.confirm(f"Delete {file} of {scope} in factory {api.factory}?", yes=yes)
+        await delete_file(api, scope, file)
+        return common.done(api, f"deleted {file} of {scope}", file=file, group=group)
+
+
+@app.command("set", epilog="Example: fioctl-rotate config set -g field motd=hello -m greeting")
+@common.connected
+@with_change
+async def set_config(
+    flags: Flags, files: FilesArgument, change: Change, group: OptionalGroup = None
+) -> Result:
+    """Set files of a group's configuration; without -g, of the whole fleet's.
+
+    The other files stay. Values are sent as they are, as fioctl does it: everyone with access can read them.
+    """
+    return await set_files(flags, Scope.group_or_fleet(group), files, change)
+
+
+@app.command("updates", epilog="Example: fioctl-rotate config updates -g field")
+@common.connected
+async def updates(
+    flags: Flags,
+    group: OptionalGroup = None,
+    tag: TagOption = None,
+    apps: AppsOption = None,
+) -> Result:
+    """Show which tag and apps a group's configuration sets; without -g, the whole fleet's."""
+    return await show_overrides(flags, Scope.group_or_fleet(group), bool(tag or apps))
 
 
 @groups_app.command("list", epilog="Example: fioctl-rotate config device-group list --format json")

@@ -1,5 +1,6 @@
 """The EST commands that need the Factory's root or show what it signed; under `keys est` and, shorter, `est`."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from fioctl_rotate.cli import certificates, common
 from fioctl_rotate.cli.common import Result, YesOption, option
 from fioctl_rotate.cli.keystore import DirectoryArgument, KeyOptions, prompter, with_keys
 from fioctl_rotate.errors import Error, UsageError
+from fioctl_rotate.files import STDIO
 from fioctl_rotate.settings import Flags, Settings
 
 if TYPE_CHECKING:
@@ -161,7 +163,7 @@ async def _fetch(settings: Settings, pki: "PkiDirectory", out: Path, dns_name: s
         await fetch_est_csr(api, pki, out, dns_name=dns_name)
     return Result(
         {"factory": settings.factory, "server": settings.destination, "csr": str(out)},
-        [str(out)],
+        [] if out == STDIO else [str(out)],
         [f"the CSR is there; `fioctl-rotate est authorize DIR --csr {out} --out FILE` signs it, with no network"],
     )  # fmt: skip
 
@@ -172,7 +174,8 @@ def _sign(settings: Settings, pki: "PkiDirectory", csr: Path, out: Path, dns_nam
 
     certificate = view(WHAT, sign_est_csr(pki, csr, out, dns_name=dns_name))
     next_step = f"signed; `fioctl-rotate est authorize DIR --upload {out}` uploads it"
-    return _authorized(settings, certificate, next_step)
+    result = _authorized(settings, certificate, next_step)
+    return dataclasses.replace(result, lines=()) if out == STDIO else result
 
 
 async def _upload(settings: Settings, pki: "PkiDirectory", upload: Path, *, yes: bool) -> Result:

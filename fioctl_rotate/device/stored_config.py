@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fioctl_rotate.device import ecies
+from fioctl_rotate import ecies
 from fioctl_rotate.errors import Error
 from fioctl_rotate.files import read_if_there, write_atomic
 from fioctl_rotate.wire import GatewayFile

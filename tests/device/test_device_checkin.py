@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fioctl_rotate.device import ecies
+from fioctl_rotate import ecies
 from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.errors import Error

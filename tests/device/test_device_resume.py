@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fioctl_rotate.device import ecies
+from fioctl_rotate import ecies
 from fioctl_rotate.device.device import Outcome
 from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.device.renew_cert import RotationFailed

@@ -6,7 +6,7 @@ import json
 import pytest
 from starlette.responses import Response
 
-from fioctl_rotate.device import ecies
+from fioctl_rotate import ecies
 from fioctl_rotate.device.device import Outcome
 from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.device.renew_cert import RotationFailed

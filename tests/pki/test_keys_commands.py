@@ -233,7 +233,7 @@ def test_authorize_refuses_a_foreign_root(here: Here, created: Path, pki: Path) 
 def test_authorize_before_there_is_a_pki(here: Here, pki: Path) -> None:
     refused = here("est", "authorize", pki)
     assert refused.code == 5
-    assert "hint: `fioctl-rotate keys ca create DIR" in refused.err
+    assert "hint: `fioctl-rotate keys ca create DIR --factory acme --mock " in refused.err
 
 
 def test_authorize_in_three_with_a_machine_that_has_no_network(

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fioctl_rotate.device import ecies
+from fioctl_rotate import ecies
 from fioctl_rotate.errors import Error
 
 KEY = ec.derive_private_key(7, ec.SECP256R1())
