@@ -17,6 +17,9 @@ _NOT_SUPPORTED = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, err
 # What `flock` ends in where there are no locks: NFS, SMB and FUSE by their mount options.
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
+MOST = 1 << 20
+"""Bytes that a file may have unless its reader says more: keys, certificates and settings have far fewer."""
+
 # Nobody types a passphrase or writes a settings file slower than this, in seconds.
 _PATIENCE = 10.0
 
@@ -25,7 +28,7 @@ STDIO = Path("-")
 """Where a file is named: stdin to read from, stdout to write to."""
 
 
-def read_file(path: Path, *, most: int = 1 << 20) -> bytes:
+def read_file(path: Path, *, most: int = MOST) -> bytes:
     """All that is in a file, a pipe or a device; `-` is stdin.
 
     Raises OSError, also where that is more than `most` bytes or where nothing comes for ten seconds: so neither
@@ -75,15 +78,15 @@ def _to_stdout(data: bytes | bytearray) -> None:
     sys.stdout.flush()
 
 
-def read(path: Path) -> bytes:
+def read(path: Path, *, most: int = MOST) -> bytes:
     """What is in the file, as `read_file`. Raises Error."""
-    data = read_if_there(path)
+    data = read_if_there(path, most=most)
     if data is None:
         raise Error(f"{path}: no such file")
     return data
 
 
-def read_if_there(path: Path, *, most: int = 1 << 20) -> bytes | None:
+def read_if_there(path: Path, *, most: int = MOST) -> bytes | None:
     """As `read`; None where there is no such file."""
     try:
         return read_file(path, most=most)

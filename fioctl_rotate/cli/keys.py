@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fioctl_rotate.cli import certificates, common, keys_est
+from fioctl_rotate.cli import certificates, common, keys_ca, keys_est
 from fioctl_rotate.cli.common import Result, YesOption, option
 from fioctl_rotate.cli.keystore import DirectoryArgument, GoBooleans, KeyOptions, prompter, with_keys
 from fioctl_rotate.errors import Refused, UsageError
@@ -186,6 +186,9 @@ def sign(
     signed = view(str(csr), sign_csr(keys.directory(pki_dir), csr))
     warning = "this is a device CA: once the Factory has it, anyone with its key can add devices"
     return Result(signed.document, [signed.pem], warnings=[warning] if signed.is_ca else [])
+
+
+keys_ca.add_commands(ca_app)
 
 
 @app.command("check", epilog="Example: fioctl-rotate keys check ./pki --offline")

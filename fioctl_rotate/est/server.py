@@ -22,6 +22,7 @@ from fioctl_rotate.errors import Error
 from fioctl_rotate.est import service
 from fioctl_rotate.est.enroll_policy import Enroll
 from fioctl_rotate.est.service import Authority, EstError
+from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.parsing import load_certificate
 
 PATH = "/.well-known/est"
@@ -43,7 +44,8 @@ class LogRecord(Struct, frozen=True, kw_only=True, rename="kebab"):
     Also one connection that was refused before there was a request: `operation` is then CONNECTION, `status` 0.
     `time` is RFC 3339, UTC; `peer` an address and port; `outcome` is `issued`, `sent`, or why the request was
     refused; `seconds` how long the answer took. Of a new certificate: `serial` (hexadecimal), `not-after` (RFC
-    3339, UTC) and `key-sha256`, the SHA-256 of its public key (SubjectPublicKeyInfo in DER, hexadecimal).
+    3339, UTC), `key-sha256`, the SHA-256 of its public key (SubjectPublicKeyInfo in DER, hexadecimal), and
+    `issuer-key-id`, its authority key identifier (hexadecimal), which tells the CA.
     """
 
     time: str
@@ -56,6 +58,7 @@ class LogRecord(Struct, frozen=True, kw_only=True, rename="kebab"):
     serial: str = ""
     not_after: str = ""
     key_sha256: str = ""
+    issuer_key_id: str = ""
     seconds: float = 0.0
 
 
@@ -121,6 +124,7 @@ class EstApp:
                 serial=f"{issued.serial_number:x}" if issued else "",
                 not_after=_rfc3339(issued.not_valid_after_utc) if issued else "",
                 key_sha256=service.key_digest(issued.public_key()) if issued else "",
+                issuer_key_id=certificates.issuer_key_id(issued) if issued else "",
                 seconds=round(time.perf_counter() - began, 6),
             )
         )

@@ -9,7 +9,7 @@ from cryptography import x509
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error
-from fioctl_rotate.pki import certificates, describe
+from fioctl_rotate.pki import certificates, describe, revocation
 from fioctl_rotate.pki.parsing import dns_names, is_ca, load_bundle
 
 
@@ -39,6 +39,11 @@ def view(what: str, certificate: x509.Certificate, now: datetime.datetime | None
         dns_names=dns_names(certificate),
         document=data | {"expires-soon": expiry},
     )
+
+
+def crl_text(crl_pem: str) -> str:
+    """A CRL for people."""
+    return revocation.as_text(crl_pem)
 
 
 async def factory_certificates(api: FactoryApi) -> tuple[dict[str, list[CertificateView]], list[str]]:

@@ -186,6 +186,12 @@ def _issued(
     )
 
 
+def issuer_key_id(certificate: x509.Certificate) -> str:
+    """The authority key identifier in a certificate, hexadecimal; empty where there is none."""
+    identifier = extension(certificate, x509.AuthorityKeyIdentifier)
+    return ((identifier.key_identifier if identifier else None) or b"").hex()
+
+
 def authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     """What names `issuer` in all that it signs: its SKI, or its key's SHA-1 if it has none. RFC 5280 §4.2.1.1."""
     identifier = extension(issuer, x509.SubjectKeyIdentifier)

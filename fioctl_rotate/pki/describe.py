@@ -14,11 +14,12 @@ SOON = datetime.timedelta(days=90)
 
 
 def as_data(certificate: x509.Certificate) -> dict[str, object]:
-    """The certificate for JSON: text, lists and booleans; times RFC 3339 UTC, serial and fingerprint hex."""
+    """The certificate for JSON: text, lists and booleans; times RFC 3339 UTC, `serial` and fingerprint hex."""
     return {
         "subject": certificate.subject.rfc4514_string(),
         "issuer": certificate.issuer.rfc4514_string(),
         "serial": f"{certificate.serial_number:x}",
+        "serial-decimal": str(certificate.serial_number),
         "not-before": f"{certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}",
         "not-after": f"{certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
         "ca": is_ca(certificate),
@@ -33,7 +34,7 @@ def as_text(certificate: x509.Certificate) -> str:
     lines = [
         f"subject      {certificate.subject.rfc4514_string()}",
         f"issuer       {certificate.issuer.rfc4514_string()}",
-        f"serial       {certificate.serial_number:x}",
+        f"serial       {certificate.serial_number:x} (base 10: {certificate.serial_number})",
         f"valid        {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
         f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
         f"key          {key_kind(certificate.public_key())}",

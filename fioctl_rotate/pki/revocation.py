@@ -38,8 +38,8 @@ def make_crl(root: Root, serials: Iterable[int], reason: x509.ReasonFlags, *, no
     )
     for serial in sorted(set(serials)):
         builder = builder.add_revoked_certificate(
-            x509.RevokedCertificateBuilder()
-            .serial_number(serial)
+            # Given like this, a serial may have the 160 random bits that fioctl uses; the method stops at 159.
+            x509.RevokedCertificateBuilder(serial_number=serial)
             .revocation_date(now)
             .add_extension(x509.CRLReason(reason), critical=False)
             .build()

@@ -150,6 +150,7 @@ def test_a_device_enrolls_and_is_logged(started, enroll, live_pki):
     assert line.pop("time").endswith("Z")
     assert line.pop("peer").startswith("127.0.0.1:")
     assert 0 < line.pop("seconds") < 20
+    ca_id = live_pki.ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     key = new.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert line == {
         "operation": "simplereenroll",
@@ -160,6 +161,7 @@ def test_a_device_enrolls_and_is_logged(started, enroll, live_pki):
         "serial": f"{new.serial_number:x}",
         "not-after": f"{new.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
         "key-sha256": hashlib.sha256(key).hexdigest(),
+        "issuer-key-id": ca_id.hex(),
     }
     context = client_context(certificates.pem(live_pki.root))
     roots = httpx.get(f"{process.url}/cacerts", verify=context, trust_env=False)

@@ -165,6 +165,7 @@ def test_show_as_json_has_a_stable_shape(here: Here, created: Path) -> None:
         "subject",
         "issuer",
         "serial",
+        "serial-decimal",
         "not-before",
         "not-after",
         "ca",
