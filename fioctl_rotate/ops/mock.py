@@ -86,7 +86,9 @@ async def init(
             await authorize_est(api, pki, now=clock)
             if group and group not in [known.name for known in await api.groups()]:
                 await api.create_group(group)
-        made = make_devices(directory, factory, pki, group, devices, kinds=kinds, clock=clock, tell=tell)
+            made = {device.uuid: device.name for device in await api.devices({})}
+        missing = max(0, devices - len(made))
+        made |= make_devices(directory, factory, pki, group, missing, kinds=kinds, clock=clock, tell=tell)
         new_factory.finish(directory, factory_name)
     return Made(factory, pki.path, group, made)
 

@@ -149,7 +149,7 @@ def test_a_damaged_device_is_named_once_and_the_others_rotate(bench: Bench) -> N
         bench.gateway.reached = reached
         await run_mock_devices(
             base.parent,
-            ["a", "b", "c"],
+            {"a": "a", "b": "b", "c": "c"},
             interval=0.01,
             stop=stop,
             observe=lambda uuid, event, _error: events.append((uuid, event)),

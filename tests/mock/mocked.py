@@ -8,7 +8,9 @@ from typing import Any
 
 import httpx
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.mock.store.database import Store
@@ -125,3 +127,30 @@ class Mock:
         answer = self.admin("PUT", "/ota/devices/", body)
         assert answer.status_code == 201, answer.text
         return device
+
+    def crl(
+        self, serial: int, reason: x509.ReasonFlags, key: ec.EllipticCurvePrivateKey | None = None
+    ) -> str:
+        """As fioctl makes one (`keys ca revoke-device-ca`, `disable-device-ca`)."""
+        entry = (
+            x509.RevokedCertificateBuilder()
+            .serial_number(serial)
+            .revocation_date(START)
+            .add_extension(x509.CRLReason(reason), critical=False)
+            .build()
+        )
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.pki.root.subject)
+            .last_update(START)
+            .next_update(START + datetime.timedelta(minutes=15))
+            .add_revoked_certificate(entry)
+        )
+        made = builder.sign(key or self.pki.root_key, hashes.SHA256())
+        return made.public_bytes(Encoding.PEM).decode()
+
+    def revoke(self, reason: x509.ReasonFlags) -> None:
+        """Put the local CA on a CRL, with that reason."""
+        crl = self.crl(self.pki.ca.serial_number, reason)
+        answer = self.admin("PATCH", f"{FACTORY}/certs/", {"ca-revoke-crl": crl})
+        assert answer.status_code == 204, answer.text

@@ -404,15 +404,6 @@ def test_strangers(mock: Mock) -> None:
     assert mock.admin("GET", "/ota/devices/?factory=acme").json()["total"] == 0
 
 
-def test_a_disabled_ca_registers_nobody_and_serves_its_devices(mock: Mock) -> None:
-    known = mock.register("uuid-1")
-    with mock.store.transaction() as db:
-        serial = f'["{mock.pki.ca.serial_number}"]'
-        db.execute("UPDATE factory SET disabled_ca_serials = ?", (serial,))
-    assert mock.gateway(mock.device("uuid-2"))("GET", "/config").status_code == 403
-    assert mock.gateway(known)("GET", "/config").status_code == 204
-
-
 def test_a_deleted_device_is_refused(mock: Mock) -> None:
     device = mock.register()
     mock.admin("DELETE", RECORD)

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -305,56 +305,6 @@ def test_a_root_that_is_not_right(bare: Mock, kind: str) -> None:
     assert bare.admin("GET", CERTS).status_code == 206
 
 
-def crl(
-    mock: Mock, serial: int, reason: x509.ReasonFlags, key: ec.EllipticCurvePrivateKey | None = None
-) -> str:
-    """As fioctl makes one (`keys ca revoke-device-ca`, `disable-device-ca`)."""
-    entry = (
-        x509.RevokedCertificateBuilder()
-        .serial_number(serial)
-        .revocation_date(START)
-        .add_extension(x509.CRLReason(reason), critical=False)
-        .build()
-    )
-    builder = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(mock.pki.root.subject)
-        .last_update(START)
-        .next_update(START + datetime.timedelta(minutes=15))
-        .add_revoked_certificate(entry)
-    )
-    made = builder.sign(key or mock.pki.root_key, hashes.SHA256())
-    return made.public_bytes(Encoding.PEM).decode()
-
-
-def test_a_crl_holds_frees_and_takes_away_a_device_ca(mock: Mock) -> None:
-    serial = mock.pki.ca.serial_number
-
-    def after(reason: x509.ReasonFlags) -> Any:
-        answer = mock.admin("PATCH", CERTS, {"ca-revoke-crl": crl(mock, serial, reason)})
-        assert answer.status_code == 204, answer.text
-        return mock.admin("GET", CERTS).json()
-
-    held = after(x509.ReasonFlags.certificate_hold)
-    assert held["disabled-ca-serials"] == [str(serial)]
-    assert pem(mock.pki.ca) in held["ca-crt"]
-    assert after(x509.ReasonFlags.remove_from_crl)["disabled-ca-serials"] == []
-    revoked = after(x509.ReasonFlags.privilege_withdrawn)
-    assert revoked["disabled-ca-serials"] == []
-    assert pem(mock.pki.ca) not in revoked["ca-crt"]
-    assert len(x509.load_pem_x509_certificates(revoked["ca-crt"].encode())) == 1
-
-
-def test_a_crl_that_is_not_right(mock: Mock) -> None:
-    serial = mock.pki.ca.serial_number
-    revoke = x509.ReasonFlags.privilege_withdrawn
-    for text in (crl(mock, serial, revoke, generate_key()), crl(mock, 4711, revoke), "no CRL"):
-        answer = mock.admin("PATCH", CERTS, {"ca-revoke-crl": text})
-        assert answer.status_code == 400
-        assert list(answer.json()["errors"]) == ["ca-revoke-crl"]
-    assert pem(mock.pki.ca) in bundle(mock)
-
-
 def signing(mock: Mock, kind: str) -> x509.Certificate | None:
     """The certificate that the backend goes by, its key found to be the file's."""
     with mock.store.reading() as db:
@@ -376,7 +326,7 @@ def test_the_newest_online_ca_signs_and_a_revoked_one_does_not(mock: Mock) -> No
     assert signing(mock, authority.CA) == second
     revoke = x509.ReasonFlags.privilege_withdrawn
     for revoked, left in ((second, first), (first, None)):
-        mock.admin("PATCH", CERTS, {"ca-revoke-crl": crl(mock, revoked.serial_number, revoke)})
+        mock.admin("PATCH", CERTS, {"ca-revoke-crl": mock.crl(revoked.serial_number, revoke)})
         assert signing(mock, authority.CA) == left
 
 

@@ -15,7 +15,7 @@ import pytest
 import fioctl_rotate
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.mock import new_factory
-from fioctl_rotate.mock.store.database import Store, initialize, moment, stamp
+from fioctl_rotate.mock.store.database import StateUnusable, Store, initialize, moment, stamp
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 
@@ -95,6 +95,18 @@ def test_a_transaction_that_raises_changes_nothing(directory: Path) -> None:
             db.executemany("INSERT INTO setting VALUES (?, '7')", [("new",), ("count",)])
         with store.transaction() as db:  # and the next one begins
             assert db.execute("SELECT * FROM setting WHERE name = 'new'").fetchone() is None
+
+
+def test_a_full_disk_is_said_and_the_next_change_works(directory: Path) -> None:
+    with contextlib.closing(Store(directory)) as store:
+        with store.transaction() as db:
+            pages = db.execute("PRAGMA page_count").fetchone()[0]
+            db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StateUnusable, match="disk is full"), store.transaction() as db:
+            db.execute("INSERT INTO setting VALUES ('big', ?)", ("x" * 100_000,))
+        with store.transaction() as db:
+            db.execute("UPDATE setting SET value = '7' WHERE name = 'count'")
+    assert count(directory) == 7
 
 
 def test_a_reader_waits_for_no_writer(directory: Path) -> None:
