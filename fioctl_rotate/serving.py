@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import functools
 import logging
 import os
 import signal
@@ -69,9 +68,10 @@ class _HttpConnection(HttpToolsProtocol):
     headers nor time.
     """
 
-    def __init__(self, listener: "_Listener") -> None:
+    def __init__(self, listener: "_Listener", handshake: "_Handshake") -> None:
         super().__init__(listener.config, listener.state, {})
         self.since = time.monotonic()
+        self._handshake = handshake
         self._listener = listener
         self._limits = listener.limits
         self._head_size = 0
@@ -92,7 +92,7 @@ class _HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Give the client its time for the first request."""
         super().connection_made(_CanonicalHeaders(transport))  # type: ignore[arg-type]  # all else is passed on
-        self._listener.clients[self] = None
+        self._listener.clients[self] = self._listener.clients.pop(self._handshake, None)
         self._allow(self._limits.head)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -209,14 +209,35 @@ class _Handshake:
 
     waiting = True
 
-    def __init__(self, task: "asyncio.Task[None]", connection: socket.socket) -> None:
+    def __init__(self, listener: "_Listener", connection: socket.socket, peer: Any) -> None:
         self.since = time.monotonic()
-        self.task = task
-        self.connection = connection
+        self._listener = listener
+        self._connection = connection
+        self._peer = peer
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._done)
 
     def drop(self) -> None:
         """End the handshake."""
-        self.task.cancel()
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        context, limits = self._listener.context, self._listener.limits
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: _HttpConnection(self._listener, self),
+                self._connection,
+                ssl=context,
+                ssl_handshake_timeout=limits.handshake if context is not None else None,
+                ssl_shutdown_timeout=limits.idle if context is not None else None,
+            )
+        except OSError as error:
+            self._listener.refused(_name_of_peer(self._peer), f"handshake: {_reason(error)}")
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            self._connection.close()
+        self._listener.forget(self)
 
 
 class _Listener:
@@ -235,6 +256,7 @@ class _Listener:
             lifespan="off",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             timeout_keep_alive=limits.idle,
         )
         self.config.load()
@@ -243,7 +265,7 @@ class _Listener:
         self.refused = refused
         self.clients: dict[_Client, None] = {}  # the oldest first
         self._sock = sock
-        self._context = context
+        self.context = context
         self._freed = asyncio.Event()
         self._told = -_TELL_AGAIN
 
@@ -252,16 +274,18 @@ class _Listener:
         loop = asyncio.get_running_loop()
         self._sock.setblocking(False)
         while True:
-            while len(self.clients) >= self.limits.connections:
-                await self._make_room()
             try:
                 connection, peer = await loop.sock_accept(self._sock)
             except OSError as error:
                 await self._back_off(error)
                 continue
-            handshake = _Handshake(loop.create_task(self._begin(connection, peer)), connection)
-            self.clients[handshake] = None
-            handshake.task.add_done_callback(functools.partial(self._begun, handshake))
+            try:
+                while len(self.clients) >= self.limits.connections:
+                    await self._make_room()
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+            self.clients[_Handshake(self, connection, peer)] = None
 
     def forget(self, client: _Client) -> None:
         """Give the place of a connection that has ended to another."""
@@ -286,23 +310,6 @@ class _Listener:
         for task in self.state.tasks:
             task.cancel()
         await asyncio.gather(*self.state.tasks, return_exceptions=True)
-
-    async def _begin(self, connection: socket.socket, peer: Any) -> None:
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: _HttpConnection(self),
-                connection,
-                ssl=self._context,
-                ssl_handshake_timeout=self.limits.handshake if self._context is not None else None,
-                ssl_shutdown_timeout=self.limits.idle if self._context is not None else None,
-            )
-        except OSError as error:
-            self.refused(_name_of_peer(peer), f"handshake: {_reason(error)}")
-
-    def _begun(self, handshake: "_Handshake", task: "asyncio.Task[None]") -> None:
-        if task.cancelled():
-            handshake.connection.close()
-        self.forget(handshake)
 
     async def _make_room(self) -> None:
         """Close the connection that has waited longest for its client, or wait until one ends."""

@@ -1,0 +1,358 @@
+"""What every server here grants its clients: time, size, and a limit of connections."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from fioctl_rotate.pki.certificates import pem
+from fioctl_rotate.serving import Limits, listen, running
+from fioctl_rotate.tls import client_context, server_context
+from tests.making import Pki, write_pair
+
+PATIENCE = 60.0  # seconds; a test that waits so long has failed
+
+
+@dataclass
+class App:
+    """Answers what it was sent; `hold` makes it wait first."""
+
+    hold: asyncio.Event | None = None
+    answer: bytes | None = None
+    bodies: list[bytes] = field(default_factory=list)
+    left: int = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            self.left += 1
+            return
+        self.bodies.append(body)
+        if self.hold is not None:
+            await self.hold.wait()
+        await Response(self.answer or body, headers={"x-way": "back"})(scope, receive, send)
+
+
+class Served:
+    """A server with these limits; `refused` is what it was told, `connect` opens a connection to it."""
+
+    def __init__(self, app: Any, port: int, refused: list[tuple[str, str]]) -> None:
+        self.app = app
+        self.port = port
+        self.refused = refused
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def connect(self, context: ssl.SSLContext | None = None) -> "Connection":
+        reader, writer = await asyncio.open_connection("localhost", self.port, ssl=context)
+        self._writers.append(writer)
+        return Connection(reader, writer)
+
+    async def ask(self, body: bytes = b"x", context: ssl.SSLContext | None = None) -> bytes:
+        """The answer to a whole request over a connection of its own."""
+        connection = await self.connect(context)
+        connection.write(
+            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
+        return await connection.rest()
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+
+class Connection:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def write(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def rest(self) -> bytes:
+        """All until the server closes the connection, however it does."""
+        data = b""
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            while chunk := await self.reader.read(65536):
+                data += chunk
+        return data
+
+
+@contextlib.asynccontextmanager
+async def served(
+    app: Any = None, *, context: ssl.SSLContext | None = None, **limits: Any
+) -> AsyncIterator[Served]:
+    refused: list[tuple[str, str]] = []
+    app = app or App()
+    with listen("127.0.0.1", 0) as sock:
+        async with running(
+            app, sock, context, limits=Limits(**limits), refused=lambda *told: refused.append(told)
+        ) as port:
+            server = Served(app, port, refused)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    yield server
+            finally:
+                server.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  what changes it is not ours
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def pki() -> Pki:
+    return Pki.make()
+
+
+@pytest.fixture
+def tls(pki: Pki, tmp_path) -> ssl.SSLContext:
+    return server_context(*write_pair(tmp_path, "tls", pki.server()), pem(pki.ca), required=True)
+
+
+@pytest.fixture
+def trusting(pki: Pki, tmp_path) -> ssl.SSLContext:
+    files = write_pair(tmp_path, "device", pki.device())
+    return client_context(pem(pki.root), cert=files[0], key=files[1])
+
+
+def test_header_names_are_canonical() -> None:
+    async def work() -> None:
+        async with served() as server:
+            head, _, body = (await server.ask(b"a-b: c\r\n\r\nHTTP/1.1 d-e: f")).partition(b"\r\n\r\n")
+            names = [line.split(b":")[0] for line in head.split(b"\r\n")[1:]]
+            assert set(names) == {b"X-Way", b"Content-Length", b"Connection"}
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert body == b"a-b: c\r\n\r\nHTTP/1.1 d-e: f"
+
+    asyncio.run(work())
+
+
+LONG = [
+    b"GET /" + b"a" * 70_000,
+    b"GET / HTTP/1.1\r\nX:" + b"a" * 70_000,
+    b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 9000,
+]
+
+
+@pytest.mark.parametrize("beginning", LONG)
+def test_a_head_without_end_is_cut(beginning: bytes) -> None:
+    async def work() -> None:
+        async with served() as server:
+            connection = await server.connect()
+            connection.write(beginning)
+            assert (await connection.rest()).startswith((b"HTTP/1.1 431", b"HTTP/1.1 400", b""))
+            assert [reason for _, reason in server.refused] == ["headers longer than 32768 bytes"]
+            assert server.refused[0][0].startswith("127.0.0.1:")
+            assert (await server.ask()).endswith(b"x")
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("limit", ["head", "body"])
+@pytest.mark.parametrize("head", [b"", b"\r\n", b"GET /", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc"])
+def test_a_request_that_is_not_complete_in_time_is_closed(head: bytes, limit: str) -> None:
+    """The client may send a byte now and then: the time is for all of the head, or of the body."""
+    in_body = head.startswith(b"POST")
+
+    async def trickle(connection: Connection) -> None:
+        while not connection.writer.is_closing():
+            connection.write(b"\n" if not head.strip() else b"a")
+            await asyncio.sleep(0.05)
+
+    async def work() -> None:
+        async with served(None, context=None, **{limit: 0.3}) as server:
+            connection = await server.connect()
+            connection.write(head)
+            if in_body is not (limit == "body"):
+                return  # that time is long
+            sending = asyncio.create_task(trickle(connection)) if head.strip() and not in_body else None
+            answer = await connection.rest()
+            if sending is not None:
+                sending.cancel()
+            assert answer.startswith(b"HTTP/1.1 408") or not head.strip()
+            assert server.refused or not head
+            if in_body:
+                await until(lambda: server.app.left == 1)
+            assert (await server.ask()).endswith(b"x")
+
+    asyncio.run(work())
+
+
+def test_a_connection_between_two_requests_is_closed() -> None:
+    async def work() -> None:
+        async with served(idle=1) as server:
+            connection = await server.connect()
+            connection.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await connection.rest()).startswith(b"HTTP/1.1 200")
+            assert server.refused == []
+
+    asyncio.run(work())
+
+
+def test_requests_over_one_connection_may_take_longer_together_than_one_alone() -> None:
+    async def work() -> None:
+        async with served(head=1.0, idle=PATIENCE) as server:
+            connection = await server.connect()
+            for _ in range(5):
+                connection.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok")
+                head = await connection.reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200")
+                assert await connection.reader.readexactly(2) == b"ok"
+                await asyncio.sleep(0.3)
+
+    asyncio.run(work())
+
+
+def test_pipelined_requests_are_answered_in_order() -> None:
+    async def work() -> None:
+        async with served() as server:
+            connection = await server.connect()
+            for number in range(9):
+                last = b"Connection: close\r\n" if number == 8 else b""
+                connection.write(
+                    b"POST / HTTP/1.1\r\nHost: x\r\n%bContent-Length: 1\r\n\r\n%d" % (last, number)
+                )
+            answers = (await connection.rest()).split(b"HTTP/1.1 200 OK")[1:]
+            assert [answer[-1:] for answer in answers] == [b"%d" % number for number in range(9)]
+
+    asyncio.run(work())
+
+
+def test_an_answer_that_nobody_reads_is_given_up() -> None:
+    async def work() -> None:
+        async with served(App(answer=b"a" * 50_000_000), stalled=0.3) as server:
+            connection = await server.connect()
+            connection.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's has it
+            connection.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: bool(server.app.bodies))
+            await asyncio.sleep(0.6)
+            connection.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+            assert len(await connection.rest()) < 50_000_000
+
+    asyncio.run(work())
+
+
+def test_what_is_not_http_is_refused_in_a_line() -> None:
+    async def work() -> None:
+        async with served() as server:
+            connection = await server.connect()
+            connection.write(b"\x16\x03\x01 hello\r\n\r\n")
+            assert (await connection.rest()).startswith(b"HTTP/1.1 400")
+            assert [reason for _, reason in server.refused] == ["not a valid HTTP request"]
+
+    asyncio.run(work())
+
+
+def test_beyond_the_limit_the_oldest_that_waits_is_closed() -> None:
+    async def work() -> None:
+        async with served(connections=3, grace=0.0) as server:
+            silent = [await server.connect() for _ in range(3)]
+            assert (await server.ask()).endswith(b"x")
+            assert await silent[0].rest() == b""
+            later = asyncio.create_task(silent[2].rest())
+            assert (await server.ask()).endswith(b"x")
+            assert not later.done()
+            later.cancel()
+
+    asyncio.run(work())
+
+
+def test_beyond_the_limit_a_connection_that_has_not_waited_long_is_kept() -> None:
+    async def work() -> None:
+        async with served(connections=2, grace=PATIENCE) as server:
+            kept = [await server.connect() for _ in range(2)]
+            asking = asyncio.create_task(server.ask())
+            await asyncio.sleep(0.3)
+            assert not asking.done()
+            kept[0].writer.transport.abort()
+            assert (await asking).endswith(b"x")
+
+    asyncio.run(work())
+
+
+def test_beyond_the_limit_a_request_that_is_being_answered_is_kept() -> None:
+    async def work() -> None:
+        app = App(hold=asyncio.Event())
+        async with served(app, connections=2, grace=0.0) as server:
+            busy = [asyncio.create_task(server.ask(b"%d" % number)) for number in range(2)]
+            await until(lambda: len(app.bodies) == 2)
+            third = asyncio.create_task(server.ask(b"2"))
+            await asyncio.sleep(0.2)
+            assert len(app.bodies) == 2
+            assert app.hold is not None
+            app.hold.set()
+            answers = await asyncio.gather(*busy, third)
+            assert [answer[-1:] for answer in answers] == [b"0", b"1", b"2"]
+
+    asyncio.run(work())
+
+
+def test_a_handshake_that_is_not_finished_in_time(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    async def work() -> None:
+        async with served(context=tls, handshake=0.3) as server:
+            assert await (await server.connect()).rest() == b""
+            assert [reason for _, reason in server.refused] == ["handshake: not finished in time"]
+            assert (await server.ask(context=trusting)).endswith(b"x")
+
+    asyncio.run(work())
+
+
+def test_handshakes_that_wait_give_way_to_others(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    async def work() -> None:
+        async with served(context=tls, connections=3, grace=0.0) as server:
+            silent = [await server.connect() for _ in range(6)]
+            assert (await server.ask(context=trusting)).endswith(b"x")
+            assert await silent[0].rest() == b""
+
+    asyncio.run(work())
+
+
+def test_a_refused_handshake_is_told_with_its_reason(tls: ssl.SSLContext, pki: Pki, tmp_path: Any) -> None:
+    other = Pki.make(owner="u2")
+    files = write_pair(tmp_path, "other", other.device())
+    clients = [
+        client_context(pem(pki.root)),
+        client_context(pem(pki.root), cert=files[0], key=files[1]),
+        None,
+    ]
+
+    async def work() -> None:
+        async with served(context=tls) as server:
+            for number, client in enumerate(clients, 1):
+                with contextlib.suppress(OSError):
+                    await server.ask(context=client)
+                await until(lambda number=number: len(server.refused) == number)  # type: ignore[misc]  # bound now
+            first, second, third = (reason for _, reason in server.refused)
+            assert first == "handshake: peer did not return a certificate"
+            assert second.startswith("handshake: the client certificate is refused: unable to get")
+            assert third in ("handshake: http request", "handshake: wrong version number")
+
+    asyncio.run(work())
+
+
+def test_a_server_that_ends_lets_requests_finish() -> None:
+    async def work() -> None:
+        app = App(hold=asyncio.Event())
+        with listen("127.0.0.1", 0) as sock:
+            async with running(app, sock) as port:
+                server = Served(app, port, [])
+                asking = asyncio.create_task(server.ask())
+                idle = await server.connect()
+                await until(lambda: len(app.bodies) == 1)
+                assert app.hold is not None
+                asyncio.get_running_loop().call_later(0.2, app.hold.set)
+            assert (await asking).endswith(b"x")
+            assert await idle.rest() == b""
+            server.close()
+
+    asyncio.run(work())
