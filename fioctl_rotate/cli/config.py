@@ -133,7 +133,9 @@ async def list_groups(flags: Flags) -> Result:
     return Result({"groups": groups}, [Table(("NAME", "DESCRIPTION", "CREATED AT", "UPDATED AT"), rows)])
 
 
-@groups_app.command("create", epilog="Example: fioctl-rotate config device-group create field 'In the field'")
+@groups_app.command(
+    "create", epilog="Example: fioctl-rotate config device-group create canaries 'First to rotate'"
+)
 @common.connected
 async def create_group(
     flags: Flags,
@@ -164,7 +166,7 @@ async def update_group(
         return common.done(api, f"updated group {new_name or name}", group=new_name or name)
 
 
-@groups_app.command("delete", epilog="Example: fioctl-rotate config device-group delete field")
+@groups_app.command("delete", epilog="Example: fioctl-rotate config device-group delete lab")
 @common.connected
 async def delete_group(flags: Flags, name: NameArgument, yes: YesOption = False) -> Result:
     """Delete a device group that has no devices."""

@@ -120,7 +120,7 @@ def keypair(
     return Result(
         {"dns-name": dns_name, "key": str(key), "certificate": str(certificate)},
         [f"key: {key}", f"certificate: {certificate}"],
-        [f"rotate with `--server-name {dns_name}`; serve with `fioctl-rotate est serve`"],
+        [f"rotate with `--server-name {dns_name}`; `fioctl-rotate est serve --help` shows how to serve it"],
     )
 
 

@@ -216,7 +216,7 @@ def _served_lines(directory: Path, factory: "FactoryRecord", document: dict[str,
     yield f"  operator API    {document['server']}"
     yield f"  device gateway  {document['gateway']}{missing(factory.tls_crt, 'keys', 'ca', 'create')}"
     yield f"  EST server      {document['est']}{missing(factory.est_tls_crt, 'est', 'authorize')}"
-    yield "to reach it, paste in another terminal, for fioctl-rotate and for the real fioctl:"
+    yield "to reach it, paste in another terminal; the real fioctl takes it too:"
     yield f"  export FIOCTL_ROTATE_SERVER={factory.api_url} FIOCTL_FACTORY={factory.name}"
     yield f"  export FIOCTL_TOKEN=$(cat {shlex.quote(document['token-file'])})"
     yield f"  export FIOCTL_CONFIG={shlex.quote(document['fioctl-config'])}"

@@ -126,7 +126,7 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Something a person should know before going on, to stderr."""
-    typer.echo(f"warning: {printable(text)}", err=True)
+    typer.echo(f"warning: {printable(again(text))}", err=True)
 
 
 def _shown(text: str) -> str:

@@ -250,7 +250,7 @@ def _show_text(plan: Plan) -> None:
     Result(None, stage_lines(plan)).show_text()
     if plan.stages:
         emit("")
-        emit("Write it with --out, review it, and push it with `fioctl-rotate apply`.")
+        emit("Write it with --out, review it, and push it with `fioctl-rotate apply FILE`.")
         return
     emit("To push just this:")
     emit(f"  {printable(plan.command())}")

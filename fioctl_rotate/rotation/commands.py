@@ -18,5 +18,5 @@ def config_log(scope: Scope, factory: Iterable[str]) -> str:
 
 
 def rotations(action: str, rotation_id: str, scope: Scope, factory: Iterable[str] = ()) -> str:
-    """`fioctl-rotate rotations ACTION ID` for the scope; `factory` are `factory_options`."""
+    """A command of `rotations` for the scope: `factory` are `factory_options`."""
     return shlex.join(["fioctl-rotate", "rotations", action, rotation_id, *scope.options, *factory])
