@@ -1,33 +1,20 @@
-"""A Factory and its devices as far as a rollout in stages goes, in memory: what fioconfig was seen to do.
+"""A Factory and its devices as far as a rollout in stages goes, in memory."""
 
-A device fetches when something changed after the time of modification of what it stores. It runs the handler for a
-changed entry, and rotates when the entry's id is not the one that it completed last. It stores what it fetched only
-where it did not rotate: after a rotation it still stores the configuration of before. A reboot writes again what is
-stored, as if it had changed.
-"""
-
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fioctl_rotate import wire
-from fioctl_rotate.rotation.entry import FILE_NAME, make_entry
+from fioctl_rotate.ops.stage_reader import attempts_in
+from fioctl_rotate.rotation.entry import FILE_NAME
 from fioctl_rotate.rotation.picture import Picture, Reading, entry_log
-from fioctl_rotate.rotation.progress import STARTED, STEPS, from_events
+from fioctl_rotate.rotation.progress import from_events
 from fioctl_rotate.rotation.rollout import Action, Do, Rollout
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stages import StageDevice, Stages
 from fioctl_rotate.rotation.state import Facts, Reason, Rotation, State, device_state
+from tests.rotation.model_device import BEGIN, ModelDevice, value_of
 
-BEGIN = datetime(2026, 11, 24, 12, tzinfo=UTC)
 OTHER_FILE = wire.ConfigFile(name="wifi", value="secret", unencrypted=True)
-
-
-def value_of(rotation_id: str) -> str:
-    return make_entry(
-        server_name=f"{rotation_id}.example.com", port=8443, resource="/.well-known/est",
-        pkey_ids="01,07", cert_ids="03,09", rotation_id=rotation_id,
-    ).render()  # fmt: skip
 
 
 class Config:
@@ -50,105 +37,59 @@ class Config:
         del self.log[10:]
 
 
-@dataclass
-class ModelDevice:
-    """A device; `ahead` is by how much its clock is ahead."""
+class Record:
+    """What the Factory knows of a device: its own configuration, its key by number, its events by rotation."""
 
-    name: str
-    own: Config = field(default_factory=Config)
-    ahead: timedelta = timedelta()
-    completed: str | None = None
-    stored: str | None = None
-    stored_at: datetime = BEGIN - timedelta(days=1)
-    file: str | None = None
-    resuming: str | None = None
-    locked: bool = False
-    key: int = 0
-    last_seen: datetime = BEGIN
-    events: dict[str, list[wire.Event]] = field(default_factory=dict)
-    rotated: list[str] = field(default_factory=list)
-
-    def tell(self, rotation_id: str, kind: str, success: bool = True) -> None:
-        detail = (
-            wire.EventDetail(success=success) if success else wire.EventDetail(success=False, details="no")
-        )
-        events = self.events.setdefault(rotation_id, [])
-        events.append(wire.Event(id=f"{len(events)}", event_type=wire.EventType(id=kind), event=detail))
+    def __init__(self) -> None:
+        self.own = Config()
+        self.key = 0
+        self.locked = False
+        self.last_seen = BEGIN
+        self.events: dict[str, list[wire.Event]] = {}
 
 
 class World:
-    """A group of devices, its configuration and the fleet's. `down` are ids whose EST server does not work."""
+    """A group of devices, its configuration and the fleet's."""
 
     def __init__(self, names: list[str]) -> None:
         self.now = BEGIN
-        self.group, self.fleet = Config(), Config()
-        self.devices = {name: ModelDevice(name) for name in names}
         self.down: set[str] = set()
+        self.group, self.fleet = Config(), Config()
+        self.devices = {name: ModelDevice(name, self) for name in names}
+        self.records = {name: Record() for name in names}
         self.sent: list[Action] = []
         self.done_by: dict[str, datetime] = {}
 
-    def id_in(self, value: str | None) -> str | None:
-        return None if value is None else value.rsplit("ROTATIONID=", 1)[1].strip()
+    # --- What a device sees of it ---
 
-    # --- What a device does ---
+    def connect(self, name: str, *, new_key: bool) -> None:
+        record = self.records[name]
+        record.last_seen = self.now
+        if new_key:
+            record.locked, record.key = False, record.key + 1
 
-    def check_in(self, device: ModelDevice) -> None:
-        """One start of fioconfig and its check-in; after a rotation it starts anew at the next one."""
-        if device.resuming is not None:
-            self._rotate(device, device.resuming)
-            return
-        if device.locked:
-            # The first connection with the new key.
-            device.locked, device.key = False, device.key + 1
-        self._see(device)
-        configs = [config for config in (device.own, self.group, self.fleet) if config.log]
-        changed = max((self._changed(config) for config in configs), default=BEGIN - timedelta(days=2))
-        if changed <= device.stored_at:
-            return
-        if device.own.log:
-            device.own.log[0].applied_at = "some time"
-        entry = next((config.entry for config in configs if config.entry is not None), None)
-        if self._handle(device, entry):
-            return
-        device.stored, device.stored_at = entry, changed
+    def fetch(self, name: str, since: datetime) -> tuple[str | None, datetime] | None:
+        own = self.records[name].own
+        configs = [config for config in (own, self.group, self.fleet) if config.log]
+        changed = max((_changed(config) for config in configs), default=BEGIN - timedelta(days=2))
+        if changed <= since:
+            return None
+        if own.log:
+            own.log[0].applied_at = "some time"
+        return next((config.entry for config in configs if config.entry is not None), None), changed
 
-    def reboot(self, device: ModelDevice) -> None:
-        """`extract`, early at boot: the stored files are written anew, and count as changed."""
-        if device.resuming is None:
-            device.file = None
-            self._handle(device, device.stored)
+    def tell(self, name: str, rotation_id: str, kind: str, *, success: bool = True) -> None:
+        events = self.records[name].events.setdefault(rotation_id, [])
+        detail = wire.EventDetail(success=success, **({} if success else {"details": "no"}))
+        events.append(wire.Event(id=f"{len(events)}", event_type=wire.EventType(id=kind), event=detail))
 
-    def _handle(self, device: ModelDevice, entry: str | None) -> bool:
-        changed, device.file = entry != device.file, entry
-        rotation_id = self.id_in(entry)
-        if not changed or rotation_id is None or rotation_id == device.completed:
-            return False
-        self._rotate(device, rotation_id)
-        return True
+    def announce(self, name: str) -> None:
+        self.records[name].locked = True
 
-    def _rotate(self, device: ModelDevice, rotation_id: str) -> None:
-        if device.locked:
-            device.locked, device.key = False, device.key + 1
-        self._see(device)
-        device.tell(rotation_id, STARTED)
-        if rotation_id in self.down:
-            device.tell(rotation_id, STEPS[0], success=False)
-            device.resuming = rotation_id
-            return
-        for step in STEPS:
-            device.tell(rotation_id, step)
-        if device.own.entry is not None:
-            device.own.change(device.own.entry, "Rotating device client certificate", self.now, device.name)
-        device.resuming, device.completed, device.locked = None, rotation_id, True
-        device.rotated.append(rotation_id)
-        # It still stores what it had before, and takes it for the newest by its own clock.
-        device.stored_at = self.now + device.ahead
-
-    def _see(self, device: ModelDevice) -> None:
-        device.last_seen = self.now
-
-    def _changed(self, config: Config) -> datetime:
-        return datetime.fromisoformat(str(config.log[0].created_at)).replace(tzinfo=UTC)
+    def write_own(self, name: str) -> None:
+        own = self.records[name].own
+        if own.log:
+            own.change(own.entry, "Rotating device client certificate", self.now, name)
 
     # --- What a rollout reads and sends ---
 
@@ -161,53 +102,51 @@ class World:
         return Rollout("field", value_of(rotation_id), self.group.entry, self.fleet.entry, stages)
 
     def _stage_device(self, name: str) -> StageDevice:
-        device = self.devices[name]
-        attempts = {id: sum(e.event_type.id == STARTED for e in told) for id, told in device.events.items()}
-        return StageDevice(name, name, f"key {device.key}", updates=tuple(attempts), attempts=attempts)
+        record = self.records[name]
+        attempts = {id: attempts_in(events) for id, events in record.events.items()}
+        return StageDevice(name, name, f"key {record.key}", updates=tuple(attempts), attempts=attempts)
 
     def picture(self, rollout: Rollout) -> Picture:
-        group = entry_log(self.group.log, rollout.id)
-        readings = {d.uuid: self._reading(self.devices[d.uuid], rollout, d) for d in rollout.stages.devices}
+        group, fleet = entry_log(self.group.log, rollout.id), entry_log(self.fleet.log, rollout.id)
+        readings = {device.uuid: self._reading(rollout, device) for device in rollout.stages.devices}
         if group.value != rollout.value:
-            return Picture(group, entry_log(self.fleet.log, rollout.id), readings)
+            return Picture(group, fleet, readings)
         rotation = Rotation(rollout.id, Scope.of_group("field"), pushed_at=group.given_at)
-        states = [
-            device_state(
-                rotation,
-                Facts(
-                    device.name, device.name, last_seen=device.last_seen, lmp_ver="95", key=f"key {device.key}",
-                    progress=from_events(device.events.get(rollout.id, [])), first_key="before",
-                    first_key_is_old=True, done_by=self.done_by.get(device.name),
-                ) if device.rotated and not device.locked else
-                Facts(
-                    device.name, device.name, last_seen=device.last_seen, lmp_ver="95",
-                    progress=from_events(device.events.get(rollout.id, [])), first_key_is_old=True,
-                ),
-                self.now,
-            )
-            for device in self.devices.values()
-        ]  # fmt: skip
+        states = [device_state(rotation, self._facts(rollout, name), self.now) for name in self.devices]
         for state in states:
             if state.state is State.DONE and state.last_seen:
                 self.done_by.setdefault(state.uuid, state.last_seen)
         # A failing device rests only while its EST server does not work.
         ended = (State.DONE, *((State.FAILING,) if rollout.id in self.down else ()))
         resting = all(state.state in ended or state.reason is Reason.OFFLINE for state in states)
-        return Picture(group, entry_log(self.fleet.log, rollout.id), readings, states, resting=resting)
+        return Picture(group, fleet, readings, states, resting=resting)
 
-    def _reading(self, device: ModelDevice, rollout: Rollout, planned: StageDevice) -> Reading:
-        other = next(
-            (
-                id
-                for id, told in device.events.items()
-                if id != rollout.id
-                and sum(e.event_type.id == STARTED for e in told) > planned.attempts.get(id, 0)
-            ),
-            None,
+    def _facts(self, rollout: Rollout, name: str) -> Facts:
+        record, device = self.records[name], self.devices[name]
+        # Its key is another one than before once it has come back with the key of this rotation.
+        back = rollout.id in device.rotated and not record.locked
+        return Facts(
+            name,
+            name,
+            last_seen=record.last_seen,
+            lmp_ver="95",
+            progress=from_events(record.events.get(rollout.id, [])),
+            key="after" if back else "before",
+            first_key="before",
+            first_key_is_old=True,
+            done_by=self.done_by.get(name),
         )
-        progress = from_events(device.events.get(rollout.id, []))
-        own = entry_log(device.own.log, rollout.id)
-        return Reading(own, progress, f"key {device.key}", device.last_seen, other=other)
+
+    def _reading(self, rollout: Rollout, planned: StageDevice) -> Reading:
+        record = self.records[planned.uuid]
+        begun = {id: attempts_in(events) for id, events in record.events.items() if id != rollout.id}
+        return Reading(
+            entry_log(record.own.log, rollout.id),
+            from_events(record.events.get(rollout.id, [])),
+            f"key {record.key}",
+            record.last_seen,
+            other=next((id for id, count in begun.items() if count > planned.attempts.get(id, 0)), None),
+        )
 
     def send(self, rollout: Rollout, action: Action) -> None:
         self.sent.append(action)
@@ -220,8 +159,12 @@ class World:
             self.group.change(rollout.value, "r" if action.do is Do.GIVE_GROUP else settle, self.now)
         else:
             assert action.device
-            device = self.devices[action.device.uuid]
-            if device.locked:
+            record = self.records[action.device.uuid]
+            if record.locked:
                 return
             value = None if action.do is Do.TAKE_BACK else rollout.value
-            device.own.change(value, settle if action.do is Do.SETTLE else "r", self.now)
+            record.own.change(value, settle if action.do is Do.SETTLE else "r", self.now)
+
+
+def _changed(config: Config) -> datetime:
+    return datetime.fromisoformat(str(config.log[0].created_at)).replace(tzinfo=UTC)

@@ -22,7 +22,8 @@ from fioctl_rotate.rotation.rollout import (
     decide,
 )
 from fioctl_rotate.rotation.stages import parse_share
-from tests.rotation.rollout_model import OTHER_FILE, Config, World, value_of
+from tests.rotation.model_device import value_of
+from tests.rotation.rollout_model import OTHER_FILE, Config, World
 
 EARLY = {Do.CLEAR_GROUP, Do.CLEAR_FLEET, Do.GIVE, Do.SETTLE}
 
@@ -49,8 +50,8 @@ class Run:
             if name in off:
                 continue
             if name in reboot:
-                self.world.reboot(device)
-            self.world.check_in(device)
+                device.reboot()
+            device.check_in()
 
     def to_end(self, rounds: int = 80, **how: Any) -> Decision:
         for _ in range(rounds):
@@ -88,7 +89,7 @@ def test_a_good_rollout_ends_with_every_device_done_and_no_entry_of_its_own() ->
     run = start()
     assert run.to_end().verdict is Verdict.DONE
     assert ids_rotated(run) == [["certs-9"]] * 6
-    assert [device.own.entry for device in run.world.devices.values()] == [None] * 6
+    assert [record.own.entry for record in run.world.records.values()] == [None] * 6
     assert run.world.group.entry == value_of("certs-9")
     order = [action.do for action in run.world.sent]
     assert order.index(Do.GIVE_GROUP) < order.index(Do.TAKE_BACK) < order.index(Do.SETTLE_GROUP)
@@ -111,7 +112,7 @@ def test_the_next_stage_begins_after_the_soak_and_one_more_check_in() -> None:
             break
         run.pass_time()
     until = decision.stages[0].until
-    assert until == run.world.devices["d1"].last_seen + timedelta(minutes=20)
+    assert until == run.world.records["d1"].last_seen + timedelta(minutes=20)
     run.pass_time(30, off={"d1"})
     # Its soak is over, and it was not seen: it may be bricked.
     assert run.poll().stage == 1
@@ -150,13 +151,13 @@ def test_a_failed_step_holds_the_next_stage_back_before_it_counts() -> None:
 
 def test_allowed_failures_pass_and_are_not_waited_for() -> None:
     run = start(8, (4,), max_failures=parse_share("30%", "x"))
-    run.world.devices["d2"].own.change(None, "x", run.world.now)
+    run.world.records["d2"].own.change(None, "x", run.world.now)
     run.poll()
     for name in ("d1", "d3", "d4"):
-        run.world.check_in(run.world.devices[name])
+        run.world.devices[name].check_in()
     run.world.down.add("certs-9")
     run.world.now += timedelta(minutes=1)
-    run.world.check_in(run.world.devices["d2"])
+    run.world.devices["d2"].check_in()
     run.world.down.clear()
     off = {"d2"}
     for _ in range(12):
@@ -211,14 +212,14 @@ def test_what_somebody_else_pushed_stops_it_and_is_named() -> None:
     assert (decision.verdict, decision.actions) == (Verdict.REFUSED, ())
     assert decision.message == "group field has rotation certs-5 now, which is not from this plan"
     run.world.group.change(None, "undo", run.world.now)
-    run.world.devices["d3"].own.change(value_of("certs-5"), "by hand", run.world.now)
+    run.world.records["d3"].own.change(value_of("certs-5"), "by hand", run.world.now)
     assert run.poll().message == "device d3 has rotation certs-5 of its own now, which is not from this plan"
 
 
 def test_a_rotation_that_was_stopped_is_not_pushed_again() -> None:
     run = start()
     run.poll()
-    run.world.devices["d1"].own.change(None, "stop", run.world.now)
+    run.world.records["d1"].own.change(None, "stop", run.world.now)
     assert run.poll().message == "device d1 had rotation certs-9, and has no entry now: it was stopped"
 
 
@@ -235,7 +236,7 @@ def test_one_device_that_never_comes_back_does_not_hold_up_the_others() -> None:
     run = start()
     decision = run.to_end(off={"d6"})
     assert decision.verdict is Verdict.DONE
-    assert [device.own.entry for device in run.world.devices.values()] == [None] * 6
+    assert [record.own.entry for record in run.world.records.values()] == [None] * 6
     assert run.world.devices["d6"].rotated == []
 
 
@@ -272,7 +273,7 @@ def test_whatever_happens_no_device_is_harmed_by_the_rollout(data: st.DataObject
         assert new.count("certs-9") <= 1 or older in new
         if clear and name in ("d1", "d2", "d3"):
             assert new in ([], ["certs-9"])
-    logs = [run.world.group.log, *(device.own.log for device in run.world.devices.values())]
+    logs = [run.world.group.log, *(record.own.log for record in run.world.records.values())]
     for config in itertools.chain(*logs):
         assert [file for file in config.files or [] if file.name != FILE_NAME] == [OTHER_FILE]
     # Whatever happened, it can be brought to its end once everything works again, unless a device was harmed.
@@ -281,6 +282,7 @@ def test_whatever_happens_no_device_is_harmed_by_the_rollout(data: st.DataObject
     end = run.to_end(rounds=60)
     assert end.verdict in (Verdict.DONE, Verdict.FAILED)
     if end.verdict is Verdict.DONE:
-        assert {(d.own.entry, d.completed) for d in run.world.devices.values()} == {(None, "certs-9")}
+        assert {device.completed for device in run.world.devices.values()} == {"certs-9"}
+        assert {record.own.entry for record in run.world.records.values()} == {None}
     else:
         assert "another rotation" in end.message, end
