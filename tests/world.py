@@ -29,6 +29,7 @@ class World:
         self.now = now
         self.requests = []
         self.broken = {}
+        self.answered = lambda: None
         self.pause = None  # awaited before each request
         create(directory, "acme", now=now)
         self.store = Store(directory)
@@ -102,6 +103,7 @@ class World:
                     await send({"type": "http.response.body", "body": b""})
                     return
             await app(scope, receive, send)
+            self.answered()
 
         async with Peer("http://mock", lambda: httpx.ASGITransport(app=answer), name="mock") as peer:
             yield FactoryApi(peer, "acme")

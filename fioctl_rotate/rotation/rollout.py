@@ -418,7 +418,13 @@ def _last_stage(
         and reading.member
         and reading.own.value == rollout.value
     ]
-    actions = [Action(Do.TAKE_BACK, device) for device, _ in own]
+    planned = {device.uuid for device in rollout.stages.devices}
+    strays = [
+        StageDevice(state.uuid, state.name, "")
+        for state in picture.states
+        if state.own_entry == rollout.id and state.uuid not in planned
+    ]
+    actions = [Action(Do.TAKE_BACK, device) for device in [*(device for device, _ in own), *strays]]
     done = [state for state in picture.states if state.state == State.DONE]
     unsettled = [state for state in done if not _covered(picture, state)]
     settled_at = picture.group.settled_at

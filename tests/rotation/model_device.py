@@ -36,7 +36,7 @@ class Gateway(Protocol):
     def fetch(self, name: str, since: datetime) -> tuple[str | None, datetime] | None:
         """The entry that the device gets and when its configuration changed; None where not after `since`."""
 
-    def tell(self, name: str, rotation_id: str, kind: str, *, success: bool = True) -> None:
+    def post(self, name: str, rotation_id: str, kind: str, *, success: bool = True) -> None:
         """The device posts an event."""
 
     def announce(self, name: str) -> None:
@@ -93,20 +93,20 @@ class ModelDevice:
         if self.locked:
             self.gateway.connect(self.name, new_key=True)
             self.locked = False
-        tell = self.gateway.tell
-        tell(self.name, rotation_id, STARTED)
+        post = self.gateway.post
+        post(self.name, rotation_id, STARTED)
         if rotation_id in self.gateway.down:
-            tell(self.name, rotation_id, STEPS[0], success=False)
+            post(self.name, rotation_id, STEPS[0], success=False)
             self.resuming = rotation_id
             return
-        tell(self.name, rotation_id, STEPS[0])
+        post(self.name, rotation_id, STEPS[0])
         self.gateway.announce(self.name)
-        tell(self.name, rotation_id, STEPS[1])
-        tell(self.name, rotation_id, STEPS[2])
+        post(self.name, rotation_id, STEPS[1])
+        post(self.name, rotation_id, STEPS[2])
         self.gateway.write_own(self.name)
-        tell(self.name, rotation_id, STEPS[3])
+        post(self.name, rotation_id, STEPS[3])
         self.resuming, self.completed, self.locked = None, rotation_id, True
         self.rotated.append(rotation_id)
         # It still stores what it had before, and takes it for the newest by its own clock.
         self.stored_at = self.gateway.now + self.ahead
-        tell(self.name, rotation_id, STEPS[4])
+        post(self.name, rotation_id, STEPS[4])

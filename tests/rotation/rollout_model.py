@@ -78,7 +78,7 @@ class World:
             own.log[0].applied_at = "some time"
         return next((config.entry for config in configs if config.entry is not None), None), changed
 
-    def tell(self, name: str, rotation_id: str, kind: str, *, success: bool = True) -> None:
+    def post(self, name: str, rotation_id: str, kind: str, *, success: bool = True) -> None:
         events = self.records[name].events.setdefault(rotation_id, [])
         detail = wire.EventDetail(success=success, **({} if success else {"details": "no"}))
         events.append(wire.Event(id=f"{len(events)}", event_type=wire.EventType(id=kind), event=detail))

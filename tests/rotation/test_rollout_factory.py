@@ -1,0 +1,147 @@
+"""Whole rollouts in stages against the mocked operator API: cut off anywhere, run twice, stopped, disturbed."""
+
+import asyncio
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from platformdirs import user_state_path
+
+from fioctl_rotate.errors import Refused
+from fioctl_rotate.mock.store.config_levels import Level
+from fioctl_rotate.ops.stop import plan_stop, stop
+from fioctl_rotate.rotation.rollout import Verdict
+from tests.rotation.rollout_factory import OTHER, Factory
+
+
+def forget_everything() -> None:
+    """The state folder of this machine is gone."""
+    shutil.rmtree(user_state_path("fioctl-rotate", appauthor=False), ignore_errors=True)
+
+
+def assert_finished(factory: Factory, verdict: Verdict, *, older: str | None = None) -> None:
+    assert verdict is Verdict.DONE
+    assert factory.rotated() == [[older, "r-9"] if older else ["r-9"]] * len(factory.devices)
+    assert factory.own_entries() == []
+    assert factory.other_files() == {(OTHER.name, OTHER.value)}
+
+
+@pytest.mark.parametrize("older", [None, "r-1"])
+def test_a_rollout_ends_with_every_device_done_and_settled(tmp_path: Path, older: str | None) -> None:
+    factory = Factory(tmp_path, 5)
+    if older:
+        factory.rotate_all(older)
+
+    async def work() -> Verdict:
+        plan = await factory.plan(clear_older=older is not None)
+        return (await factory.run(plan)).decision.verdict
+
+    assert_finished(factory, asyncio.run(work()), older=older)
+    # A reboot of each brings nothing back: what it stores is this rotation's entry.
+    for device in factory.devices.values():
+        device.reboot()
+    factory.minutes()
+    assert all(device.rotated[-1] == "r-9" for device in factory.devices.values())
+
+
+@pytest.mark.parametrize("keep_state", [True, False])
+def test_cut_off_after_any_write_it_ends_just_the_same(tmp_path: Path, keep_state: bool) -> None:
+    async def requests(directory: Path) -> list[str]:
+        factory = Factory(directory, 4)
+        plan = await factory.plan()
+        before = len(factory.requests)
+        await factory.run(plan)
+        return factory.requests[before:]
+
+    async def cut_off(directory: Path, request: int) -> None:
+        factory = Factory(directory, 4)
+        plan = await factory.plan()
+        assert await factory.run_cut_off(plan, request)
+        if not keep_state:
+            forget_everything()
+        assert_finished(factory, (await factory.run(plan)).decision.verdict)
+
+    told = asyncio.run(requests(tmp_path / "whole"))
+    writes = [n for n, request in enumerate(told, 1) if request.split()[0] in ("PATCH", "DELETE")]
+    assert len(writes) >= 8
+    # With everything forgotten, right before each write: what was decided must be decided again.
+    for request in writes if keep_state else (n - 1 for n in writes):
+        asyncio.run(cut_off(tmp_path / str(request), request))
+        forget_everything()
+
+
+def test_two_who_run_the_same_plan_at_once_do_no_harm(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 5)
+
+    async def work() -> list[Verdict]:
+        plan = await factory.plan()
+        steps = await asyncio.gather(factory.run(plan, polls=200), factory.run(plan, polls=200))
+        return [step.decision.verdict for step in steps]
+
+    for verdict in asyncio.run(work()):
+        assert_finished(factory, verdict)
+
+
+def test_a_push_by_hand_in_between_is_named_and_nothing_more_is_sent(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 5)
+
+    async def work() -> None:
+        plan = await factory.plan()
+        with pytest.raises(TimeoutError):
+            await factory.run(plan, polls=3)
+        factory.write(Level("group", "1"), "r-5", "by hand")
+        before = len(factory.requests)
+        with pytest.raises(Refused, match="group field has rotation r-5 now, which is not from this plan"):
+            await factory.run(plan)
+        assert {request.split()[0] for request in factory.requests[before:]} == {"GET"}
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("older", [None, "r-1"])
+def test_what_was_stopped_is_not_pushed_again_by_the_next_scheduled_run(
+    tmp_path: Path, older: str | None
+) -> None:
+    factory = Factory(tmp_path, 5)
+    if older:
+        factory.rotate_all(older)
+
+    async def work() -> None:
+        plan = await factory.plan()
+        with pytest.raises(TimeoutError):
+            await factory.run(plan, polls=4)
+        async with factory.api() as api:
+            done = await stop(api, await plan_stop(api, "field", "r-9"))
+        assert [(device.name, device.fate) for device in done.devices] == [
+            ("d1", "leave" if older else "delete")
+        ]
+        with pytest.raises(Refused, match=r"it was stopped|was stopped on device d1"):
+            await factory.run(plan)
+
+    asyncio.run(work())
+    for _ in range(3):
+        factory.minutes()
+    # The first device had rotated, and nobody rotates again because of the stop.
+    first = [*([older] if older else []), "r-9"]
+    assert factory.rotated() == [first, *[[older] if older else []] * 4]
+
+
+def test_a_plan_of_other_devices_is_refused_once_it_was_started(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 5)
+
+    async def work() -> None:
+        plan = await factory.plan("1,60%")
+        with pytest.raises(TimeoutError):
+            await factory.run(plan, polls=2)
+        assert plan.stages
+        sooner = replace(plan.stages, soak=0)
+        for stages in (
+            replace(plan.stages, early=plan.stages.early[:1]),
+            replace(plan.stages, clear_group=True),
+        ):
+            with pytest.raises(Refused, match="was started from another plan"):
+                await factory.run(plan.replace(stages=stages))
+        assert_finished(factory, (await factory.run(plan.replace(stages=sooner))).decision.verdict)
+
+    asyncio.run(work())
