@@ -3,9 +3,7 @@
 import fcntl
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -28,21 +26,6 @@ from tests.making import (
     pem,
     subject,
 )
-
-Here = Callable[..., Any]
-
-
-@pytest.fixture
-def here(cli: Cli, factory: Path) -> Here:
-    """The command line, talking to the mocked Factory."""
-    return lambda *arguments: cli(*arguments, "--mock", factory, "-f", FACTORY)
-
-
-@pytest.fixture
-def created(here: Here, tmp_path: Path) -> Path:
-    directory = tmp_path / "created"
-    assert here("keys", "ca", "create", directory).code == 0
-    return directory
 
 
 def load(path: Path) -> x509.Certificate:
@@ -78,7 +61,7 @@ def test_create_writes_fioctls_files_with_their_mode(created: Path) -> None:
     ],
 )
 def test_create_makes_the_device_cas_that_are_wanted(
-    flags: tuple[str, ...], cas: set[str], here: Here, tmp_path: Path
+    flags: tuple[str, ...], cas: set[str], here: Cli, tmp_path: Path
 ) -> None:
     result = here("keys", "ca", "create", tmp_path / "pki", *flags, "--format", "json")
     assert result.code == 0, result.err
@@ -86,7 +69,7 @@ def test_create_makes_the_device_cas_that_are_wanted(
     assert len(result.json["device-cas"]) == len([name for name in cas if not name.endswith(".key")])
 
 
-def test_a_boolean_that_is_none_is_wrong_usage(here: Here, tmp_path: Path) -> None:
+def test_a_boolean_that_is_none_is_wrong_usage(here: Cli, tmp_path: Path) -> None:
     result = here("keys", "ca", "create", tmp_path / "pki", "--online-ca=perhaps")
     assert result.code == 2
     assert "--online-ca" in result.err
@@ -94,7 +77,7 @@ def test_a_boolean_that_is_none_is_wrong_usage(here: Here, tmp_path: Path) -> No
 
 
 def test_create_again_is_there_already_and_elsewhere_refused(
-    here: Here, created: Path, tmp_path: Path
+    here: Cli, created: Path, tmp_path: Path
 ) -> None:
     before = {path.name: path.read_bytes() for path in created.iterdir()}
     again = here("keys", "ca", "create", created, "--format", "json")
@@ -107,7 +90,7 @@ def test_create_again_is_there_already_and_elsewhere_refused(
     assert list((tmp_path / "other").iterdir()) == []
 
 
-def test_a_stale_certificate_is_kept_aside_not_overwritten(here: Here, pki: Path) -> None:
+def test_a_stale_certificate_is_kept_aside_not_overwritten(here: Cli, pki: Path) -> None:
     """Left by a ceremony for another Factory, say: its key is not the one that the backend has."""
     stale = pem(certificate(name=SERVER, key=P256, issuer=ROOT, extensions=LEAF))
     (pki / "tls-crt").write_bytes(stale)
@@ -120,7 +103,7 @@ def test_a_stale_certificate_is_kept_aside_not_overwritten(here: Here, pki: Path
     assert (pki / "tls-crt").read_bytes() != stale
 
 
-def test_two_ceremonies_at_once_do_not_meet(here: Here, pki: Path) -> None:
+def test_two_ceremonies_at_once_do_not_meet(here: Cli, pki: Path) -> None:
     fd = os.open(pki, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -131,7 +114,7 @@ def test_two_ceremonies_at_once_do_not_meet(here: Here, pki: Path) -> None:
     assert "is in use by another command" in result.err
 
 
-def test_what_others_can_read_is_warned_about(here: Here, created: Path) -> None:
+def test_what_others_can_read_is_warned_about(here: Cli, created: Path) -> None:
     created.chmod(0o755)
     (created / "factory_ca.key").chmod(0o644)
     result = here("est", "authorize", created)
@@ -143,7 +126,7 @@ def test_what_others_can_read_is_warned_about(here: Here, created: Path) -> None
 # --- show ---
 
 
-def test_show_tells_what_the_factory_has(here: Here, created: Path) -> None:
+def test_show_tells_what_the_factory_has(here: Cli, created: Path) -> None:
     everything = here("keys", "ca", "show")
     for name in ("factory_ca.pem", "tls-crt", "online-crt", "local-ca.pem"):
         assert (created / name).read_text() in everything.out
@@ -158,7 +141,7 @@ def test_show_tells_what_the_factory_has(here: Here, created: Path) -> None:
     assert here("keys", "ca", "show", "--just-root", "--just-tls").code == 2
 
 
-def test_show_as_json_has_a_stable_shape(here: Here, created: Path) -> None:
+def test_show_as_json_has_a_stable_shape(here: Cli, created: Path) -> None:
     shown = here("keys", "ca", "show", "--format", "json").json
     assert list(shown) == ["factory", "server", "root", "tls", "device-cas", "disabled-ca-serials"]
     assert list(shown["root"]) == [
@@ -183,7 +166,7 @@ def test_show_as_json_has_a_stable_shape(here: Here, created: Path) -> None:
     ]
 
 
-def test_an_expiry_that_is_near_is_said_plainly(here: Here, pki: Path) -> None:
+def test_an_expiry_that_is_near_is_said_plainly(here: Cli, pki: Path) -> None:
     (pki / "factory_ca.pem").write_bytes(pem(certificate(ends=NOW + 30 * DAY)))
     assert here("keys", "ca", "create", pki).code == 0
     assert here("keys", "est", "authorize", pki).code == 0
@@ -200,7 +183,7 @@ def test_an_expiry_that_is_near_is_said_plainly(here: Here, pki: Path) -> None:
 # --- est authorize ---
 
 
-def test_a_dry_run_asks_for_nothing(here: Here, created: Path) -> None:
+def test_a_dry_run_asks_for_nothing(here: Cli, created: Path) -> None:
     dry = here("est", "authorize", created, "--dryrun")
     assert dry.code == 0
     assert "present EST TLS certificate: none" in dry.out
@@ -214,7 +197,7 @@ def test_a_dry_run_asks_for_nothing(here: Here, created: Path) -> None:
     assert dry["expected-name"] == "localhost"
 
 
-def test_a_replacement_in_a_pipe_needs_yes(here: Here, created: Path) -> None:
+def test_a_replacement_in_a_pipe_needs_yes(here: Cli, created: Path) -> None:
     first = here("est", "authorize", created)
     refused = here("est", "authorize", created)
     assert refused.code == 5
@@ -225,20 +208,20 @@ def test_a_replacement_in_a_pipe_needs_yes(here: Here, created: Path) -> None:
     assert here("est", "show").out == replaced.json["est-tls"]["pem"] != first.out
 
 
-def test_authorize_refuses_a_foreign_root(here: Here, created: Path, pki: Path) -> None:
+def test_authorize_refuses_a_foreign_root(here: Cli, created: Path, pki: Path) -> None:
     refused = here("est", "authorize", pki)
     assert refused.code == 5
     assert f"the root in this directory is not the root of {FACTORY}" in refused.err
 
 
-def test_authorize_before_there_is_a_pki(here: Here, pki: Path) -> None:
+def test_authorize_before_there_is_a_pki(here: Cli, pki: Path) -> None:
     refused = here("est", "authorize", pki)
     assert refused.code == 5
     assert "hint: `fioctl-rotate keys ca create DIR --factory acme --mock " in refused.err
 
 
 def test_authorize_in_three_with_a_machine_that_has_no_network(
-    cli: Cli, here: Here, created: Path, tmp_path: Path
+    cli: Cli, here: Cli, created: Path, tmp_path: Path
 ) -> None:
     online = tmp_path / "online"
     online.mkdir(mode=0o700)
@@ -264,7 +247,7 @@ def test_authorize_in_three_with_a_machine_that_has_no_network(
     "flags",
     [("--upload", "a", "--csr", "b"), ("--upload", "a", "--out", "b"), ("--dryrun", "--csr", "a")],
 )
-def test_steps_that_exclude_each_other(flags: tuple[str, ...], here: Here, created: Path) -> None:
+def test_steps_that_exclude_each_other(flags: tuple[str, ...], here: Cli, created: Path) -> None:
     result = here("est", "authorize", created, *flags)
     assert (result.code, result.out) == (2, "")
 
@@ -303,7 +286,7 @@ def test_a_name_that_devices_would_not_accept(name: str, cli: Cli, pki: Path) ->
 
 
 @pytest.mark.parametrize("name", ["../a.pem", "/etc/a.pem", "a.key", "a"])
-def test_a_file_name_is_a_file_name(name: str, cli: Cli, here: Here, pki: Path) -> None:
+def test_a_file_name_is_a_file_name(name: str, cli: Cli, here: Cli, pki: Path) -> None:
     assert cli("est", "keypair", "a.example.com", pki, "--filename", name).code == 2
     assert here("keys", "ca", "add-device-ca", pki, "--local-ca", "--local-ca-filename", name).code == 2
 
@@ -311,7 +294,7 @@ def test_a_file_name_is_a_file_name(name: str, cli: Cli, here: Here, pki: Path) 
 # --- add-device-ca ---
 
 
-def test_added_device_cas_join_the_earlier_ones(here: Here, created: Path) -> None:
+def test_added_device_cas_join_the_earlier_ones(here: Cli, created: Path) -> None:
     online = load(created / "online-crt")
     result = here(
         "keys", "ca", "add-device-ca", created, "--online-ca", "--local-ca", "--local-ca-filename", "two.pem"
@@ -328,7 +311,7 @@ def test_added_device_cas_join_the_earlier_ones(here: Here, created: Path) -> No
     assert modes(created)["two.key"] == modes(created)["two.pem"] == "0400"
 
 
-def test_add_device_ca_refuses(here: Here, created: Path, pki: Path) -> None:
+def test_add_device_ca_refuses(here: Cli, created: Path, pki: Path) -> None:
     assert here("keys", "ca", "add-device-ca", created).code == 2
     assert here("keys", "ca", "add-device-ca", created, "--online-ca=false").code == 2
     taken = here("keys", "ca", "add-device-ca", created, "--local-ca")
@@ -341,7 +324,7 @@ def test_add_device_ca_refuses(here: Here, created: Path, pki: Path) -> None:
 # --- check ---
 
 
-def test_keys_check_leaves_a_bundle_alone(here: Here, created: Path) -> None:
+def test_keys_check_leaves_a_bundle_alone(here: Cli, created: Path) -> None:
     """The device CAs for an EST server, saved in the PKI directory as the README's example may have it."""
     bundle = created / "client-cas.pem"
     bundle.write_text(here("keys", "ca", "show", "--just-device-cas").out)
@@ -350,7 +333,7 @@ def test_keys_check_leaves_a_bundle_alone(here: Here, created: Path) -> None:
     assert (result.code, "client-cas" in result.out) == (0, False), result
 
 
-def test_check_is_content_with_what_create_made(here: Here, cli: Cli, created: Path) -> None:
+def test_check_is_content_with_what_create_made(here: Cli, cli: Cli, created: Path) -> None:
     assert here("est", "authorize", created).code == 0
     result = here("keys", "check", created, "--format", "json")
     assert result.code == 0
@@ -365,7 +348,7 @@ def test_check_is_content_with_what_create_made(here: Here, cli: Cli, created: P
     assert "Factory root" not in offline.out
 
 
-def test_check_tells_what_is_wrong_and_what_is_missing(here: Here, cli: Cli, created: Path) -> None:
+def test_check_tells_what_is_wrong_and_what_is_missing(here: Cli, cli: Cli, created: Path) -> None:
     (created / "local-ca.key").unlink()
     (created / "local-ca.key").write_bytes((created / "factory_ca.key").read_bytes())
     (created / "tls-crt").unlink()
@@ -382,7 +365,7 @@ def test_check_tells_what_is_wrong_and_what_is_missing(here: Here, cli: Cli, cre
     assert "checks failed" in result.err
 
 
-def test_check_without_a_root_on_either_side(here: Here, cli: Cli, pki: Path, tmp_path: Path) -> None:
+def test_check_without_a_root_on_either_side(here: Cli, cli: Cli, pki: Path, tmp_path: Path) -> None:
     result = here("keys", "check", pki, "--format", "json")
     assert (result.code, result.json["ok"]) == (5, False)
     assert "has no PKI of its own" in result.out
@@ -412,9 +395,7 @@ def test_sign_warns_where_it_makes_a_device_ca(cli: Cli, pki: Path, tmp_path: Pa
     assert result.err.startswith("warning: this is a device CA")
 
 
-def test_authorize_with_a_csr_from_a_file_signs_and_uploads(
-    here: Here, created: Path, tmp_path: Path
-) -> None:
+def test_authorize_with_a_csr_from_a_file_signs_and_uploads(here: Cli, created: Path, tmp_path: Path) -> None:
     asked = tmp_path / "est.csr"
     assert here("est", "authorize", created, "--out", asked).code == 0
     authorized = here("est", "authorize", created, "--csr", asked)
@@ -422,13 +403,13 @@ def test_authorize_with_a_csr_from_a_file_signs_and_uploads(
     assert here("est", "show").out == authorized.out
 
 
-def test_a_csr_that_is_fetched_is_told_as_json_where_asked(here: Here, created: Path, tmp_path: Path) -> None:
+def test_a_csr_that_is_fetched_is_told_as_json_where_asked(here: Cli, created: Path, tmp_path: Path) -> None:
     fetched = here("est", "authorize", created, "--out", tmp_path / "est.csr", "--format", "json").json
     assert list(fetched) == ["factory", "server", "csr"]
     assert fetched["csr"] == str(tmp_path / "est.csr")
 
 
-def test_check_goes_on_where_one_thing_cannot_be_read(here: Here, created: Path) -> None:
+def test_check_goes_on_where_one_thing_cannot_be_read(here: Cli, created: Path) -> None:
     (created / "factory_ca.key").chmod(0o600)
     (created / "factory_ca.key").write_text("not a key")
     (created / "odd.pem").write_text("not a certificate")
