@@ -45,9 +45,7 @@ async def demo(
     failed = [proof for proof in proofs if proof.failed]
     unproven = [proof.name for proof in proofs if not proof.failed and not proof.holds]
     if keep is not None:
-        note(
-            f"kept; look at it with: export FIOCTL_ROTATE_MOCK={shlex.quote(str(directory))} FIOCTL_FACTORY=demo"
-        )
+        note(f"kept; to use it: export FIOCTL_ROTATE_MOCK={shlex.quote(str(directory))} FIOCTL_FACTORY=demo")
     if unproven:
         raise Error(f"the proof does not hold for {', '.join(unproven)}")
     if failed:
@@ -123,10 +121,10 @@ class _Stage:
             self._live.update(_steps_table(snapshot), refresh=True)
             return
         for state in snapshot.states:
-            words = where(state)
-            if self._shown.get(state.uuid) != words:
-                self._shown[state.uuid] = words
-                self.say(f"{state.name}  {words}")
+            progress = where(state)
+            if self._shown.get(state.uuid) != progress:
+                self._shown[state.uuid] = progress
+                self.say(f"{state.name}  {progress}")
 
 
 def _steps_table(snapshot: "Snapshot") -> "rich.table.Table":

@@ -54,7 +54,7 @@ async def init(
         est_name=est_name,
     )
     made = await mock.init(
-        directory, factory, addresses=addresses, group=group, devices=devices, bare=bare, tell=note
+        directory, factory, addresses=addresses, group=group, devices=devices, bare=bare, say=note
     )
     return Result(
         {
@@ -131,7 +131,7 @@ async def add_devices(
             clock_offset=int(clock_offset),
         )
 
-    made = await mock.add_devices(directory, factory, group=group, devices=devices, kinds=kind, tell=note)
+    made = await mock.add_devices(directory, factory, group=group, devices=devices, kinds=kind, say=note)
     lines = [f"{name}  {uuid}" for uuid, name in made.devices.items()]
     return Result({"devices": _devices(made)}, lines)
 

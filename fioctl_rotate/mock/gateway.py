@@ -1,4 +1,4 @@
-"""The device gateway as an ASGI app: what fioconfig asks of it, and who it takes for which device.
+"""The device gateway as an ASGI app: what fioconfig asks for, and which device asks.
 
 The device is its client certificate: the CN is its uuid, the public key its identity. That the certificate
 chains to a device CA was checked in the TLS handshake. Source: fioconfig's app.go and rotate_*.go, the manual.
@@ -64,7 +64,7 @@ def gateway_app(
 ) -> Starlette:
     """The gateway of `factory`, on an open state that stays its caller's to close.
 
-    `complain` is told what keeps the state from being used.
+    `complain` gets what keeps the state from being used.
     """
 
     def endpoint(function: Callable[[_Call], _Answer]) -> Callable[[Request], Awaitable[Response]]:

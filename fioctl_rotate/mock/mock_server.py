@@ -50,7 +50,7 @@ async def serve_factory(
 ) -> AsyncIterator[FactoryRecord]:
     """Serve a factory (the first unless named) on `host` while the block runs; yields it, with its ports.
 
-    Ports that are given are kept in the state. `log` is told each request to the EST server, `complain` once what
+    Ports that are given are kept in the state. `log` gets each request to the EST server, `complain` gets once what
     keeps the server from working. Raises Error: no state, no such factory, a port that is taken, a key that is
     missing; Refused where another process serves this factory.
     """

@@ -37,7 +37,7 @@ def operator_app(
     """The operator API on an open state, which stays its caller's to close.
 
     Requests need a token in `OSF-TOKEN` or as a Bearer; without `authenticate` everybody is the administrator,
-    which is for a process that has the directory anyway. `complain` is told what keeps the state from being used.
+    which is for a process that has the directory anyway. `complain` gets what keeps the state from being used.
     """
 
     def endpoint(operation: Operation) -> _Endpoint:

@@ -15,7 +15,7 @@ HANDLED = (Problem, HTTPException, StateUnusable)
 def problem_of(request: Request, error: Exception, complain: Callable[[str], None]) -> Problem:
     """The problem that an app's exception handler was called with.
 
-    A state that cannot be used now (locked for too long, disk full) is 503: clients try again. `complain` is told.
+    A state that cannot be used now (locked for too long, disk full) is 503: clients try again; `complain` gets it.
     """
     if isinstance(error, Problem):
         return error

@@ -41,8 +41,8 @@ from fioctl_rotate.settings import Flags, resolve
 
 FACTORY, GROUP = "demo", "field"
 REASON = "demo"
-PATIENCE = 12.0  # seconds for all devices to be done
-POLL = 0.1  # seconds between two looks
+PATIENCE = 60.0  # seconds without any progress on any device
+POLL = 0.1  # seconds between two polls
 CHECK_IN = 0.5  # seconds between a device's check-ins
 STARTS = 1.5  # seconds over which the devices start, one after the other
 PAUSE = 0.2  # seconds that each step takes longer, so that a person can follow it
@@ -66,7 +66,7 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Proof:
-    """What was found out about one device at the end; `failed` holds the device's words where it did not rotate."""
+    """What was found out about one device at the end; `failed` is the device's error where it did not rotate."""
 
     name: str
     new_certificate: bool
@@ -84,8 +84,8 @@ class Proof:
 async def run(directory: Path, stage: Stage, *, devices: int, fail: Sequence[MadeToFail] = ()) -> list[Proof]:
     """Play the demo in `directory`, which must not exist or be empty, and return a proof a device.
 
-    `fail` has the steps that are made to fail, on the first devices. Raises TimedOut
-    where a device that should be done is not after PATIENCE seconds.
+    `fail` has the steps that are made to fail, on the first devices. Raises TimedOut where
+    no device makes any progress for PATIENCE seconds.
     """
     settings = resolve(Flags(factory=FACTORY, mock=str(directory)), {})
     made = await mock.init(directory, FACTORY, addresses=Addresses(0, 0, 0), bare=True)
@@ -189,7 +189,7 @@ async def _rotate(
         'fioctl-rotate mock events "$D"',
     )
     root = (directory / "pki" / "factory_ca.pem").read_text()
-    words = {state.uuid: state.message for state in snapshot.states if state.state is State.FAILING}
+    errors = {state.uuid: state.message for state in snapshot.states if state.state is State.FAILING}
     return [
         await _prove(
             names[path.name],
@@ -197,7 +197,7 @@ async def _rotate(
             root,
             before[path.name],
             load_identity(Sota(path / "sota.toml")),
-            words.get(path.name),
+            errors.get(path.name),
         )
         for path in paths
     ]
@@ -213,7 +213,8 @@ async def _until_done(
 ) -> Snapshot:
     """Run the devices, the late one last, until all are done; the one that is to fail, until its second attempt."""
     stop, others_done = asyncio.Event(), asyncio.Event()
-    started = asyncio.get_running_loop().time()
+    before: list[tuple[str, State, int, int]] = []
+    moved = asyncio.get_running_loop().time()
 
     async def start(device: Device, delay: float) -> None:
         if device is late:
@@ -232,14 +233,18 @@ async def _until_done(
                 open_ = [s for s in open_ if not (s.state is State.FAILING and s.attempts >= 2)]
             if all(late is not None and state.uuid == late.uuid for state in open_):
                 others_done.set()
-            overdue = asyncio.get_running_loop().time() - started > PATIENCE
-            if not open_ or overdue:
+            now = [(state.uuid, state.state, state.step, state.attempts) for state in open_]
+            if now != before:
+                before, moved = now, asyncio.get_running_loop().time()
+            stuck = asyncio.get_running_loop().time() - moved > PATIENCE
+            if not open_ or stuck:
                 others_done.set()
                 stop.set()
                 break
             await asyncio.sleep(POLL)
     if open_:
-        raise TimedOut(f"not done after {PATIENCE:g} s: {', '.join(state.name for state in open_)}")
+        names = ", ".join(state.name for state in open_)
+        raise TimedOut(f"no progress for {PATIENCE:g} s: {names}")
     return snapshot
 
 

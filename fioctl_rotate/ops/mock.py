@@ -21,7 +21,7 @@ from fioctl_rotate.mock.store.database import Store, moment
 from fioctl_rotate.ops.ceremony import create_pki
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.est_authorization import authorize_est
-from fioctl_rotate.ops.mock_fleet import Tell, make_devices, move_devices
+from fioctl_rotate.ops.mock_fleet import Say, make_devices, move_devices
 from fioctl_rotate.ops.targets import find_group
 from fioctl_rotate.pki.directory import ROOT_CERTIFICATE, PkiDirectory
 from fioctl_rotate.pki.parsing import load_certificate
@@ -51,7 +51,7 @@ async def init(
     kinds: Callable[[int], Kind] = lambda _number: Kind(),
     bare: bool = False,
     clock: Clock = utc_now,
-    tell: Tell = lambda _text: None,
+    say: Say = lambda _text: None,
 ) -> Made:
     """Make a mocked Factory in `directory`, ready to rotate: PKI, EST authorized, `devices` registered and seen.
 
@@ -80,15 +80,15 @@ async def init(
         _refuse_foreign_root(pki, factory)
         settings = resolve(Flags(factory=factory_name, mock=str(directory)), {})
         async with open_api(settings) as api:
-            tell(f"creating the PKI in {pki.path}")
+            say(f"creating the PKI in {pki.path}")
             await create_pki(api, pki, now=clock)
-            tell("authorizing the EST server")
+            say("authorizing the EST server")
             await authorize_est(api, pki, now=clock)
             if group and group not in [known.name for known in await api.groups()]:
                 await api.create_group(group)
             made = {device.uuid: device.name for device in await api.devices({})}
         missing = max(0, devices - len(made))
-        made |= make_devices(directory, factory, pki, group, missing, kinds=kinds, clock=clock, tell=tell)
+        made |= make_devices(directory, factory, pki, group, missing, kinds=kinds, clock=clock, say=say)
         new_factory.finish(directory, factory_name)
     return Made(factory, pki.path, group, made)
 
@@ -133,7 +133,7 @@ async def add_devices(
     devices: int,
     kinds: Callable[[int], Kind] = lambda _number: Kind(),
     clock: Clock = utc_now,
-    tell: Tell = lambda _text: None,
+    say: Say = lambda _text: None,
 ) -> Made:
     """Make and register `devices` more in a Factory (the first unless named) whose PKI `keys ca create` made.
 
@@ -146,7 +146,7 @@ async def add_devices(
     async with open_api(settings) as api:
         if group is not None:
             await find_group(api, group)
-    made = make_devices(directory, factory, pki, group, devices, kinds=kinds, clock=clock, tell=tell)
+    made = make_devices(directory, factory, pki, group, devices, kinds=kinds, clock=clock, say=say)
     return Made(factory, pki.path, group, made)
 
 

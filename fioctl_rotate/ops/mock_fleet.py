@@ -23,7 +23,7 @@ from fioctl_rotate.pki.parsing import load_certificate, load_private_key
 TARGET = ("intel-corei7-64-lmp-1", 1)
 """Name and version of what the mock's devices run; a target's name ends with its version."""
 
-Tell = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 def make_devices(
@@ -35,7 +35,7 @@ def make_devices(
     *,
     kinds: Callable[[int], Kind],
     clock: Clock,
-    tell: Tell,
+    say: Say,
 ) -> dict[str, str]:
     """Make `count` devices in `directory`, all registered or none; returns their names by uuid.
 
@@ -44,7 +44,7 @@ def make_devices(
     """
     if not count:
         return {}
-    tell(f"registering {count} devices")
+    say(f"registering {count} devices")
     root_pem = certificates.pem(pki.root_certificate(factory.name, now=clock()))
     ca_path = pki.path / LOCAL_CA
     ca_pem = files.read_if_there(ca_path)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fioctl_rotate.mock.store import event_queue
 from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.pki import certificates
@@ -20,6 +21,10 @@ from tests.making import Pki
 
 START = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 FACTORY = "/ota/factories/acme"
+FLEET = f"{FACTORY}/config/"
+GROUP = f"{FACTORY}/device-groups/field/config/"
+OWN = "/ota/devices/uuid-1/config/?factory=acme"
+RECORD = "/ota/devices/uuid-1/?factory=acme"
 
 
 class Clock:
@@ -154,3 +159,27 @@ class Mock:
         crl = self.crl(self.pki.ca.serial_number, reason)
         answer = self.admin("PATCH", f"{FACTORY}/certs/", {"ca-revoke-crl": crl})
         assert answer.status_code == 204, answer.text
+
+
+def file(value: str, name: str = "a", **more: Any) -> dict[str, Any]:
+    return {"name": name, "value": value, "unencrypted": True, **more}
+
+
+def push(mock: Mock, path: str, *files: dict[str, Any], method: str = "PATCH") -> None:
+    answer = mock.admin(method, path, {"reason": "r", "files": list(files)})
+    assert answer.status_code == 201, answer.text
+
+
+def go_time(moment: datetime.datetime) -> str:
+    """As fioconfig writes If-Modified-Since: Go's time.RFC1123 of a UTC time."""
+    return moment.astimezone(datetime.UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
+
+
+def served(answer: Any) -> dict[str, str]:
+    assert answer.status_code == 200, answer.text
+    return {name: entry["Value"] for name, entry in answer.json().items()}
+
+
+def queue(mock: Mock, kind: str) -> list[dict[str, Any]]:
+    with mock.store.reading() as db:
+        return [body for found, body in event_queue.queue(db, "acme") if found == kind]

@@ -12,43 +12,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fioctl_rotate.mock.operation import BODY_LIMIT
-from fioctl_rotate.mock.store import event_queue
 from fioctl_rotate.pki import certificates
 from tests.making import Pki
-from tests.mock.mocked import FACTORY, START, DeviceKey, Mock
-
-
-def file(value: str, name: str = "a", **more: Any) -> dict[str, Any]:
-    return {"name": name, "value": value, "unencrypted": True, **more}
-
+from tests.mock.mocked import (
+    FACTORY,
+    FLEET,
+    GROUP,
+    OWN,
+    RECORD,
+    START,
+    Mock,
+    file,
+    go_time,
+    push,
+    queue,
+    served,
+)
 
 EXAMPLES = itertools.count()  # each of hypothesis's gets a device of its own
-
-
-def push(mock: Mock, path: str, *files: dict[str, Any], method: str = "PATCH") -> None:
-    answer = mock.admin(method, path, {"reason": "r", "files": list(files)})
-    assert answer.status_code == 201, answer.text
-
-
-FLEET = f"{FACTORY}/config/"
-GROUP = f"{FACTORY}/device-groups/field/config/"
-OWN = "/ota/devices/uuid-1/config/?factory=acme"
-RECORD = "/ota/devices/uuid-1/?factory=acme"
-
-
-def go_time(moment: datetime.datetime) -> str:
-    """As fioconfig writes If-Modified-Since: Go's time.RFC1123 of a UTC time."""
-    return moment.astimezone(datetime.UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
-
-
-def served(answer: Any) -> dict[str, str]:
-    assert answer.status_code == 200, answer.text
-    return {name: entry["Value"] for name, entry in answer.json().items()}
-
-
-def queue(mock: Mock, kind: str) -> list[dict[str, Any]]:
-    with mock.store.reading() as db:
-        return [body for found, body in event_queue.queue(db, "acme") if found == kind]
 
 
 # --- GET /config ---
@@ -270,93 +251,6 @@ def test_a_devices_write_merges(mock: Mock) -> None:
     new = {"name": "b", "value": "bmV3", "unencrypted": False, "on-changed": ["/x"]}
     gateway("PATCH", "/config", {"reason": "r", "files": [new], "public-key": ""})
     assert served(gateway("GET", "/config-device")) == {"a": "1", "b": "bmV3"}
-
-
-# --- The key change ---
-
-
-def announce(mock: Mock, device: DeviceKey, key: str) -> int:
-    return mock.gateway(device)("PATCH", "/device", {"next_pubkey": key}).status_code
-
-
-def test_a_key_change(mock: Mock) -> None:
-    old = mock.register(group="field")
-    new, third = mock.device(), mock.device()
-    assert mock.gateway(new)("GET", "/device").status_code == 403
-    assert announce(mock, old, third.public_key) == 200
-    assert announce(mock, old, new.public_key) == 200  # announced again, with another key
-    assert mock.gateway(third)("GET", "/device").status_code == 403
-    assert mock.admin("GET", RECORD).json()["public-key"] == old.public_key
-    assert mock.gateway(old)("GET", "/device").status_code == 200  # not replaced before it comes
-
-    mock.clock.pass_seconds(60)
-    assert mock.gateway(new)("GET", "/config").status_code == 204
-    assert mock.admin("GET", RECORD).json()["public-key"] == new.public_key
-    assert mock.gateway(old)("GET", "/device").status_code == 403
-    assert mock.gateway(new)("GET", "/device").status_code == 200
-    group_id = mock.admin("GET", f"{FACTORY}/device-groups/").json()["groups"][0]["id"]
-    assert queue(mock, "DEVICE_PUBKEY_CHANGE") == [
-        {
-            "Uuid": "uuid-1",
-            "DeviceGroupId": group_id,
-            "Time": int(START.timestamp()) + 60,
-            "NewPubKey": new.public_key,
-            "OldPubKey": old.public_key,
-        }
-    ]
-
-
-def test_a_refused_request_does_not_undo_the_key_change(mock: Mock) -> None:
-    old, new = mock.register(), mock.device()
-    announce(mock, old, new.public_key)
-    assert mock.gateway(new)("POST", "/events", {"not": "a list"}).status_code == 400
-    assert mock.admin("GET", RECORD).json()["public-key"] == new.public_key
-    assert mock.gateway(old)("GET", "/device").status_code == 403
-
-
-def test_the_configuration_is_locked_while_a_key_is_announced(mock: Mock) -> None:
-    old, new = mock.register(group="field"), mock.device()
-    push(mock, OWN, file("1"))
-    announce(mock, old, new.public_key)
-    body = {"reason": "r", "files": [file("2")]}
-    for method in ("PATCH", "POST"):
-        refused = mock.admin(method, OWN, body)
-        assert refused.status_code == 409
-        assert "uuid-1" in refused.json()["msg"]
-    assert mock.admin("DELETE", "/ota/devices/uuid-1/config/a/?factory=acme").status_code == 409
-    push(mock, GROUP, file("2", "g"))  # its group's is not
-    written = mock.gateway(old)("PATCH", "/config", body | {"public-key": new.public_key})
-    assert written.status_code == 201
-    assert served(mock.gateway(old)("GET", "/config-device")) == {"a": "2"}
-    mock.gateway(new)("GET", "/config")
-    push(mock, OWN, file("3"))
-    assert served(mock.gateway(new)("GET", "/config-device")) == {"a": "3"}
-
-
-def test_an_old_certificate_stays_denied(mock: Mock) -> None:
-    old, new = mock.register(), mock.device()
-    announce(mock, old, new.public_key)
-    mock.gateway(new)("GET", "/device")
-    assert announce(mock, new, old.public_key) == 400
-    # Not even a device that was deleted and allowed again comes back with it.
-    mock.admin("DELETE", RECORD)
-    mock.admin("DELETE", f"{FACTORY}/denied-devices/uuid-1/")
-    assert mock.gateway(old)("GET", "/device").status_code == 403
-    assert mock.admin("PUT", "/ota/devices/", {"client.pem": old.pem}).status_code == 409
-    assert mock.gateway(new)("GET", "/device").status_code == 200
-
-
-@pytest.mark.parametrize("body", [{}, {"next_pubkey": ""}, {"next_pubkey": "x"}, {"next-pubkey": "x"}])
-def test_an_announcement_that_is_none(mock: Mock, body: dict[str, str]) -> None:
-    device = mock.register()
-    assert mock.gateway(device)("PATCH", "/device", body).status_code == 400
-    push(mock, OWN, file("not locked"))
-
-
-def test_announcing_the_present_key_changes_nothing(mock: Mock) -> None:
-    device = mock.register()
-    assert announce(mock, device, device.public_key) == 400
-    push(mock, OWN, file("not locked"))
 
 
 # --- Who is let in ---

@@ -1,6 +1,7 @@
 """The operator API's device groups."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -78,7 +79,19 @@ def test_unknown_group(mock: Mock) -> None:
     assert mock.admin("DELETE", GROUPS + "nope/").status_code == 404
 
 
-@pytest.mark.parametrize("body", [{}, {"name": ""}, {"name": "a/b"}, {"name": "x" * 256}, {"name": None}])
+@pytest.mark.parametrize("name", ["a.", "...", "a b", "%2e", "ä", "-x", "x" * 255])
+def test_a_name_that_is_taken_can_be_used_afterwards(mock: Mock, name: str) -> None:
+    assert mock.admin("POST", GROUPS, {"name": name}).status_code == 201
+    path = f"{GROUPS}{quote(name)}/"
+    assert mock.admin("PATCH", path, {"description": "d"}).status_code == 200
+    assert mock.admin("GET", f"{path}config/").status_code == 200
+    assert mock.admin("DELETE", path).status_code == 204
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, *({"name": name} for name in ("", ".", "..", "a/b", "a\nb", "x" * 256, None))],
+)
 def test_a_name_that_is_none(mock: Mock, body: Any) -> None:
     answer = mock.admin("POST", GROUPS, body)
     assert answer.status_code == 400

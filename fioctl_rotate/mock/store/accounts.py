@@ -74,7 +74,7 @@ def find_factory(db: sqlite3.Connection, name: str) -> FactoryRecord | None:
 
 
 def choose_factory(db: sqlite3.Connection, name: str | None) -> FactoryRecord:
-    """The named factory, or, where none is named, the first; raises UsageError where there is no such."""
+    """The named factory, the first one where `name` is None; raises UsageError where it is not there."""
     known = factories(db)
     for factory in known:
         if name in (None, factory.name):

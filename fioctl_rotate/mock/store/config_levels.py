@@ -41,7 +41,7 @@ class Level:
 
 
 def log(db: sqlite3.Connection, level: Level) -> list[wire.Config]:
-    """The log, newest first. Only devices' entries tell when they were applied."""
+    """The log, newest first. Only devices' entries say when they were applied."""
     rows = db.execute("SELECT * FROM config WHERE target = ? ORDER BY id DESC", (level.key,))
     return [_entry(row, level) for row in rows]
 

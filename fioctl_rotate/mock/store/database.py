@@ -1,7 +1,7 @@
 """The mocked Factory's state: one SQLite file that several processes read and write at once.
 
-Every change is one transaction that takes the write lock first (`BEGIN IMMEDIATE`): a read-modify-write that
-starts with a read would be refused as soon as another process had written in between. The write-ahead log makes a
+Every change is one transaction that takes the write lock first (`BEGIN IMMEDIATE`): one that starts with a read
+would be refused as soon as another process has written in between. The write-ahead log makes a
 committed change survive kill -9.
 """
 

@@ -90,11 +90,11 @@ def _event(item: Any, now: datetime.datetime) -> wire.Event | None:
     return event
 
 
-def _time(told: Any, now: datetime.datetime) -> str:
-    """`told` where it is a time with a zone, else now."""
+def _time(reported: Any, now: datetime.datetime) -> str:
+    """`reported` where it is a time with a zone, else now."""
     try:
-        if datetime.datetime.fromisoformat(told).tzinfo is not None:
-            return str(told)
+        if datetime.datetime.fromisoformat(reported).tzinfo is not None:
+            return str(reported)
     except (TypeError, ValueError):
         pass
     return now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
