@@ -46,7 +46,8 @@ def commands_in_source() -> Iterator[str]:
             elif isinstance(node, ast.JoinedStr):
                 parts = [part.value if isinstance(part, ast.Constant) else "X" for part in node.values]
                 text = "".join(map(str, parts))
-            yield from printed(text)
+            if not text.startswith("Example: "):  # those are tried below
+                yield from printed(text)
 
 
 @pytest.mark.parametrize("line", sorted(set(commands_in_source())))
@@ -61,10 +62,12 @@ def test_each_command_in_a_message_is_one_with_these_options(line: str) -> None:
 # --- Examples of the help ---
 
 
-def run_quietly(*words: object) -> None:
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+def run_quietly(*words: object) -> str:
+    """Run a command that works; what it printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = run([str(word) for word in words])
-    assert code == 0, out.getvalue()
+    assert code == 0, err.getvalue()
+    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +90,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             run_quietly(*target, "--no-checks", *rotate)
         shutil.copytree("acme/pki", "pki")
         Path("token").write_text("secret")
+        Path("device-cas.pem").write_text(run_quietly("keys", "ca", "show", "--just-device-cas", *at))
         key = generate_key()
         subject = x509.Name([
             x509.NameAttribute(NameOID.COMMON_NAME, "server.example.com"),
