@@ -1,0 +1,193 @@
+"""Rotating in stages, as it is typed: dry run, plan, apply, stop, unshadow."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from fioctl_rotate.clock import utc_now
+from fioctl_rotate.mock.store import device_records
+from fioctl_rotate.mock.store.database import Store
+from tests.commandline import Cli
+
+ROTATE = ("config", "rotate-certs", "-g", "field", "-r", "yearly", "--rotation-id", "r-9", "--no-checks")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stages", "x"], "--stages: expected a number of devices or a percentage such as 5%, got `x`"),
+        (["--soak", "1m"], "--soak goes with --stages or --canary"),
+        (["--clear-older"], "--clear-older goes with --stages or --canary"),
+        (["--stages", "1", "--max-failures", "x"], "--max-failures: expected"),
+        (["--stages", "1", "--soak", "soon"], "soon"),
+        (["--detailed-exitcode"], "--detailed-exitcode goes with a plan in stages"),
+        (
+            ["--stages", "1", "--dryrun", "--offline", "--server-name", "est.example.com"],
+            "--offline does not go with stages",
+        ),
+    ],
+)
+def test_wrong_options_are_refused_before_anybody_is_asked(
+    cli: Cli, acme: Path, options: list[str], message: str
+) -> None:
+    result = cli(*ROTATE, *options)
+    assert result.code == 2
+    assert message in result.err
+    assert cli("config", "log", "-g", "field").out == ""
+
+
+def test_devices_that_cannot_follow_are_named_and_nobody_left_is_refused(cli: Cli, acme: Path) -> None:
+    with closing(Store(acme)) as store, store.transaction() as db:
+        for name in ("device-1", "device-2"):
+            device = device_records.find_device(db, "acme", name, by_uuid=False)
+            device_records.see_device(db, device, utc_now() - timedelta(hours=5))
+    result = cli(*ROTATE, "--stages", "1", "--dryrun")
+    assert result.code == 5
+    assert "no device of group field can be in an early stage: 2 offline (device-1, device-2)" in result.err
+    result = cli(*ROTATE, "--canary", "device-1", "--dryrun")
+    assert (result.code, "canary device-1 would not follow: offline" in result.err) == (5, True)
+
+
+def test_a_dry_run_shows_the_stages_and_a_plan_holds_them(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    result = cli(*ROTATE, "--stages", "1", "--soak", "2m", "--max-failures", "10%", "--dryrun", "--out", plan)
+    assert result.code == 0, result.err
+    assert "1 of 2\tdevice-1\tseen " in result.out
+    assert "Rules: soak 120 s, 10% failures allowed in a stage, at most 86400 s a stage" in result.out
+    stages = tomllib.loads(plan.read_text())["stages"]
+    assert [device["name"] for device in stages["early"][0]["devices"]] == ["device-1"]
+    assert (stages["soak"], stages["max-failures"], stages["stage-timeout"]) == (120, "10%", 86400)
+    shown = cli(*ROTATE, "--stages", "1", "--dryrun", "--format", "json").json
+    assert shown["stages"]["early"][0]["devices"][0]["name"] == "device-1"
+    assert cli("config", "log", "-g", "field").out == ""
+
+
+def test_what_lies_beneath_is_said_and_can_be_cleared_first(cli: Cli, acme: Path) -> None:
+    older = ("config", "rotate-certs", "-g", "field", "-r", "older", "--rotation-id", "r-1", "--no-checks")
+    assert cli(*older).code == 0
+    result = cli(*ROTATE, "--stages", "1", "--dryrun")
+    assert (
+        "beneath lies rotation r-1 at https://localhost:8443/.well-known/est; 0 of 1 early devices"
+        in result.err
+    )
+    assert "an early device that reboots before it is settled rotates again" in result.err
+    result = cli(*ROTATE, "--stages", "1", "--clear-older", "--dryrun")
+    assert "stage 0 deletes the group's older entry" in result.err
+    assert "reboots before it is settled" not in result.err
+
+
+def test_a_run_whose_time_is_over_says_where_it_stands_and_leaves_the_files(
+    cli: Cli, acme: Path, tmp_path: Path
+) -> None:
+    plan, junit = tmp_path / "plan.toml", tmp_path / "junit.xml"
+    cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
+    apply = ("apply", plan, "--no-checks", "--interval", "0.05", "--junit", junit, "--format", "json")
+    # Nobody checks in, so no poll gets any further: the first one is enough.
+    result = cli(*apply, "--timeout", "3")
+    assert result.code == 4
+    lines = [json.loads(line) for line in result.out.splitlines()]
+    assert [line["kind"] for line in lines if line["kind"] in ("write", "summary")] == ["write", "summary"]
+    assert (lines[-1]["verdict"], lines[-1]["stage"], lines[-1]["of"]) == ("in progress", 1, 2)
+    suites = ElementTree.parse(junit).getroot()  # noqa: S314  our own file
+    assert [suite.get("name") for suite in suites] == ["stage 1 of 2", "stage 2 of 2"]
+    assert cli(*apply, "--timeout", "1", "--detailed-exitcode").code == 6
+    reasons = [
+        config["reason"]
+        for config in cli("device", "config", "log", "device-1", "--format", "json").json["config"]
+    ]
+    assert len(reasons) == 1
+    assert reasons[0].startswith("yearly (stage 1 of 2, plan ")
+
+    stopped = cli("rotations", "stop", "r-9", "-g", "field")
+    assert stopped.code == 0
+    assert "device-1\tr-9\tdelete\tit has not fetched the entry, and will not rotate" in stopped.out
+    again = cli(*apply, "--timeout", "30")
+    assert again.code == 5
+    assert "device device-1 had rotation r-9, and has no entry now: it was stopped" in again.err
+
+
+def test_own_entries_are_taken_back_by_rule(cli: Cli, acme: Path) -> None:
+    push = (
+        "device",
+        "config",
+        "rotate-certs",
+        "device-2",
+        "-r",
+        "one",
+        "--no-checks",
+        "--rotation-id",
+        "r-2",
+    )
+    assert cli(*push).code == 0
+    result = cli("rotations", "unshadow", "-g", "field", "--format", "json")
+    assert [(device["name"], device["fate"]) for device in result.json["devices"]] == [("device-2", "delete")]
+    assert (
+        "no device of group field has an entry of its own" in cli("rotations", "unshadow", "-g", "field").out
+    )
+    result = cli("rotations", "stop", "r-2", "-g", "field")
+    assert (result.code, "neither group field nor a device of it has rotation r-2" in result.err) == (1, True)
+
+
+@contextmanager
+def running(*argv: object) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "fioctl_rotate", *map(str, argv)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def test_a_group_of_devices_over_tls(cli: Cli, mock_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers, TLS and devices for real: two early stages, and an older entry beneath that is cleared first."""
+    init = cli("mock", "init", mock_dir, "--factory", "acme", "--group", "field", "--devices", 5)
+    assert init.code == 0, init.err
+    monkeypatch.setenv("FIOCTL_FACTORY", "acme")
+    monkeypatch.setenv("FIOCTL_ROTATE_MOCK", str(mock_dir))
+    serve = ("mock", "serve", mock_dir, "--port", 0, "--est-port", 0, "--gateway-port", 0, "--format", "json")
+    with running(*serve) as server:
+        assert server.stdout
+        shown = "".join(iter(server.stdout.readline, "}\n")) + "}"
+        est_port = json.loads(shown)["est"].rpartition(":")[2].partition("/")[0]
+        with running("mock", "devices", mock_dir, "--interval", 0.3):
+            push = (
+                "config",
+                "rotate-certs",
+                "-g",
+                "field",
+                "-r",
+                "yearly",
+                "-p",
+                est_port,
+                "--interval",
+                0.2,
+            )
+            assert cli(*push, "--rotation-id", "r-1", "--wait", "--timeout", "5m").code == 0
+            result = cli(
+                *push, "--rotation-id", "r-9", "--stages", "1,60%", "--soak", "1s", "--clear-older",
+                "--timeout", "5m", "--format", "json",
+            )  # fmt: skip
+    assert result.code == 0, result.err
+    lines = [json.loads(line) for line in result.out.splitlines()]
+    assert lines[-1]["verdict"] == "done"
+    assert lines[-1]["group"]["done"] == 5
+    assert [stage["outcome"] for stage in lines[-1]["stages"]] == ["passed", "passed"]
+    writes = [line["message"] for line in lines if line["kind"] == "write"]
+    assert writes[0] == "clear the group's older entry: group field"
+    for number in range(1, 6):
+        updates = cli("devices", "updates", f"device-{number}", "--format", "json").json["updates"]
+        assert sorted(update["correlation-id"] for update in updates) == ["r-1", "r-9"]
+        log = cli("device", "config", "log", f"device-{number}", "-n", 1, "--format", "json").json["config"]
+        assert not any(config["files"] for config in log)
