@@ -1,42 +1,13 @@
 """`mock devices` as typed, against `mock serve`: processes over real TLS, and nothing lost."""
 
 import json
-import signal
 import sqlite3
-import subprocess
-import sys
 
 import pytest
 
-FREE = ("--port", 0, "--est-port", 0, "--gateway-port", 0)
+from tests.processes import FREE, Process
+
 STEPS_AND_START = 6
-
-
-class Process:
-    """A command under way; `lines` reads its stdout."""
-
-    def __init__(self, *argv):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "fioctl_rotate", *map(str, argv)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines = self._process.stdout
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-
-    def interrupt(self):
-        """Ctrl-C; its exit code, the rest of stdout, and stderr."""
-        self._process.send_signal(signal.SIGINT)
-        out, err = self._process.communicate(timeout=30)
-        return self._process.returncode, out, err
 
 
 @pytest.fixture
@@ -51,8 +22,8 @@ def factory(cli, mock_dir):
 def test_a_group_rotates_and_nothing_is_lost(cli, factory):
     connection = ("--mock", factory, "-f", "acme")
     with Process("mock", "serve", factory, "--format", "json") as server:
-        served = "".join(iter(server.lines.readline, "}\n")) + "}"
-        port = json.loads(served)["est"].split(":")[2].split("/")[0]
+        served = server.document()
+        port = served["est"].split(":")[2].split("/")[0]
         with Process(
             "mock", "devices", factory, "-g", "field", "--interval", "0.2", "--format", "json"
         ) as devices:
