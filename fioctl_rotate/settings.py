@@ -9,13 +9,14 @@ default profile, `[profiles.NAME]` others:
     mock = "DIR"                    # FIOCTL_ROTATE_MOCK, --mock
     cacert = "FILE"                 # CACERT: extra trust anchors, PEM
     timeout = 30                    # FIOCTL_ROTATE_TIMEOUT, how long to wait for an answer; 30, "30s", "2m"
+    profile = "work"                # FIOCTL_ROTATE_PROFILE, --profile; written by `profiles use`
     [oauth]                         # what fioctl keeps as clientcredentials; written by `login --from-fioctl`
 """
 
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +32,9 @@ LOGIN_HINT = (
     f"set FIOCTL_TOKEN to an API token of {TOKENS_PAGE}, run `fioctl-rotate login`, "
     "or rehearse on a mock: `fioctl-rotate mock init DIR --factory NAME`, then `--mock DIR`"
 )
+
+DEFAULT_PROFILE = "default"
+"""What the top level of the settings file is called."""
 
 PIN_VARIABLE = "FIOCTL_ROTATE_HSM_PIN"
 PASSPHRASE_VARIABLE = "FIOCTL_ROTATE_KEY_PASSPHRASE"  # noqa: S105  the variable's name
@@ -122,10 +126,32 @@ def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: 
         raise UsageError(f"no settings file {path}")
     # An offline command that knows its factory has nothing to look up in a default file.
     known = offline and (flags.factory or environ.get("FIOCTL_FACTORY"))
-    if path is None and flags.profile is None and known:
+    if path is None and flags.profile is None and not environ.get("FIOCTL_ROTATE_PROFILE") and known:
         return merge(flags, environ, {}, None, offline=True)
     path = path or default_config_file()
-    return merge(flags, environ, _profile(path, flags.profile), path, offline=offline)
+    file = load_file(path)
+    profile = chosen_profile(flags, environ, file)
+    values = profile_values(file, profile, path)
+    return merge(replace(flags, profile=profile), environ, values, path, offline=offline)
+
+
+def chosen_profile(flags: Flags, environ: Mapping[str, str], file: Mapping[str, Any]) -> str | None:
+    """The profile to use: by flag, by environment, or by the key `profile` of the settings file.
+
+    None is the file's top level, which is also called `default`.
+    """
+    profile = flags.profile or environ.get("FIOCTL_ROTATE_PROFILE") or file.get("profile")
+    return None if profile == DEFAULT_PROFILE and profile not in file["profiles"] else profile
+
+
+def profile_values(file: Mapping[str, Any], profile: str | None, path: Path) -> dict[str, Any]:
+    """The values of a profile of the settings file at `path`. Raises UsageError where there is no such profile."""
+    if profile is None:
+        return {key: value for key, value in file.items() if key not in ("profiles", "profile")}
+    if profile not in file["profiles"]:
+        known = ", ".join(sorted(file["profiles"])) or "none"
+        raise UsageError(f"no profile `{profile}` in {path}", hint=f"profiles there: {known}")
+    return dict(file["profiles"][profile])
 
 
 def merge(
@@ -198,7 +224,11 @@ def load_file(path: Path) -> dict[str, Any]:
     """The settings file's content, checked; {} where there is no file. Raises UsageError in words."""
     values = read_toml(path, "settings file") if path.exists() else {}
     profiles = values.pop("profiles", {})
+    profile = values.pop("profile", None)
     _check_keys(values, str(path))
+    if profile is not None:
+        _check_text("profile", profile, str(path))
+        values["profile"] = profile
     if not isinstance(profiles, dict):
         raise UsageError(f"settings file {path}: `profiles` is not a table")
     for name, profile in profiles.items():
@@ -214,17 +244,6 @@ def refuse_empty(flags: Flags) -> None:
     for option in fields(flags):
         if getattr(flags, option.name) == "":
             raise UsageError(f"--{option.name} is empty", hint="leave it out, or say what it shall be")
-
-
-def _profile(path: Path, profile: str | None) -> dict[str, Any]:
-    values = load_file(path)
-    profiles = values.pop("profiles", {})
-    if profile is None:
-        return values
-    if profile not in profiles:
-        known = ", ".join(sorted(profiles)) or "none"
-        raise UsageError(f"no profile `{profile}` in {path}", hint=f"profiles there: {known}")
-    return dict(profiles[profile])
 
 
 def _check_keys(values: Mapping[str, Any], where: str) -> None:
@@ -245,7 +264,7 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
                 elif not isinstance(item, int | float):
                     raise UsageError(f"settings file {where}: `oauth.expires_in` is not a number of seconds")
         else:
-            known = ", ".join((*_STRINGS, "timeout", "oauth", "profiles"))
+            known = ", ".join((*_STRINGS, "timeout", "oauth", "profile", "profiles"))
             raise UsageError(f"settings file {where}: unknown key `{key}`", hint=f"known keys: {known}")
 
 

@@ -139,6 +139,8 @@ ALL = leaves()
 # Commands that talk to nobody (they sign with the key at hand), or are what others talk to.
 UNCONNECTED = {
     ("demo",),
+    ("profiles", "list"),
+    ("profiles", "use"),
     ("version",),
     ("completion",),
     ("est", "serve"),

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str | None]] = {
     "users": ("factory:users_app", "List the Factory's users."),
     "version": ("factory:version_app", "Show the version of this program."),
     "completion": ("factory:completion_app", "Print the script for completion in a shell."),
+    "profiles": ("profiles", "List the profiles of the settings file, and choose one."),
     "whoami": ("whoami", "Show which Factory, user and server commands talk to, and why."),
 }
 

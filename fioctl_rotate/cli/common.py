@@ -78,7 +78,7 @@ CONNECTION_OPTIONS: Options = {
     "server": option("--server URL", "Operator API [env: FIOCTL_ROTATE_SERVER] [default: https://api.foundries.io]."),
     "mock": option("--mock DIR", "Use the mocked Factory in DIR, no server [env: FIOCTL_ROTATE_MOCK]."),
     "config": option("-c --config FILE", "Settings file, TOML [env: FIOCTL_ROTATE_CONFIG]."),
-    "profile": option("--profile NAME", "Profile of the settings file."),
+    "profile": option("--profile NAME", "Profile of the settings file [env: FIOCTL_ROTATE_PROFILE]."),
     "verbose": option("-v --verbose", "Show each request on stderr."),
 }  # fmt: skip
 

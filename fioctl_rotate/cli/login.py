@@ -14,7 +14,9 @@ from fioctl_rotate.settings import (
     DEFAULT_SERVER,
     TOKENS_PAGE,
     Flags,
+    chosen_profile,
     default_config_file,
+    load_file,
     named_config_file,
     refuse_empty,
 )
@@ -48,26 +50,27 @@ def login(
         raise UsageError("a FILE goes with --from-fioctl")
     values = _from_fioctl(flags, fioctl_file) if from_fioctl else _asked(flags)
     path = named_config_file(flags, os.environ) or default_config_file()
+    profile = chosen_profile(flags, os.environ, load_file(path))
 
     from fioctl_rotate.ops.login import log_in
 
     trace = note if flags.verbose else None
     # Questions are asked outside the event loop, where a signal ends them.
-    user = common.run(log_in(values, path, flags.profile, environ=os.environ, trace=trace))
+    user = common.run(log_in(values, path, profile, environ=os.environ, trace=trace))
     server = values.get("server", DEFAULT_SERVER)
     document = {
         "factory": values["factory"],
         "server": server,
         "user": user,
         "settings-file": str(path),
-        "profile": flags.profile,
+        "profile": profile,
     }
     as_user = f" as {printable(user.name)}, {printable(user.role)}" if user else ""
-    profile = f", profile {flags.profile}: use it with --profile {flags.profile}" if flags.profile else ""
+    kept = f", profile {profile}: use it with --profile {profile}" if profile else ""
     return Result(
         document,
         [f"logged in to factory {values['factory']} at {server}{as_user}"],
-        (f"kept in {path}{profile}",),
+        (f"kept in {path}{kept}",),
     )
 
 
