@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from fioctl_rotate.cli.hints import again
-from fioctl_rotate.errors import Error, printable
+from fioctl_rotate.errors import Error, UsageError, printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import rich.table
     from rich.console import Console
 
@@ -87,6 +89,24 @@ class Result:
                 line.show()
             else:
                 emit(again(line))
+
+
+def write_out(path: "Path", text: str, *, append: bool = False, overwrite: bool = True) -> None:
+    """Write `text` to a file that was named; `-` is stdout. Raises UsageError where it may not be overwritten."""
+    from fioctl_rotate.files import create_exclusive, write_atomic
+
+    if str(path) == "-":
+        sys.stdout.write(text)
+    elif append:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    elif overwrite:
+        write_atomic(path, text.encode(), 0o644)
+    else:
+        try:
+            create_exclusive(path, text.encode(), 0o644)
+        except FileExistsError:
+            raise UsageError(f"{path} exists already", hint="--force overwrites it") from None
 
 
 def emit(text: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fioctl_rotate.cli.common import Format, console, emit, is_terminal, note, warn, wrapped
+from fioctl_rotate.cli.output import write_out
 from fioctl_rotate.errors import DeviceFailed, TimedOut, printable
 from fioctl_rotate.rotation.commands import factory_options, rotations
 
@@ -73,7 +74,7 @@ async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only:
         if not last.states:
             warn(f"{rotation.scope} has no devices")
         if watch.junit:
-            junit.write(watch.junit, rotation, last.states)
+            write_out(watch.junit, junit.render([(f"rotation {rotation.id} of {rotation.target}", last)]))
     summary = last.summary.message if last else "no answer yet"
     if timed_out:
         raise TimedOut(

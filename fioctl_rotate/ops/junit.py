@@ -1,80 +1,102 @@
-"""A rotation as JUnit XML, one case a device, for the systems that show tests."""
+"""Rotations as JUnit XML for the systems that show tests: a suite for each rotation or stage, a case a device."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from xml.etree import ElementTree
 
 from fioctl_rotate.errors import printable
-from fioctl_rotate.files import write_atomic
+from fioctl_rotate.ops.watch import Snapshot
+from fioctl_rotate.rotation.document import time_text
 from fioctl_rotate.rotation.messages import where, why
 from fioctl_rotate.rotation.picture import Picture
-from fioctl_rotate.rotation.rollout import Decision, Point, Rollout
+from fioctl_rotate.rotation.rollout import Decision, Point, Rollout, Staged
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import DeviceState, Rotation, State
 
 
-def write(path: Path, rotation: Rotation, states: Sequence[DeviceState]) -> None:
-    """Write the file. A device that is done passes; one that will not follow is skipped; any other has failed."""
-    _write(path, [_suite(rotation, states)])
+def render(snapshot: Snapshot) -> str:
+    """The document of one rotation.
+
+    A device that is done passes; one that will not follow is skipped; any other has failed. So that no rotation
+    passes by having no devices, or none that could be read, that is a failed case of its own.
+    """
+    rotation = snapshot.rotation
+    cases = [_case(rotation, state) for state in snapshot.states]
+    if not cases:
+        case = ElementTree.Element("testcase", classname=printable(rotation.id), name="devices", time="0")
+        ElementTree.SubElement(case, "failure", type="no-devices", message=printable(snapshot.message))
+        cases.append(case)
+    suite = _suite(f"rotation {rotation.id} of {rotation.scope}", cases)
+    suite.set("timestamp", str(time_text(rotation.pushed_at or snapshot.at)).rstrip("Z"))
+    return _document([suite])
 
 
-def _suite(rotation: Rotation, states: Sequence[DeviceState]) -> ElementTree.Element:
-    suite = ElementTree.Element("testsuite", name=printable(f"rotation {rotation.id}"))
-    failures = skipped = 0
-    for state in states:
-        case = ElementTree.SubElement(
-            suite,
-            "testcase",
-            classname=printable(f"{rotation.id}.{rotation.scope}"),
-            name=printable(state.name),
-            time=f"{sum(event.seconds or 0 for event in state.progress.events):.0f}",
+def render_rollout(rollout: Rollout, decision: Decision, picture: Picture) -> str:
+    """The document of a rollout, a suite a stage, as `render` makes it; a device that has not begun is skipped."""
+    suites = [
+        _suite(
+            f"stage {stage.number} of {rollout.last}",
+            [_staged_case(rollout, stage.number, staged) for staged in stage.devices],
         )
-        if state.state == State.DONE:
-            continue
-        # A device that began and stopped has failed, whether it can be expected back or not.
-        kind = "skipped" if state.state == State.PENDING and state.reason else "failure"
-        failures += kind == "failure"
-        skipped += kind == "skipped"
-        words = printable(why(rotation, state))
-        ElementTree.SubElement(case, kind, message=f"{where(state)}: {words}" if words else where(state))
-    suite.attrib |= {"tests": str(len(states)), "failures": str(failures), "skipped": str(skipped)}
+        for stage in decision.stages
+    ]
+    rotation = Rotation(rollout.id, Scope.of_group(rollout.group))
+    last = [_case(rotation, state) for state in picture.states]
+    return _document([*suites, _suite(f"stage {rollout.last} of {rollout.last}", last)])
+
+
+def _document(suites: Sequence[ElementTree.Element]) -> str:
+    root = ElementTree.Element("testsuites")
+    root.extend(suites)
+    for total in ("tests", "failures", "skipped"):
+        root.set(total, str(sum(int(suite.get(total, 0)) for suite in suites)))
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
+
+
+def _suite(name: str, cases: Sequence[ElementTree.Element]) -> ElementTree.Element:
+    suite = ElementTree.Element("testsuite", name=printable(name))
+    suite.extend(cases)
+    suite.attrib |= {
+        "time": f"{sum(float(case.get('time', 0)) for case in cases):.0f}",
+        "tests": str(len(cases)),
+        "failures": str(sum(case.find("failure") is not None for case in cases)),
+        "errors": "0",
+        "skipped": str(sum(case.find("skipped") is not None for case in cases)),
+    }
     return suite
 
 
-def write_rollout(path: Path, rollout: Rollout, decision: Decision, picture: Picture) -> None:
-    """Write the file of a rollout, a suite a stage, as `write` does; a device that has not begun is skipped."""
-    suites = []
-    for stage in decision.stages:
-        suite = ElementTree.Element("testsuite", name=f"stage {stage.number} of {rollout.last}")
-        skipped = 0
-        for staged in stage.devices:
-            case = ElementTree.SubElement(
-                suite,
-                "testcase",
-                classname=f"{rollout.id}.stage-{stage.number}",
-                name=printable(staged.device.name),
-            )
-            if staged.point is Point.DONE:
-                continue
-            kind = "skipped" if staged.point is Point.NOT_GIVEN else "failure"
-            skipped += kind == "skipped"
-            message = ": ".join(filter(None, (str(staged.point), printable(staged.message))))
-            ElementTree.SubElement(case, kind, message=message)
-        counts = {
-            "tests": len(stage.devices),
-            "failures": len(stage.devices) - stage.done - skipped,
-            "skipped": skipped,
-        }
-        suite.attrib |= {key: str(count) for key, count in counts.items()}
-        suites.append(suite)
-    rotation = Rotation(rollout.id, Scope.of_group(rollout.group))
-    last = _suite(rotation, picture.states)
-    last.attrib["name"] = f"stage {rollout.last} of {rollout.last}"
-    _write(path, [*suites, last])
+def _case(rotation: Rotation, state: DeviceState) -> ElementTree.Element:
+    """A device. `time` is how long its steps took; the `type` of a failure is its state, or why it is not there."""
+    case = ElementTree.Element(
+        "testcase",
+        classname=printable(f"{rotation.id}.{rotation.scope}"),
+        name=printable(state.name),
+        time=f"{sum(event.seconds or 0 for event in state.progress.events):.0f}",
+    )
+    if state.state == State.DONE:
+        return case
+    text = printable(why(rotation, state))
+    outcome = ElementTree.SubElement(
+        case,
+        # A device that began and stopped has failed, whether it may come back or not.
+        "skipped" if state.state == State.PENDING and state.reason else "failure",
+        type=str(state.reason or state.state),
+        message=f"{where(state)}: {text}" if text else where(state),
+    )
+    outcome.text = printable(state.message) if state.message else None
+    return case
 
 
-def _write(path: Path, suites: Sequence[ElementTree.Element]) -> None:
-    root = ElementTree.Element("testsuites")
-    root.extend(suites)
-    ElementTree.indent(root)
-    write_atomic(path, ElementTree.tostring(root, "utf-8", xml_declaration=True) + b"\n", 0o644)
+def _staged_case(rollout: Rollout, stage: int, staged: Staged) -> ElementTree.Element:
+    case = ElementTree.Element(
+        "testcase", classname=f"{rollout.id}.stage-{stage}", name=printable(staged.device.name)
+    )
+    if staged.point is not Point.DONE:
+        ElementTree.SubElement(
+            case,
+            "skipped" if staged.point is Point.NOT_GIVEN else "failure",
+            type=str(staged.point),
+            message=": ".join(filter(None, (str(staged.point), printable(staged.message)))),
+        )
+    return case

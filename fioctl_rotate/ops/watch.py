@@ -42,6 +42,13 @@ class Snapshot:
     problems: list[str] = field(default_factory=list)
     changed: list[DeviceState] = field(default_factory=list)
 
+    @property
+    def message(self) -> str:
+        """The counts in one line; that there is nothing to count where that is so."""
+        if self.states:
+            return self.summary.message
+        return "not read yet" if self.problems else f"{self.rotation.target} has no devices"
+
 
 class Watch:
     """One rotation, watched through `api`.

@@ -136,6 +136,8 @@ class Tracker:
 
     def to_ask(self) -> list[str]:
         """The uuids of the devices to ask about now."""
+        if len(self._listed) == self._total:
+            self._take_leavers()
         if self._whole_list:
             self._end_whole_list()
         if self._seen:
@@ -308,15 +310,15 @@ class Tracker:
             self._seen.append(seen)
         return seen
 
-    def _end_whole_list(self) -> None:
-        """Find out who left, which only a whole list shows, and who is missing from it."""
-        whole = len(self._listed) == self._total
-        self._whole_list, self._whole_list_at, self.unsaved = False, self._now, True
-        for uuid in self._facts.keys() - self._listed - self._left if whole else ():
+    def _take_leavers(self) -> None:
+        for uuid in self._facts.keys() - self._listed - self._left:
             self._facts[uuid].left = ""
             self._left.add(uuid)
             self._touched[uuid] = None
             self._changed(uuid)
+
+    def _end_whole_list(self) -> None:
+        self._whole_list_at, self.unsaved = self._now, True
         self._short_lists = self._short_lists + 1 if self._unlisted else 0
         # While pages are turned a device may move past us.
         self._whole_list = 0 < self._short_lists < _SHORT_LISTS
