@@ -13,6 +13,7 @@ from typer.main import get_command
 from fioctl_rotate.cli.app import root
 from tests.commandline import Cli
 from tests.reference import leaves
+from tests.rotation.fleets import run_out
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -78,13 +79,11 @@ def test_json_has_the_shapes_that_it_shows(cli: Cli, acme: Path) -> None:
     assert_shape(cli("rotations", "list", *view).json, shown_shape("rotations list"))
     state = cli("rotations", "show", "r-1", *view).json
     assert_shape(state, shown_shape("rotations show"))
-    watched = cli(
-        "rotations", "watch", "r-1", *view, "--timeout", "0.01", "--interval", "0.05"
-    ).out.splitlines()
+    watched = run_out(cli, "rotations", "watch", "r-1", *view, "--interval", "0.05").out.splitlines()
     first, *_, last = [json.loads(line) for line in watched]
     assert list(first) == ["at", "kind", *state["devices"][0]]
-    assert list(last) == ["at", "kind", "factory", "server", "rotation", "summary"]
-    assert "`{at, kind, factory, server, rotation, summary}`" in README
+    assert list(last) == ["at", "kind", "factory", "server", "rotation", "summary", "message"]
+    assert "`{at, kind, factory, server, rotation, summary, message}`" in README
     assert (first["kind"], last["kind"]) == ("device", "summary")
 
 

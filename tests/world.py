@@ -108,9 +108,9 @@ class World:
         async with Peer("http://mock", lambda: httpx.ASGITransport(app=answer), name="mock") as peer:
             yield FactoryApi(peer, "acme")
 
-    async def push(self, rotation="certs-1", *, device=None):
+    async def push(self, rotation="certs-1", *, device=None, group="field"):
         async with self.api() as api:
-            scope = Scope.of_device(device, f"uuid-{device}") if device else Scope.of_group("field")
+            scope = Scope.of_device(device, f"uuid-{device}") if device else Scope.of_group(group)
             await api.config(scope).merge(body(rotation))
 
 

@@ -93,20 +93,17 @@ class Result:
 
 def write_out(path: "Path", text: str, *, append: bool = False, overwrite: bool = True) -> None:
     """Write `text` to a file that was named; `-` is stdout. Raises UsageError where it may not be overwritten."""
-    from fioctl_rotate.files import create_exclusive, write_atomic
+    from fioctl_rotate.files import write_atomic
 
     if str(path) == "-":
         sys.stdout.write(text)
     elif append:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
-    elif overwrite:
+    elif overwrite or not path.exists():
         write_atomic(path, text.encode(), 0o644)
     else:
-        try:
-            create_exclusive(path, text.encode(), 0o644)
-        except FileExistsError:
-            raise UsageError(f"{path} exists already", hint="--force overwrites it") from None
+        raise UsageError(f"{path} already exists", hint="--force overwrites it")
 
 
 def emit(text: str) -> None:
@@ -125,11 +122,36 @@ def flush() -> None:
 def emit_json(value: Any, *, lines: bool = False) -> None:
     """A result as one JSON document, to stdout; on one line where it is one of several (`lines`).
 
-    msgspec structs are taken as they would go over the wire.
+    msgspec structs are taken as they would go over the wire. A value that is an iterator is written an item a line,
+    and never held as a whole.
     """
     import json
 
+    if isinstance(value, dict) and any(isinstance(items, Iterator) for items in value.values()):
+        _stream(value)
+        return
     emit(json.dumps(value, indent=None if lines else 2, ensure_ascii=False, default=_plain))
+
+
+def _stream(document: dict[str, Any]) -> None:
+    import json
+
+    def text(item: Any) -> str:
+        return _shown(json.dumps(item, ensure_ascii=False, default=_plain))
+
+    before = "{\n"
+    for key, value in document.items():
+        sys.stdout.write(f"{before}  {text(key)}: ")
+        before = ",\n"
+        if not isinstance(value, Iterator):
+            sys.stdout.write(text(value))
+            continue
+        comma = "[\n"
+        for item in value:
+            sys.stdout.write(f"{comma}    {text(item)}")
+            comma = ",\n"
+        sys.stdout.write("[]" if comma == "[\n" else "\n  ]")
+    sys.stdout.write("\n}\n")
 
 
 def _plain(value: Any) -> Any:

@@ -53,6 +53,10 @@ JUNIT = typer.Option(
     "--junit", metavar="FILE", callback=_in_a_folder, help="Write JUnit XML too, one case a device."
 )
 JunitOption = Annotated[Path | None, JUNIT]
+SUMMARY = typer.Option(
+    "--summary", metavar="FILE", callback=_in_a_folder, help="Add a summary to FILE, as Markdown."
+)
+SummaryOption = Annotated[Path | None, SUMMARY]
 
 SENDING_OPTIONS: Options = {
     "format": option("--format", "How to show the plan, or the result."),

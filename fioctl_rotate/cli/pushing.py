@@ -193,9 +193,16 @@ def _show_outcome(plan: Plan, sending: Sending, outcome: "Outcome") -> Error | N
 
 
 async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:
-    from fioctl_rotate.cli.watching import Watch, follow
-    from fioctl_rotate.ops.rotations import find_rotation
+    import asyncio
 
-    rotation, only = await find_rotation(api, plan.rotation_id, plan.scope)
-    watch = Watch(sending.interval, sending.timeout, True, Format(sending.format), sending.junit)
-    await follow(api, rotation, watch, only=only)
+    from fioctl_rotate.cli.watching import Following, follow, tell_asking
+    from fioctl_rotate.ops.watch import Watch, open_watch
+    from fioctl_rotate.rotation.state import Rotation
+
+    async def find() -> Watch:
+        return await open_watch(api, plan.rotation_id, plan.scope, asking=tell_asking)
+
+    deadline = None if sending.timeout is None else asyncio.get_running_loop().time() + sending.timeout
+    format = Format(sending.format)
+    following = Following(sending.interval, sending.timeout, deadline, True, format, sending.junit)
+    await follow(api, Rotation(plan.rotation_id, plan.scope), find, following)

@@ -68,9 +68,11 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
     finally:
         view.end()
         if rolling.junit and view.last:
-            from fioctl_rotate.ops.junit import write_rollout
+            from fioctl_rotate.cli.output import write_out
+            from fioctl_rotate.ops.junit import render_rollout
 
-            write_rollout(rolling.junit, rollout_of(plan), view.last.decision, view.last.picture)
+            page = render_rollout(rollout_of(plan), view.last.decision, view.last.picture)
+            write_out(rolling.junit, page)
     last = view.last
     if timed_out:
         state = stage_of(last, rollout_of(plan)) if last else "not read yet"

@@ -1,6 +1,10 @@
-"""`rotations`: what became of a rotation on every device."""
+"""`rotations`: the state of a rotation on every device."""
 
+import shutil
 import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,25 +17,26 @@ from fioctl_rotate.cli.common import (
     FormatOption,
     GroupOption,
     Options,
+    Result,
+    Table,
     YesOption,
     check_lines,
     confirm,
+    connect,
     connected,
-    console,
+    done,
     duration_option,
-    emit,
-    emit_json,
     group,
-    note,
+    is_terminal,
+    open_api,
     option,
     settings_of,
     spread,
-    table,
     warn,
-    with_api,
     wrapped,
 )
-from fioctl_rotate.cli.planning import REQUEST_OPTIONS, JunitOption
+from fioctl_rotate.cli.output import write_out
+from fioctl_rotate.cli.planning import REQUEST_OPTIONS, JunitOption, SummaryOption
 from fioctl_rotate.errors import Refused, UsageError, printable
 from fioctl_rotate.rotation.plan import RotationRequest
 from fioctl_rotate.rotation.scope import Scope
@@ -39,170 +44,188 @@ from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
-    from fioctl_rotate.ops.push_checks import Findings
     from fioctl_rotate.ops.watch import Snapshot
-    from fioctl_rotate.rotation.state import Rotation
+    from fioctl_rotate.rotation.state import DeviceState, Rotation
 
-app = group("What became of a rotation on every device.")
+app = group("The state of a rotation on every device.")
 stopping.add_to(app)
 
 CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ROTATIONID; `rotations list` shows them.")]
+ConcurrencyOption = Annotated[
+    int, option("--concurrency N", "Requests at the same time, at most.", min=1, max=256)
+]
 SCOPE_OPTIONS: Options = {
     "group": GROUP,
     "device": option("--device DEVICE", "One device, in place of a group."),
 }
 
 
-def _scope(group: str | None = None, device: str | None = None) -> Scope:
-    if group is not None and device is None:
-        return Scope.of_group(group)
-    if device is not None and group is None:
+def _any_scope(group: str | None = None, device: str | None = None) -> Scope | None:
+    if group is not None and device is not None:
+        raise UsageError("name either a group (-g GROUP) or a device (--device DEVICE), not both")
+    if device is not None:
         return Scope.of_device(device)
-    raise UsageError("name either a group (-g GROUP) or a device (--device DEVICE)")
+    return None if group is None else Scope.of_group(group)
+
+
+def _scope(group: str | None = None, device: str | None = None) -> Scope:
+    scope = _any_scope(group, device)
+    if scope is None:
+        raise UsageError("name either a group (-g GROUP) or a device (--device DEVICE)")
+    return scope
 
 
 with_scope = spread("scope", _scope, SCOPE_OPTIONS)
 """Gives a command the options -g and --device, of which one must be given; it receives a `scope`."""
+with_any_scope = spread("scope", _any_scope, SCOPE_OPTIONS)
+"""As `with_scope`, where both may be left out: `scope` is None then."""
 
 
-@app.command("list", epilog="Example: fioctl-rotate rotations list -g field")
+@app.command("list", epilog="Example: fioctl-rotate rotations list")
 @connected
-@with_scope
-def list_rotations(
-    flags: Flags,
-    scope: Scope,
-    format: FormatOption = Format.TEXT,
-) -> None:
-    """List the rotations of a group or a device, newest first, as far back as the configuration log goes.
+@with_any_scope
+async def list_rotations(flags: Flags, scope: Scope | None) -> Result:
+    """List the rotations of all groups, of one group, or of a device, newest first.
 
-    A device's updates are looked at too: they name rotations that no log has any more.
+    They are as old as the configuration log goes. DONE is read for the current rotation of each group where no
+    target is named; for others it is what this machine saw last. A device's updates are read too: they name
+    rotations that no log has any more.
     """
-
-    async def fetch(api: "FactoryApi") -> "list[Rotation]":
-        from fioctl_rotate.ops.rotations import of_scope
-
-        return (await of_scope(api, scope))[1]
-
-    found = with_api(settings_of(flags), fetch)
+    from fioctl_rotate.cli.watching import tell_asking
+    from fioctl_rotate.ops import overview
     from fioctl_rotate.rotation import document
 
-    if format is Format.JSON:
-        emit_json({"rotations": [document.of_rotation(rotation) for rotation in found]})
-        return
-    rows = [
+    async with connect(flags) as api:
+        listed = await overview.rotations(api, scope, asking=tell_asking)
+    rows = (
         (
-            rotation.id,
-            document.time_text(rotation.pushed_at) or "before the log",
-            "current" if rotation.current else "",
-            rotation.reason,
-            rotation.est_server,
+            found.rotation.id,
+            *([] if scope else [str(found.rotation.scope)]),
+            document.time_text(found.rotation.pushed_at) or "before the log",
+            "" if found.total is None else f"{found.done} of {found.total}",
+            _standing(found.rotation),
+            found.rotation.reason,
+            found.rotation.est_server,
         )
-        for rotation in found
-    ]
-    console().print(table(("ID", "PUSHED AT", "", "REASON", "EST SERVER"), rows))
-    if not found:
-        note(f"no rotation is known of {scope}")
+        for found in listed
+    )
+    headers = ("ID", *([] if scope else ["TARGET"]), "PUSHED AT", "DONE", "STATUS", "REASON", "EST SERVER")
+    return Result(
+        {
+            "rotations": [
+                {**document.of_rotation(found.rotation), "done": found.done, "total": found.total}
+                for found in listed
+            ]
+        },
+        [Table(headers, rows)],
+        [] if listed else [f"{scope or 'this factory'} has no rotation"],
+    )
 
 
-@app.command("show", epilog="Example: fioctl-rotate rotations show certs-1763989200 -g field --failed")
+@app.command("show", epilog="Example: fioctl-rotate rotations show certs-1763989200 --failed")
 @connected
-@with_scope
-def show(
+@with_any_scope
+async def show(
     flags: Flags,
     rotation_id: IdArgument,
-    scope: Scope,
+    scope: Scope | None,
     failed: Annotated[
         bool, option("--failed", "Only devices that are failing, or finalized and not done.")
     ] = False,
-    pending: Annotated[bool, option("--pending", "Only devices that show no sign of it.")] = False,
+    pending: Annotated[bool, option("--pending", "Only devices that have not begun.")] = False,
+    every: Annotated[bool, option("--all", "Every device, also where that is more than a screen.")] = False,
+    concurrency: ConcurrencyOption = 32,
     junit: JunitOption = None,
-    format: FormatOption = Format.TEXT,
-) -> None:
-    """Show the state of a rotation: how many devices stand where, and a row for each.
+    summary: SummaryOption = None,
+) -> Result:
+    """Show the state of a rotation: how many devices are in each state, and a row for each, failing ones first.
 
-    pending: no sign of it yet. running k/5: at that step. failing: the newest attempt has a failed step. finalized:
-    the device has its new certificate. done: and the gateway has taken it; nothing less is success. Times in SINCE
-    are the devices' own.
+    pending: it has not begun. running k/5: at that step. failing: the newest attempt has a failed step. finalized:
+    the device has its new certificate. done: the gateway has accepted it, the only success. left: no longer in the
+    group. Times in SINCE are the devices' own.
     """
+    from fioctl_rotate.cli.watching import advice_lines, failure_of, headline, write_files
+    from fioctl_rotate.rotation import document
+    from fioctl_rotate.rotation.messages import by_urgency
+
     wanted = {"failing", "finalized"} if failed else set()
     wanted |= {"pending"} if pending else set()
-
-    async def work(api: "FactoryApi") -> None:
-        snapshot = await snapshot_of(api, rotation_id, scope)
-        states = [state for state in snapshot.states if not wanted or state.state in wanted]
-        if junit is not None:
-            from fioctl_rotate.ops.junit import write
-
-            write(junit, snapshot.rotation, states)
-        if format is Format.JSON:
-            from fioctl_rotate.rotation import document
-
-            emit_json(
-                document.of_all(
-                    factory=api.factory,
-                    server=api.server,
-                    rotation=snapshot.rotation,
-                    at=snapshot.at,
-                    states=states,
-                    summary=snapshot.summary,
-                )
-            )
-            return
-        from fioctl_rotate.cli.watching import device_table, headline, tell_advice
-
-        emit(printable(headline(api, snapshot.rotation)))
-        for line in (_pushed(snapshot.rotation), snapshot.summary.message):
-            emit(wrapped(printable(line), stream=sys.stdout))
-        emit("")
-        console().print(device_table(snapshot.rotation, states))
-        tell_advice(api, snapshot.rotation, states)
-
-    with_api(settings_of(flags), work)
+    async with connect(flags) as api:
+        snapshot = await snapshot_of(api, rotation_id, scope, concurrency)
+    states = by_urgency(state for state in snapshot.states if not wanted or state.state in wanted)
+    write_files(api, replace(snapshot, states=states), junit=junit, summary=summary)
+    rotation = snapshot.rotation
+    heading = (headline(api, rotation), _pushed(rotation), snapshot.message)
+    return Result(
+        document.of_all(
+            factory=api.factory,
+            server=api.server,
+            rotation=rotation,
+            at=snapshot.at,
+            states=states,
+            summary=snapshot.summary,
+        ),
+        [
+            *(wrapped(printable(line), stream=sys.stdout) for line in heading),
+            "",
+            *_device_lines(rotation, states, every=every, now=snapshot.at.year),
+        ],
+        advice_lines(api, rotation, states),
+        error=failure_of(snapshot, exit_status=False),
+    )
 
 
 @app.command(
     "watch",
-    epilog="Example: fioctl-rotate rotations watch certs-1763989200 -g field --exit-status --timeout 1h",
+    epilog="Example: fioctl-rotate rotations watch certs-1763989200 --exit-status --timeout 1h",
 )
 @connected
-@with_scope
-def watch(
+@with_any_scope
+async def watch(
     flags: Flags,
     rotation_id: IdArgument,
-    scope: Scope,
+    scope: Scope | None,
     interval: Annotated[float, duration_option("--interval", "Polling interval.", shortest=0.05)] = 15.0,
     timeout: Annotated[
         float | None,
         duration_option("--timeout", "Give up after this time, with exit code 4."),
     ] = None,
     exit_status: Annotated[bool, option("--exit-status", "Exit with 3 unless every device is done.")] = False,
+    concurrency: ConcurrencyOption = 32,
     junit: JunitOption = None,
+    summary: SummaryOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
-    """Watch a rotation until nothing more is to be expected.
+    """Watch a rotation until no device can get any further.
 
     On a terminal a live view; in a pipe a line a change, with --format json an object a line. It ends when each
-    device is done, or will not follow (offline, shadowed, unsupported), or has failed or not come back for 40
-    looks. Ctrl-C leaves the rotation alone.
+    device is done, or does not follow (offline, shadowed, unsupported, silent), or has failed or not come back for
+    40 polls. However it ends, also by --timeout or a signal, the summary and the files are written. The rotation
+    itself goes on.
     """
+    import asyncio
 
-    async def work(api: "FactoryApi") -> None:
-        from fioctl_rotate.cli.watching import Watch, follow
-        from fioctl_rotate.ops.rotations import find_rotation
+    from fioctl_rotate.cli.watching import Following, follow, tell_asking
+    from fioctl_rotate.ops.at_once import Pace
+    from fioctl_rotate.ops.watch import Watch, open_watch
+    from fioctl_rotate.rotation.state import Rotation
 
-        rotation, only = await find_rotation(api, rotation_id, scope)
-        tell_unknown(rotation)
-        await follow(api, rotation, Watch(interval, timeout, exit_status, format, junit), only=only)
+    deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+    following = Following(interval, timeout, deadline, exit_status, format, junit, summary)
+    async with connect(flags) as api:
 
-    with_api(settings_of(flags), work)
+        async def find() -> Watch:
+            return await open_watch(api, rotation_id, scope, pace=Pace(concurrency), asking=tell_asking)
+
+        await follow(api, Rotation(rotation_id, scope or Scope.unknown()), find, following)
 
 
 @app.command("check", epilog="Example: fioctl-rotate rotations check -g field --each-device")
 @connected
 @spread("wish", RotationRequest, {name: REQUEST_OPTIONS[name] for name in CHECKED}, reason="check")
-def check(
+async def check(
     flags: Flags,
     group: GroupOption,
     wish: RotationRequest,
@@ -210,118 +233,150 @@ def check(
         bool,
         option("--each-device", "Ask each device, also where there are more than 200."),
     ] = False,
-    format: FormatOption = Format.TEXT,
-) -> None:
-    """Look for what would go wrong if a group were told to rotate now, and send nothing.
+) -> Result:
+    """Check what would go wrong if a group rotated now, and send nothing.
 
     The EST server as devices will see it, certificates that expire too soon, slot ids, an earlier rotation under
     way, and which devices will not follow. Each is a line; exit code 5 where one fails. The rotate-certs commands
     do the same before a push.
     """
 
-    async def work(api: "FactoryApi") -> "Findings":
-        from fioctl_rotate.clock import utc_now
-        from fioctl_rotate.ops.push import plan_push
-        from fioctl_rotate.ops.push_checks import check_push
+    from fioctl_rotate.clock import utc_now
+    from fioctl_rotate.ops.push import plan_push
+    from fioctl_rotate.ops.push_checks import check_push
 
-        now = utc_now()
+    now = utc_now()
+    async with connect(flags) as api:
         plan = await plan_push(api, Scope.of_group(group), wish, unix_seconds=int(now.timestamp()))
-        return await check_push(api, plan, now=now, each_device=each_device)
-
-    findings = with_api(settings_of(flags), work)
-    if format is Format.JSON:
-        emit_json({"ok": not findings.failed, "checks": list(findings.checks)})
-    else:
-        for line in check_lines(findings.checks, sys.stdout):
-            emit(line)
-    if findings.failed:
-        raise Refused(f"a check failed: group {group} is not ready to rotate")
+        findings = await check_push(api, plan, now=now, each_device=each_device)
+    return Result(
+        {"ok": not findings.failed, "checks": list(findings.checks)},
+        check_lines(findings.checks, sys.stdout),
+        error=Refused(f"a check failed: group {group} is not ready to rotate") if findings.failed else None,
+    )
 
 
 @app.command("settle", epilog="Example: fioctl-rotate rotations settle certs-1763989200 -g field")
 @connected
 @with_scope
-def settle(
+async def settle(
     flags: Flags,
     rotation_id: IdArgument,
     scope: Scope,
     yes: YesOption = False,
-) -> None:
+) -> Result:
     """Have the devices store a rotation's entry, once they are done; to do after each rotation.
 
     A device that has rotated still stores the configuration of before the push. Without a later change, a reboot
-    brings the entry of an earlier rotation back, and the device rotates once more as that says, against the EST
-    server of that time. This sends the present entry again, unchanged: devices that are done store it and do no
-    more.
+    brings the entry of an earlier rotation back, and the device rotates once more as that says, with the EST
+    server of that time. This sends the present entry again, unchanged: devices that are done store it and do
+    nothing else.
     """
+    from fioctl_rotate.ops.push import settle
+
     settings = settings_of(flags)
     factory = settings.require_factory()
     confirm(f"Send the entry of {rotation_id} to {scope} of factory {factory} again?", yes=yes)
-
-    async def work(api: "FactoryApi") -> None:
-        from fioctl_rotate.ops.push import settle
-
+    async with open_api(settings) as api:
         await settle(api, scope, rotation_id)
+        document = {"kind": "settle", "rotation-id": rotation_id}
+        return done(api, f"settled rotation {rotation_id} of {scope}", **document)
 
-    with_api(settings, work)
-    emit(f"settled rotation {rotation_id} of {scope} in factory {factory} at {settings.destination}")
 
-
-@app.command(
-    "report", epilog="Example: fioctl-rotate rotations report certs-1763989200 -g field --html rotation.html"
-)
+@app.command("report", epilog="Example: fioctl-rotate rotations report certs-1763989200 --html rotation.html")
 @connected
-@with_scope
-def report(
+@with_any_scope
+async def report(
     flags: Flags,
     rotation_id: IdArgument,
-    html: Annotated[Path, option("--html FILE", "File to write.")],
-    scope: Scope,
-) -> None:
-    """Write a page that a person keeps: how the rotation went, what failed and why, who did not follow.
+    scope: Scope | None,
+    html: Annotated[Path | None, option("--html FILE", "HTML page to write.")] = None,
+    csv: Annotated[Path | None, option("--csv FILE", "Table of every device to write.")] = None,
+    force: Annotated[bool, option("--force", "Overwrite files that exist.")] = False,
+    concurrency: ConcurrencyOption = 32,
+) -> Result:
+    """Write a self-contained HTML report: how the rotation went, what failed and why, who did not follow.
 
-    One self-contained HTML file that prints well and reads well on a phone.
+    It prints well and reads well on a phone. A large fleet's devices are grouped by what they have in common;
+    --csv writes a row for every one.
     """
+    from fioctl_rotate.cli.watching import failure_of
+    from fioctl_rotate.ops import report as ops
 
-    async def work(api: "FactoryApi") -> None:
-        from fioctl_rotate.files import write_atomic
-        from fioctl_rotate.ops.report import render
+    if html is None and csv is None:
+        raise UsageError("name a file to write: --html FILE or --csv FILE")
+    async with connect(flags) as api:
+        snapshot = await snapshot_of(api, rotation_id, scope, concurrency)
+        names = await ops.user_names(api, snapshot.rotation)
+    written = []
+    if html is not None:
+        page = ops.render(snapshot, factory=api.factory, server=api.server, users=names)
+        write_out(html, page, overwrite=force)
+        written.append(html)
+    if csv is not None:
+        write_out(csv, ops.table(snapshot), overwrite=force)
+        written.append(csv)
+    files = " and ".join(str(path) for path in written)
+    return Result(
+        {"files": [str(path) for path in written]},
+        [f"wrote {files}: {snapshot.message}"],
+        error=failure_of(snapshot, exit_status=False),
+    )
 
-        snapshot = await snapshot_of(api, rotation_id, scope)
-        page = render(snapshot, factory=api.factory, server=api.server)
-        write_atomic(html, page.encode(), 0o644)
-        emit(f"wrote {html}: {snapshot.summary.message}")
 
-    with_api(settings_of(flags), work)
-
-
-async def snapshot_of(api: "FactoryApi", rotation_id: str, scope: Scope) -> "Snapshot":
-    """One look at a rotation, compared with what earlier looks left on this machine."""
+async def snapshot_of(
+    api: "FactoryApi", rotation_id: str, scope: Scope | None, concurrency: int
+) -> "Snapshot":
+    """One poll of a rotation, which goes on from what earlier polls left on this machine."""
     from fioctl_rotate.cli.watching import tell_asking
-    from fioctl_rotate.ops.rotations import find_rotation
-    from fioctl_rotate.ops.watch import Watch
+    from fioctl_rotate.ops.at_once import Pace
+    from fioctl_rotate.ops.watch import open_watch
 
-    rotation, only = await find_rotation(api, rotation_id, scope)
-    tell_unknown(rotation)
-    watch = Watch(api, rotation, only=only, asking=tell_asking)
-    snapshot = await watch.poll()
-    watch.keep()
+    watch = await open_watch(api, rotation_id, scope, pace=Pace(concurrency), asking=tell_asking)
+    try:
+        snapshot = await watch.poll()
+    finally:
+        watch.keep()
     for problem in snapshot.problems:
         warn(problem)
     return snapshot
 
 
-def tell_unknown(rotation: "Rotation") -> None:
-    """Say on stderr where no log knows the rotation: a misspelled id looks just like one that nobody follows."""
-    if not rotation.est_server:
-        warn(f"the configuration log of {rotation.scope} has no rotation {rotation.id}")
+def _standing(rotation: "Rotation") -> str:
+    current = "current" if rotation.current else "replaced"
+    return f"{current}, settled" if rotation.settled else current
 
 
 def _pushed(rotation: "Rotation") -> str:
     pushed = (
         f"pushed {rotation.pushed_at:%Y-%m-%d %H:%M:%S} UTC"
         if rotation.pushed_at
-        else "pushed before the log"
+        else "pushed before the log begins"
     )
     reason = f", {rotation.reason}" if rotation.reason else ""
     return f"{pushed}{reason}, EST server {rotation.est_server or 'not known'}"
+
+
+def _device_lines(
+    rotation: "Rotation", states: "Sequence[DeviceState]", *, every: bool, now: int
+) -> "Iterator[str | Table]":
+    """A row a device; on a terminal no more than a screen, with the rest counted, unless `every` is wanted."""
+    room = max(shutil.get_terminal_size().lines - 10, 5)
+    cut = is_terminal(sys.stdout) and not every and len(states) > room
+    yield Table(("DEVICE", "STATE", "SINCE", "WHY"), _rows(rotation, states[:room] if cut else states, now))
+    if cut:
+        counts = Counter(str(state.state) for state in states[room:])
+        rest = ", ".join(f"{count} {state}" for state, count in counts.items())
+        yield f"and {len(states) - room} more ({rest}); --all shows every device"
+
+
+def _rows(
+    rotation: "Rotation", states: "Iterable[DeviceState]", year: int
+) -> "Iterator[tuple[str, str, str, str]]":
+    from fioctl_rotate.rotation.messages import where, why
+
+    for state in states:
+        since = "" if state.since is None else f"{state.since:%m-%d %H:%M:%S}"
+        if state.since is not None and state.since.year != year:
+            since = f"{state.since.year:04}-{since}"
+        yield state.name, where(state), since, why(rotation, state)

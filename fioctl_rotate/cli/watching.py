@@ -2,118 +2,168 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fioctl_rotate.cli.common import Format, console, emit, is_terminal, note, warn, wrapped
-from fioctl_rotate.cli.output import write_out
-from fioctl_rotate.errors import DeviceFailed, TimedOut, printable
-from fioctl_rotate.rotation.commands import factory_options, rotations
+from fioctl_rotate.cli.output import Format, console, emit, is_terminal, note, table, warn, wrapped, write_out
+from fioctl_rotate.errors import DeviceFailed, Error, TimedOut, printable
+from fioctl_rotate.rotation import commands
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fioctl_rotate.api.client import FactoryApi
-    from fioctl_rotate.ops.watch import Snapshot
+    from fioctl_rotate.ops.watch import Snapshot, Watch
     from fioctl_rotate.rotation.state import DeviceState, Rotation
 
 PACE_OVER = timedelta(minutes=10)
 _MANY = 500  # devices to ask, which takes more than a few seconds
-_WIDEST = 24  # columns of a terminal for a device's name
 
 
 @dataclass(frozen=True)
-class Watch:
-    """How to watch: `interval` and `timeout` in seconds (None: no end), `junit` the file to write at the end."""
+class Following:
+    """How to follow a rotation.
+
+    `interval` is in seconds. `timeout` in seconds ends it `deadline`, in the time of the event loop: the two differ
+    where the command did something before. `junit` and `summary` are files to write at the end.
+    """
 
     interval: float = 15.0
     timeout: float | None = None
+    deadline: float | None = None
     exit_status: bool = False
     format: Format = Format.TEXT
     junit: Path | None = None
+    summary: Path | None = None
 
 
-async def follow(api: "FactoryApi", rotation: "Rotation", watch: Watch, *, only: str | None = None) -> None:
-    """Show what becomes of the rotation until nothing more is to be expected; `only` is the uuid of one device.
+async def follow(
+    api: "FactoryApi", named: "Rotation", find: "Callable[[], Awaitable[Watch]]", following: Following
+) -> None:
+    """Show a rotation until no device is expected to get any further.
 
-    Raises TimedOut when `watch.timeout` is over, and with `watch.exit_status` DeviceFailed unless every device is
-    done. Interrupted, it says how to look again: the rotation goes on without us.
+    `find` makes the watch; `named` is what is known of the rotation before that. However this ends, the summary
+    and the files are written from what is known: when the time runs out, at a signal, when the server stays away.
+    Raises TimedOut, and with `following.exit_status` DeviceFailed unless every device is done.
     """
-    from fioctl_rotate.ops import junit
-    from fioctl_rotate.ops import watch as ops
+    from fioctl_rotate.clock import utc_now
+    from fioctl_rotate.ops.watch import Snapshot
+    from fioctl_rotate.rotation.summary import summarize
 
-    followed = ops.Watch(api, rotation, only=only, asking=tell_asking)
-    last: Snapshot | None = None
-    view = _view(api, rotation, watch)
+    watch: Watch | None = None
+    view = _view(api, following)
 
-    def tell(snapshot: "Snapshot") -> None:
-        nonlocal last
-        last = snapshot
-        view.show(snapshot)
+    def known(problem: str) -> Snapshot:
+        if watch is not None:
+            return replace(watch.known(), problems=[problem])
+        return Snapshot(named, utc_now(), [], summarize([]), problems=[problem])
 
-    timed_out = False
+    def end(snapshot: Snapshot, *, shown: bool = True) -> None:
+        if watch is not None:
+            watch.keep()
+        write_files(api, snapshot, junit=following.junit, summary=following.summary)
+        if shown:
+            view.end(snapshot)
+
     try:
-        with view:
-            try:
-                async with asyncio.timeout(watch.timeout):
-                    await followed.until_settled(interval=watch.interval, tell=tell)
-            except TimeoutError:
-                timed_out = True
-    except asyncio.CancelledError:
-        note(f"the rotation goes on; look again with: {_look(api, rotation)}")
-        raise
-    finally:
-        followed.keep()
-    if last is not None:
-        view.end(last)
-        if not last.states:
-            warn(f"{rotation.scope} has no devices")
-        if watch.junit:
-            write_out(watch.junit, junit.render([(f"rotation {rotation.id} of {rotation.target}", last)]))
-    summary = last.summary.message if last else "no answer yet"
-    if timed_out:
+        async with asyncio.timeout_at(following.deadline) as time:
+            watch = await find()
+            with view:
+                last = await watch.until_settled(interval=following.interval, tell=view.show)
+    except TimeoutError:
+        if not time.expired():
+            raise
+        snapshot = known("not read yet")
+        end(snapshot)
         raise TimedOut(
-            f"time ran out after {watch.timeout:g} s: {summary}",
-            hint=f"the rotation goes on; look again with: {_look(api, rotation)}",
-        )
-    if watch.exit_status and last is not None and not last.summary.complete:
-        raise DeviceFailed(f"not every device is done: {summary}")
+            f"time ran out after {following.timeout:g} s: {snapshot.message}",
+            hint=f"the rotation goes on; check it with: {_show_command(api, snapshot.rotation)}",
+        ) from None
+    except asyncio.CancelledError:
+        snapshot = known("not read yet")
+        end(snapshot)
+        note(f"the rotation goes on; check it with: {_show_command(api, snapshot.rotation)}")
+        raise
+    except (Error, OSError) as error:
+        # A stdout that was closed takes no summary.
+        end(known(str(error)), shown=watch is not None and isinstance(error, Error))
+        raise
+    end(last)
+    if (failure := failure_of(last, exit_status=following.exit_status)) is not None:
+        raise failure
+
+
+def failure_of(snapshot: "Snapshot", *, exit_status: bool) -> Error | None:
+    """What makes a rotation no success: that it has no devices; with `exit_status` that not every one is done."""
+    from fioctl_rotate.rotation.state import State
+
+    if not snapshot.states:
+        return Error(snapshot.message, hint="a rotation without devices is not a success")
+    if not exit_status or snapshot.summary.complete:
+        return None
+    failed = snapshot.summary.states[State.FAILING]
+    devices = "1 device" if failed == 1 else f"{failed} devices"
+    return DeviceFailed(
+        f"{f'{devices} failed' if failed else 'not every device is done'}: {snapshot.message}"
+    )
+
+
+def write_files(api: "FactoryApi", snapshot: "Snapshot", *, junit: Path | None, summary: Path | None) -> None:
+    """Write the rotation as JUnit XML and as Markdown, where that is wanted."""
+    from fioctl_rotate.ops import junit as junit_xml
+    from fioctl_rotate.ops import markdown
+
+    if junit is not None:
+        write_out(junit, junit_xml.render(snapshot))
+    if summary is not None:
+        page = markdown.of_rotation(snapshot, factory=api.factory, server=api.server)
+        write_out(summary, page, append=True)
 
 
 def tell_advice(api: "FactoryApi", rotation: "Rotation", states: "Sequence[DeviceState]") -> None:
     """What can be done next, on stderr."""
+    for line in advice_lines(api, rotation, states):
+        note(line)
+
+
+def advice_lines(api: "FactoryApi", rotation: "Rotation", states: "Sequence[DeviceState]") -> list[str]:
+    """What can be done next, a line each, for stderr."""
     from fioctl_rotate.rotation.messages import advice
 
-    for line in advice(rotation, states, factory_options(api.factory, api.server)):
-        note(wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr))
+    lines = advice(rotation, states, commands.factory_options(api.factory, api.server))
+    return [wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr) for line in lines]
 
 
 def tell_asking(count: int) -> None:
     """Say on stderr what a long silence is about."""
     if count > _MANY:
-        note(f"asking {count} devices for their events")
+        note(f"reading the events of {count} devices")
 
 
-def _look(api: "FactoryApi", rotation: "Rotation") -> str:
-    return rotations("show", rotation.id, rotation.scope, factory_options(api.factory, api.server))
+def _show_command(api: "FactoryApi", rotation: "Rotation") -> str:
+    factory = commands.factory_options(api.factory, api.server)
+    return commands.rotations("show", rotation.id, rotation.scope, factory)
 
 
-def _view(api: "FactoryApi", rotation: "Rotation", watch: Watch) -> "_Lines | _Live":
-    live = watch.format is Format.TEXT and is_terminal(sys.stdout)
-    return _Live(api, rotation, watch) if live else _Lines(api, rotation, watch)
+def _view(api: "FactoryApi", following: Following) -> "_Lines | _Live":
+    live = is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb"
+    if following.format is Format.TEXT and live:
+        return _Live(api, following.interval)
+    return _Lines(api, following.format)
 
 
 class _Lines:
-    """One line a change: text, or one JSON object with `kind` device, problem or summary."""
+    """One line a change: text, or one JSON object with `kind` device, and a last one with `kind` summary."""
 
-    def __init__(self, api: "FactoryApi", rotation: "Rotation", watch: Watch) -> None:
-        self._api, self._rotation = api, rotation
-        self._json = watch.format is Format.JSON
+    def __init__(self, api: "FactoryApi", format: Format) -> None:
+        self._api = api
+        self._json = format is Format.JSON
         self._known: dict[str, tuple[tuple[str, ...], int]] = {}
         self._problems: list[str] = []
 
@@ -125,28 +175,12 @@ class _Lines:
 
     def show(self, snapshot: "Snapshot") -> None:
         """Write what has changed since the snapshot before."""
-        from fioctl_rotate.rotation import document
-        from fioctl_rotate.rotation.messages import where, why
-        from fioctl_rotate.rotation.state import State
-
         for problem in snapshot.problems:
             if problem not in self._problems:
                 warn(f"{problem}; asking again")
         self._problems = snapshot.problems
-        for state in snapshot.states:
-            words, step = (where(state), why(self._rotation, state)), state.step
-            known, known_step = self._known.get(state.uuid, ((), 0))
-            # A failed step that is tried again, and again, is no change.
-            again = state.state == State.RUNNING and state.attempts > 1 and step == known_step
-            if words == known or again:
-                continue
-            self._known[state.uuid] = (words, step)
-            if self._json:
-                self._emit({"kind": "device", **document.of_device(self._rotation, state)}, snapshot.at)
-            elif known or state.state != State.PENDING or state.reason:
-                # That a device has not begun yet is worth a line only where there is more to say of it.
-                text = f"{state.name}  {words[0]}" + (f"  {words[1]}" if words[1] else "")
-                emit(f"{snapshot.at:%H:%M:%S}  {printable(text)}")
+        for state in sorted(snapshot.changed, key=lambda state: (state.name, state.uuid)):
+            self._show_device(snapshot, state)
         sys.stdout.flush()
 
     def end(self, snapshot: "Snapshot") -> None:
@@ -159,16 +193,37 @@ class _Lines:
                     "kind": "summary",
                     "factory": self._api.factory,
                     "server": self._api.server,
-                    "rotation": document.of_rotation(self._rotation),
+                    "rotation": document.of_rotation(snapshot.rotation),
                     "summary": document.of_summary(snapshot.summary),
+                    "message": snapshot.message,
                 },
                 snapshot.at,
             )
+        else:
+            text = f"{headline(self._api, snapshot.rotation)}: {snapshot.message}"
+            emit(f"{snapshot.at:%H:%M:%S}  {printable(text)}")
+        sys.stdout.flush()
+        if not self._json:
+            tell_advice(self._api, snapshot.rotation, snapshot.states)
+
+    def _show_device(self, snapshot: "Snapshot", state: "DeviceState") -> None:
+        from fioctl_rotate.rotation import document
+        from fioctl_rotate.rotation.messages import where, why
+        from fioctl_rotate.rotation.state import State
+
+        texts, step = (where(state), why(snapshot.rotation, state)), state.step
+        known, known_step = self._known.get(state.uuid, ((), 0))
+        # A failed step that is tried again, and again, is no change.
+        again = state.state == State.RUNNING and state.attempts > 1 and step == known_step
+        if texts == known or again:
             return
-        emit(
-            f"{snapshot.at:%H:%M:%S}  {printable(headline(self._api, self._rotation))}: {snapshot.summary.message}"
-        )
-        tell_advice(self._api, self._rotation, snapshot.states)
+        self._known[state.uuid] = (texts, step)
+        if self._json:
+            self._emit({"kind": "device", **document.of_device(snapshot.rotation, state)}, snapshot.at)
+        elif known or state.state != State.PENDING or state.reason:
+            # That a device has not begun yet is worth a line only where there is more to say of it.
+            text = f"{state.name}  {texts[0]}" + (f"  {texts[1]}" if texts[1] else "")
+            emit(f"{snapshot.at:%H:%M:%S}  {printable(text)}")
 
     def _emit(self, value: dict[str, Any], at: datetime) -> None:
         from fioctl_rotate.rotation.document import time_text
@@ -179,10 +234,10 @@ class _Lines:
 class _Live:
     """A view that is redrawn: bar, counts, pace, and the devices that need attention."""
 
-    def __init__(self, api: "FactoryApi", rotation: "Rotation", watch: Watch) -> None:
+    def __init__(self, api: "FactoryApi", interval: float) -> None:
         from rich.live import Live
 
-        self._api, self._rotation, self._watch = api, rotation, watch
+        self._api, self._interval = api, interval
         self._console = console()
         self._pace = Pace()
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
@@ -199,8 +254,10 @@ class _Live:
         self._live.update(self._draw(snapshot), refresh=True)
 
     def end(self, snapshot: "Snapshot") -> None:
-        """Leave the advice below the last view."""
-        tell_advice(self._api, self._rotation, snapshot.states)
+        """Leave the advice below the last view; where there was none, what is known."""
+        if not self._pace.began:
+            emit(f"{printable(headline(self._api, snapshot.rotation))}: {printable(snapshot.message)}")
+        tell_advice(self._api, snapshot.rotation, snapshot.states)
 
     def _draw(self, snapshot: "Snapshot") -> "RenderableType":
         from rich.console import Group
@@ -218,35 +275,38 @@ class _Live:
             Text(f"{percent:>3} %  {summary.done} of {summary.total} done"),
         )
         parts: list[RenderableType] = [
-            Text(printable(headline(self._api, self._rotation)), style="bold"),
+            Text(printable(headline(self._api, snapshot.rotation)), style="bold"),
             bar,
             _counts(snapshot),
-            *([] if snapshot.settled else [Text(self._pace.words(snapshot), style="dim")]),
+            *([] if snapshot.settled else [Text(self._pace.text(snapshot), style="dim")]),
             *(Text(f"{printable(problem)}; asking again", style="yellow") for problem in snapshot.problems),
             *self._attention(snapshot),
             Text(""),
         ]
         # The last line is a short one: the terminal writes ^C behind it.
-        last = f"next look in {self._watch.interval:g} s; Ctrl-C leaves the rotation alone"
-        parts.append(Text("nothing more is to be expected" if snapshot.settled else last, style="dim"))
+        last = f"next poll in {self._interval:g} s; Ctrl-C does not stop the rotation"
+        parts.append(Text("no device can get any further" if snapshot.settled else last, style="dim"))
         return Group(*parts)
 
     def _attention(self, snapshot: "Snapshot") -> "list[RenderableType]":
         from rich.text import Text
 
+        from fioctl_rotate.rotation.messages import by_urgency, where, why
         from fioctl_rotate.rotation.state import State
 
-        urgent = [state for state in snapshot.states if state.state in (State.FAILING, State.FINALIZED)]
-        # What is failing says more than what may still come back.
-        urgent.sort(key=lambda state: (state.state != State.FAILING, state.name))
+        attention = (State.FAILING, State.FINALIZED, State.LEFT)
+        urgent = by_urgency(state for state in snapshot.states if state.state in attention)
         if not urgent:
             return []
         room = max(self._console.height - 12, 3)
-        parts: list[RenderableType] = [
-            Text(""),
-            Text("Not there yet, and worth a look", style="bold"),
-            device_table(self._rotation, urgent[:room], one_line=True),
+        rows = [
+            (state.name, where(state), state.message or why(snapshot.rotation, state))
+            for state in urgent[:room]
         ]
+        shown = table(("DEVICE", "STATE", "WHY"), rows)
+        last = shown.columns[-1]
+        shown.expand, last.ratio, last.no_wrap, last.overflow = True, 1, True, "ellipsis"
+        parts: list[RenderableType] = [Text(""), Text("Needs attention", style="bold"), shown]
         if len(urgent) > room:
             parts.append(
                 Text(f"and {len(urgent) - room} more: `rotations show` with --failed lists them", style="dim")
@@ -260,55 +320,32 @@ class Pace:
     def __init__(self) -> None:
         self._samples: deque[tuple[datetime, int]] = deque()
 
+    @property
+    def began(self) -> bool:
+        """Whether there was any snapshot."""
+        return bool(self._samples)
+
     def add(self, snapshot: "Snapshot") -> None:
         """Take a snapshot's count."""
         self._samples.append((snapshot.at, snapshot.summary.done))
         while snapshot.at - self._samples[0][0] > PACE_OVER:
             self._samples.popleft()
 
-    def words(self, snapshot: "Snapshot") -> str:
+    def text(self, snapshot: "Snapshot") -> str:
         """Like `12 a minute, about 8 min left`."""
         (first, before), (last, done) = self._samples[0], self._samples[-1]
         minutes = (last - first).total_seconds() / 60
         if minutes <= 0 or done <= before:
             return "no pace yet"
         pace = (done - before) / minutes
-        waiting = sum(
-            1 for state in snapshot.states if state.reason is None and state.state in ("pending", "running")
-        )
-        left = f", about {max(1, round(waiting / pace))} min left" if waiting else ""
+        moving = snapshot.summary.moving
+        left = f", about {max(1, round(moving / pace))} min left" if moving else ""
         return f"{pace:.3g} a minute{left}"
 
 
 def headline(api: "FactoryApi", rotation: "Rotation") -> str:
     """What is watched, where."""
     return f"Rotation {rotation.id} of {rotation.scope}, factory {api.factory} at {api.server}"
-
-
-def device_table(
-    rotation: "Rotation", states: "Sequence[DeviceState]", *, one_line: bool = False
-) -> "RenderableType":
-    """A row a device: name, state, since when (by its own clock), and what is behind it."""
-    from fioctl_rotate.cli.common import table
-    from fioctl_rotate.rotation.messages import where, why
-
-    def row(state: "DeviceState") -> tuple[str, ...]:
-        since = f"{state.since:%m-%d %H:%M:%S}" if state.since else ""
-        if one_line:
-            return state.name, where(state), state.message or why(rotation, state)
-        return state.name, where(state), since, why(rotation, state)
-
-    rows = [row(state) for state in states]
-    headers = ("DEVICE", "STATE", "WHY") if one_line else ("DEVICE", "STATE", "SINCE", "WHY")
-    result = table(headers, rows)
-    *columns, last = result.columns
-    for number, column in enumerate(columns):
-        # What stands beside a long text must not be squeezed for it.
-        longest = max((len(row[number]) for row in rows), default=0)
-        column.min_width = min(max(longest, len(headers[number])), _WIDEST)
-    if one_line:
-        result.expand, last.ratio, last.no_wrap, last.overflow = True, 1, True, "ellipsis"
-    return result
 
 
 def _counts(snapshot: "Snapshot") -> "RenderableType":

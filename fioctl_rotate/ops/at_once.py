@@ -24,16 +24,19 @@ class Pace:
         self.most = most
         self.limit = min(START, most)
         self._answers = 0
+        self._under_way = 0
 
-    def answered(self) -> None:
-        """The server has answered."""
-        self._answers += 1
+    def answered(self, *, busy: bool = False) -> None:
+        """The server has answered a request; `busy` says that it did so with 429 or 503."""
+        self._under_way = max(0, self._under_way - 1)
+        if busy and not self._under_way:
+            # The requests that are under way now may be told the same: they count once.
+            self._under_way = self.limit - 1
+            self.limit, self._answers = max(1, self.limit // 2), 0
+        elif not busy:
+            self._answers += 1
         if self._answers >= self.limit and self.limit < self.most:
             self.limit, self._answers = self.limit + 1, 0
-
-    def busy(self) -> None:
-        """The server has answered 429 or 503: it wants less."""
-        self.limit, self._answers = max(1, self.limit // 2), 0
 
 
 async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], pace: Pace) -> None:

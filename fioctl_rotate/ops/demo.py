@@ -30,8 +30,7 @@ from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.est_authorization import authorize_est
 from fioctl_rotate.ops.push import plan_push, push
 from fioctl_rotate.ops.push_checks import check_push, keep_baselines
-from fioctl_rotate.ops.rotations import find_rotation
-from fioctl_rotate.ops.watch import Snapshot, Watch
+from fioctl_rotate.ops.watch import Snapshot, Watch, open_watch
 from fioctl_rotate.pki.directory import PkiDirectory
 from fioctl_rotate.rotation.made_to_fail import MadeToFail, failing_steps
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
@@ -164,8 +163,7 @@ async def _rotate(
     stage: Stage,
     fail: Sequence[MadeToFail],
 ) -> list[Proof]:
-    rotation, _ = await find_rotation(api, plan.rotation_id, plan.scope)
-    watch = Watch(api, rotation)
+    watch = await open_watch(api, plan.rotation_id, plan.scope)
     stage.step("Before any device has moved", f"fioctl-rotate rotations show {plan.rotation_id} -g {GROUP}")
     stage.say((await watch.poll()).summary.message)
     names = {device.uuid: device.name for device in await api.devices(plan.scope.device_filters)}

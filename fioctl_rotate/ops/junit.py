@@ -8,7 +8,7 @@ from fioctl_rotate.ops.watch import Snapshot
 from fioctl_rotate.rotation.document import time_text
 from fioctl_rotate.rotation.messages import where, why
 from fioctl_rotate.rotation.picture import Picture
-from fioctl_rotate.rotation.rollout import Decision, Point, Rollout, Staged
+from fioctl_rotate.rotation.rollout import Decision, Point, Rollout, StagedDevice
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import DeviceState, Rotation, State
 
@@ -88,7 +88,7 @@ def _case(rotation: Rotation, state: DeviceState) -> ElementTree.Element:
     return case
 
 
-def _staged_case(rollout: Rollout, stage: int, staged: Staged) -> ElementTree.Element:
+def _staged_case(rollout: Rollout, stage: int, staged: StagedDevice) -> ElementTree.Element:
     case = ElementTree.Element(
         "testcase", classname=f"{rollout.id}.stage-{stage}", name=printable(staged.device.name)
     )

@@ -28,7 +28,7 @@ def of_rotation(snapshot: Snapshot, *, factory: str, server: str) -> str:
     """A rotation: its counts, the devices that are not done, and what can be done."""
     rotation = snapshot.rotation
     parts = [
-        f"## Rotation {text(rotation.id)} of {text(rotation.target)}\n",
+        f"## Rotation {text(rotation.id)} of {text(str(rotation.scope))}\n",
         f"**{text(snapshot.message)}**, factory {text(factory)} at {text(server)}\n",
     ]
     counts = [(str(state), str(count)) for state, count in snapshot.summary.states.items() if count]

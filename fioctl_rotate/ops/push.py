@@ -11,7 +11,7 @@ from fioctl_rotate.api.client import FactoryApi, ScopeConfig
 from fioctl_rotate.api.failures import ApiError, Unreachable
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.ops.targets import current_entry_of, find, read_current
-from fioctl_rotate.rotation.entry import FILE_NAME
+from fioctl_rotate.rotation.entry import FILE_NAME, settle_reason
 from fioctl_rotate.rotation.outcome import Outcome, OutcomeKind, judge
 from fioctl_rotate.rotation.plan import Plan, RotationRequest, make_plan
 from fioctl_rotate.rotation.scope import Scope
@@ -142,7 +142,7 @@ async def settle(api: FactoryApi, scope: Scope, rotation_id: str) -> None:
             f"{scope} has {found} now, not {rotation_id}",
             hint="settle the rotation that is there; a superseded one has nothing to settle",
         )
-    await api.config(scope).merge({"reason": f"settle rotation {rotation_id}", "files": [current.file]})
+    await api.config(scope).merge({"reason": settle_reason(rotation_id), "files": [current.file]})
 
 
 async def refresh(api: FactoryApi, plan: Plan) -> Plan:

@@ -18,8 +18,8 @@ from fioctl_rotate.ops import rollout_memory
 from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.stage_reader import StageReader
 from fioctl_rotate.ops.watch import BAD_POLLS
-from fioctl_rotate.rotation.entry import FILE_NAME
-from fioctl_rotate.rotation.picture import Picture, entry_log, settle_reason
+from fioctl_rotate.rotation.entry import FILE_NAME, settle_reason
+from fioctl_rotate.rotation.picture import Picture, entry_log
 from fioctl_rotate.rotation.plan import Plan, request_body
 from fioctl_rotate.rotation.rollout import Action, Decision, Do, Rollout, Verdict, decide
 from fioctl_rotate.rotation.scope import Scope

@@ -1,16 +1,20 @@
 """The rotations of a group or a device, as the configuration log and the updates know them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.errors import Error, UsageError
+from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.targets import current_entry_of, find
-from fioctl_rotate.rotation.entry import FILE_NAME, parse_value
+from fioctl_rotate.rotation.entry import FILE_NAME, parse_value, settle_reason
 from fioctl_rotate.rotation.outcome import LOG_LENGTH
 from fioctl_rotate.rotation.progress import parse_time
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import Rotation
+
+_NAMED = 10
 
 
 async def of_scope(api: FactoryApi, scope: Scope, *, by_uuid: bool = False) -> tuple[Scope, list[Rotation]]:
@@ -25,15 +29,58 @@ async def of_scope(api: FactoryApi, scope: Scope, *, by_uuid: bool = False) -> t
     return found, rotations if device is None else await _with_reported(api, found, device, log, rotations)
 
 
-async def find_rotation(api: FactoryApi, rotation_id: str, scope: Scope) -> tuple[Rotation, str | None]:
-    """The rotation of that id, and the uuid of the device where only one is meant.
+@dataclass(frozen=True)
+class Found:
+    """A rotation that was looked for. `known` says whether a log has it; if not, `others` are the log's ids.
 
-    An id that no log has any more is taken at its word: its events may still be there. Raises Error for an unknown
-    group or device.
+    An id that no log has may still be right: the devices can have its events.
     """
+
+    rotation: Rotation
+    known: bool = True
+    others: Sequence[str] = ()
+
+
+async def find_rotation(api: FactoryApi, rotation_id: str, scope: Scope | None = None) -> Found:
+    """The rotation of that id; without a scope it is looked for in all groups.
+
+    Raises Error for an unknown group or device, and without a scope where no group's log has the id; UsageError
+    where more than one has it.
+    """
+    if scope is None:
+        return Found(await _in_any_group(api, rotation_id))
     found, rotations = await of_scope(api, scope)
-    known = next((rotation for rotation in rotations if rotation.id == rotation_id), None)
-    return known or Rotation(rotation_id, found, current=False), found.uuid
+    for rotation in rotations:
+        if rotation.id == rotation_id:
+            return Found(rotation)
+    return Found(Rotation(rotation_id, found, current=False), False, [rotation.id for rotation in rotations])
+
+
+async def of_groups(api: FactoryApi) -> list[Rotation]:
+    """The rotations in all groups' configuration logs: by group, newest first."""
+    logs: dict[str, list[Rotation]] = {group.name: [] for group in await api.groups()}
+
+    async def read(group: str) -> None:
+        scope = Scope.of_group(group)
+        logs[group] = in_log(await api.config(scope).log(), scope)
+
+    await for_each(list(logs), read, Pace())
+    return [rotation for group in sorted(logs) for rotation in logs[group]]
+
+
+async def _in_any_group(api: FactoryApi, rotation_id: str) -> Rotation:
+    rotations = await of_groups(api)
+    found = [rotation for rotation in rotations if rotation.id == rotation_id]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = " and ".join(str(rotation.scope) for rotation in found)
+        raise UsageError(f"{rotation_id} is a rotation of {names}", hint="name one of them with -g GROUP")
+    known = ", ".join(f"{rotation.id} ({rotation.scope})" for rotation in rotations[:_NAMED]) or "none"
+    raise Error(
+        f"no group of factory {api.factory} has a rotation {rotation_id}",
+        hint=f"known: {known}; an older one, or a device's, is found with -g GROUP or --device DEVICE",
+    )
 
 
 async def _with_reported(
@@ -87,6 +134,8 @@ def in_log(log: Sequence[wire.Config], scope: Scope) -> list[Rotation]:
                     current=False,
                 ),
             )
+        elif rotation_id is not None and config.reason == settle_reason(rotation_id):
+            rotations[0] = replace(rotations[0], settled=True)
         before = rotation_id
     if before is not None:
         rotations[0] = replace(rotations[0], current=True)

@@ -14,8 +14,10 @@ from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.failures import ApiError, Unreachable
 from fioctl_rotate.clock import Clock, utc_now
+from fioctl_rotate.errors import Error
 from fioctl_rotate.ops import baselines
 from fioctl_rotate.ops.at_once import Pace, for_each
+from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.targets import current_entry_of
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import DeviceState, Rotation
@@ -47,7 +49,7 @@ class Snapshot:
         """The counts in one line; that there is nothing to count where that is so."""
         if self.states:
             return self.summary.message
-        return "not read yet" if self.problems else f"{self.rotation.target} has no devices"
+        return self.problems[0] if self.problems else f"{self.rotation.scope} has no devices"
 
 
 class Watch:
@@ -55,7 +57,6 @@ class Watch:
 
     Args:
         tracker: to go on with; unless given, one that knows what is kept on this machine.
-        only: the uuid of the device where the rotation is one device's.
         pace: how many requests may be under way.
         now: the clock.
         asking: is told how many devices are about to be asked, which may take a while.
@@ -67,15 +68,15 @@ class Watch:
         rotation: Rotation,
         *,
         tracker: Tracker | None = None,
-        only: str | None = None,
         pace: Pace | None = None,
         now: Clock = utc_now,
         asking: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self.rotation = rotation
         self.tracker = tracker or Tracker(rotation, baselines.load(api, rotation))
-        self._api, self._only, self._now, self._asking = api, only, now, asking
+        self._api, self._now, self._asking = api, now, asking
         self._pace = pace or Pace()
+        self._busy_answers = api.busy_answers
         self._kept_at: float | None = None
 
     async def poll(self) -> Snapshot:
@@ -84,23 +85,21 @@ class Watch:
         Raises Error where the devices cannot be listed or the token is refused; a device that could not be asked is
         a problem in the snapshot, and is asked again in the next poll.
         """
+        api = self._api
         await self._list()
         to_ask = self.tracker.to_ask()
         self._asking(len(to_ask))
         errors: list[ApiError | Unreachable] = []
 
         async def ask(uuid: str) -> None:
-            busy = self._api.busy_answers
             try:
                 await self._ask(uuid)
             except (ApiError, Unreachable) as error:
                 if isinstance(error, ApiError) and error.status in (401, 403):
                     raise
                 errors.append(error)
-            if self._api.busy_answers > busy:
-                self._pace.busy()
-            else:
-                self._pace.answered()
+            busy, self._busy_answers = self._busy_answers < api.busy_answers, api.busy_answers
+            self._pace.answered(busy=busy)
 
         await for_each(to_ask, ask, self._pace)
         return self._snapshot(
@@ -138,7 +137,7 @@ class Watch:
 
     def known(self) -> Snapshot:
         """What is known now, without asking anybody; also in the middle of a poll that was cut off."""
-        return self._snapshot(["not everything was read"])
+        return self._snapshot(["not read yet"])
 
     def keep(self, *, every: float = 0.0) -> None:
         """Leave what was read for a later watch, unless that was done less than `every` seconds ago."""
@@ -148,7 +147,7 @@ class Watch:
             self.tracker.unsaved, self._kept_at = False, now
 
     async def _list(self) -> None:
-        filters = {"uuid": self._only} if self._only else self.rotation.scope.device_filters
+        filters = self.rotation.scope.device_filters
         limit = self.tracker.begin(self._now())
         while limit:
             pages = self._api.device_pages(filters=filters, sortby="-last_seen", limit=limit)
@@ -184,6 +183,30 @@ class Watch:
         # A poll with problems may have missed news.
         settled = not problems and tracker.settled()
         return Snapshot(self.rotation, now, tracker.states(), tracker.summary(), settled, problems, changed)
+
+
+async def open_watch(
+    api: FactoryApi,
+    rotation_id: str,
+    scope: Scope | None = None,
+    *,
+    pace: Pace | None = None,
+    asking: Callable[[int], None] = lambda _count: None,
+) -> Watch:
+    """A watch of the rotation of that id, in all groups where no scope is named.
+
+    Raises Error as `find_rotation` does, and where no log has the id and no device any event of it.
+    """
+    found = await find_rotation(api, rotation_id, scope)
+    watch = Watch(api, found.rotation, pace=pace, asking=asking)
+    if not found.known:
+        await watch.poll()
+        if not watch.tracker.begun():
+            raise Error(
+                f"{found.rotation.scope} has no rotation {rotation_id}",
+                hint=f"rotations there: {', '.join(found.others) or 'none'}",
+            )
+    return watch
 
 
 async def events_of(api: FactoryApi, uuid: str, rotation_id: str) -> list[wire.Event]:

@@ -11,7 +11,10 @@ from fioctl_rotate.rotation.summary import Summary
 
 
 def of_rotation(rotation: Rotation) -> dict[str, Any]:
-    """`{id, target, est-server, pushed-at, pushed-by, reason, current}`; target: `{group}` or `{device, uuid}`."""
+    """`{id, target, est-server, pushed-at, pushed-by, reason, current, settled}`.
+
+    `target` is `{group}` or `{device, uuid}`, and empty where it is not known yet.
+    """
     return {
         "id": rotation.id,
         "target": rotation.scope.document(),
@@ -20,6 +23,7 @@ def of_rotation(rotation: Rotation) -> dict[str, Any]:
         "pushed-by": rotation.pushed_by,
         "reason": rotation.reason,
         "current": rotation.current,
+        "settled": rotation.settled,
     }
 
 
@@ -66,14 +70,17 @@ def of_all(
     states: Sequence[DeviceState],
     summary: Summary,
 ) -> dict[str, Any]:
-    """`{factory, server, rotation, at, summary, devices}`; `devices` may be some of those that `summary` counts."""
+    """`{factory, server, rotation, at, summary, devices}`.
+
+    `devices` may be some of those that `summary` counts; it is an iterator, so that a large fleet is never held.
+    """
     return {
         "factory": factory,
         "server": server,
         "rotation": of_rotation(rotation),
         "at": time_text(at),
         "summary": of_summary(summary),
-        "devices": [of_device(rotation, state) for state in states],
+        "devices": (of_device(rotation, state) for state in states),
     }
 
 

@@ -224,6 +224,11 @@ def parse_value(value: str) -> dict[str, str]:
     return result
 
 
+def settle_reason(rotation_id: str) -> str:
+    """The reason that goes into the log where a rotation is settled: its entry is sent again, unchanged."""
+    return f"settle rotation {rotation_id}"
+
+
 def rotation_id_of(value: str) -> str:
     """The ROTATIONID that a device reads from the entry's value, "" where there is none."""
     return parse_value(value)["ROTATIONID"]

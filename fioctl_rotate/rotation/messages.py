@@ -1,7 +1,7 @@
 """What to say of a device in a rotation, and what a person can do about it."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fioctl_rotate.rotation import commands
 from fioctl_rotate.rotation.entry import FILE_NAME
@@ -51,6 +51,16 @@ def _why_not(rotation: Rotation, state: DeviceState) -> str:
     if state.reason == Reason.OFFLINE:
         return "never seen" if state.last_seen is None else f"last seen {state.last_seen:%Y-%m-%d %H:%M} UTC"
     return ""
+
+
+_URGENCY = (State.FAILING, State.LEFT, State.FINALIZED, State.RUNNING, State.PENDING, State.DONE)
+
+
+def by_urgency(states: Iterable[DeviceState]) -> list[DeviceState]:
+    """The states, the most urgent first: failing ones; among pending ones those with a reason."""
+    return sorted(
+        states, key=lambda s: (_URGENCY.index(s.state), s.reason is None, s.reason or "", s.name, s.uuid)
+    )
 
 
 def _again(state: DeviceState) -> str:

@@ -7,15 +7,10 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from fioctl_rotate import wire
-from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
+from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of, settle_reason
 from fioctl_rotate.rotation.progress import Progress, parse_time
 from fioctl_rotate.rotation.state import DeviceState
 from fioctl_rotate.rotation.summary import Summary
-
-
-def settle_reason(rotation_id: str) -> str:
-    """The reason of a push that settles; by it such a push is recognised in a log."""
-    return f"settle {rotation_id}"
 
 
 def stop_reason(rotation_id: str) -> str:

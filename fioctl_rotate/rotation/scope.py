@@ -32,6 +32,11 @@ class Scope(Value):
         return cls("group", name)
 
     @classmethod
+    def unknown(cls) -> "Scope":
+        """That of a rotation that was named by its id alone, and not found yet."""
+        return cls("unknown")
+
+    @classmethod
     def group_or_fleet(cls, group: str | None) -> "Scope":
         """A device group's configuration, or the fleet's where none is named."""
         return cls.fleet() if group is None else cls.of_group(group)
@@ -43,6 +48,8 @@ class Scope(Value):
 
     def __str__(self) -> str:
         """As people call it: `group field`, `device pump-7`."""
+        if self.kind == "unknown":
+            return "a target not known yet"
         return f"{self.kind} {self.name}" if self.name else "the whole fleet"
 
     @property
@@ -53,7 +60,7 @@ class Scope(Value):
     @property
     def options(self) -> list[str]:
         """How `rotations` and its like name it: `-g GROUP` or `--device DEVICE`."""
-        return {"fleet": [], "group": ["-g", self.name], "device": ["--device", self.name]}[self.kind]
+        return {"group": ["-g", self.name], "device": ["--device", self.name]}.get(self.kind, [])
 
     @property
     def option_text(self) -> str:

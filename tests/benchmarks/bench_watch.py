@@ -39,7 +39,7 @@ def test_requests_of_a_watch(tmp_path):
     async def run():
         nonlocal floor
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", Scope.of_group("field"))
+            rotation = (await find_rotation(api, "certs-1", Scope.of_group("field"))).rotation
             world.requests.clear()
             watch = Watch(api, rotation, now=lambda: world.now)
             snapshot = None

@@ -7,8 +7,8 @@ import pytest
 
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import Watch
-from fioctl_rotate.rotation.plan import Target
 from fioctl_rotate.rotation.progress import STARTED
+from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import Reason, State
 from fioctl_rotate.rotation.tracker import (
     PATIENCE,
@@ -41,8 +41,8 @@ class Follower:
 
     async def _poll(self):
         async with self.world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", Target("group", "field"))
-            watch = Watch(api, rotation, tracker=self.tracker, now=lambda: self.world.now)
+            found = await find_rotation(api, "certs-1", Scope.of_group("field"))
+            watch = Watch(api, found.rotation, tracker=self.tracker, now=lambda: self.world.now)
             self.tracker = watch.tracker
             return await watch.poll()
 

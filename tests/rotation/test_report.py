@@ -1,6 +1,10 @@
-"""The HTML report: self-contained, escaped, and with everything that happened."""
+"""The HTML report: self-contained, escaped, and with everything that happened; and the CSV beside it."""
 
 import asyncio
+import base64
+import csv
+import hashlib
+import re
 from datetime import timedelta
 from html.parser import HTMLParser
 
@@ -12,13 +16,14 @@ EVIL = "</td><script>alert(1)</script>\x1b[31m"
 
 
 class Page(HTMLParser):
-    """What a browser would make of the page: its elements, and its text."""
+    """What a browser would make of the page: its elements, its text, and its scripts."""
 
-    VOID = frozenset({"meta", "line", "path", "br"})
+    VOID = frozenset({"meta", "line", "path", "br", "input"})
 
     def __init__(self, text):
         super().__init__()
         self.tags, self.attributes, self.text, self.open, self.misplaced = [], [], "", [], []
+        self.script, self.summaries, self.sections = "", [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -26,6 +31,8 @@ class Page(HTMLParser):
         self.attributes += attrs
         if tag not in self.VOID:
             self.open.append(tag)
+        if tag == "summary":
+            self.summaries.append("")
 
     def handle_startendtag(self, tag, attrs):
         self.tags.append(tag)
@@ -36,76 +43,99 @@ class Page(HTMLParser):
             self.misplaced.append(tag)
 
     def handle_data(self, data):
-        self.text += data
+        if "script" in self.open:
+            self.script += data
+        elif "style" not in self.open:
+            self.text += data
+        if "summary" in self.open:
+            self.summaries[-1] += data
+        if "h2" in self.open:
+            self.sections.append(data)
 
 
 @pytest.fixture
-def report(cli, recent, tmp_path):
-    def call(rotation="certs-1"):
+def report(rotations, tmp_path):
+    def call(code=0):
         file = tmp_path / "report.html"
-        result = cli(
-            "rotations",
-            "report",
-            rotation,
-            "-g",
-            "field",
-            "--html",
-            file,
-            "--mock",
-            recent.directory,
-            "-f",
-            "acme",
-        )
-        assert (result.code, result.err) == (0, ""), result
+        result = rotations("report", "certs-1", "--html", file, "--force")
+        assert result.code == code, result
         return Page(file.read_text("utf-8"))
 
     return call
 
 
+def rotate_all_ways(world):
+    world.add("well", "slow", "broken", "silent", "stuck")
+    world.add("old", lmp="4.0.1-3-88")
+    world.wait(minutes=1)
+    asyncio.run(world.push())
+    world.wait(seconds=3)
+    world.rotate("well")
+    world.rotate("broken", fail=2, words=EVIL)
+    world.rotate("slow", fail=1, words="EST is down")
+    world.wait(minutes=5)
+    world.rotate("slow")
+    world.rotate("stuck", clock=timedelta(days=-2000))
+    world.wait(minutes=20)
+    world.come_back("well", "slow")
+
+
 def test_report_tells_what_happened(recent, report):
-    recent.add("well", "slow", "broken", "silent", "stuck")
-    recent.add("old", lmp="4.0.1-3-88")
-    recent.wait(minutes=1)
-    asyncio.run(recent.push())
-    recent.wait(seconds=3)
-    recent.rotate("well")
-    recent.rotate("broken", fail=2, words=EVIL)
-    recent.rotate("slow", fail=1, words="EST is down")
-    recent.wait(minutes=5)
-    recent.rotate("slow")
-    recent.rotate("stuck", clock=timedelta(days=-2000))
-    recent.wait(minutes=20)
-    recent.come_back("well", "slow")
+    rotate_all_ways(recent)
     page = report()
     assert "2 of 6 done, 1 finalized, 1 failing, 2 pending" in page.text
-    assert "</td><script>alert(1)</script>\\x1b[31m" in page.text
-    assert "got over it: slow" in page.text
-    assert "LmP 4.0.1-3-88 is older than 90" in page.text
-    assert "shows no sign of it yet" in page.text
-    assert "The times are the devices' own" in page.text
+    assert "EST is down" in page.text
+    assert page.summaries[0] == f"1 failing at 2/5: {STEPS[1]}: </td><script>alert(1)</script>\\x1b[31m"
+    assert page.summaries[1:] == [
+        "1 finalized: has the new certificate; the gateway has not been seen to accept it",
+        "1 pending (unsupported): LmP 4.0.1-3-88 is older than 90, the first that can rotate",
+        "1 pending: has not begun yet",
+        "2 done",
+    ]
     assert "2 of the times cannot be right" in page.text
+    assert re.search(r"begun \(4\)finalized \(3\)done \(2\)", page.text)
+
+
+def test_report_begins_with_what_needs_attention_and_lists_each_device_once(recent, report):
+    rotate_all_ways(recent)
+    page = report()
+    assert page.sections == [
+        *("What can be done", "Not done", "Progress over time", "How long the steps took"),
+        *("Failures that devices got over", "Done"),
+    ]
+    for name in ("well", "broken", "silent", "stuck", "old"):
+        assert len(re.findall(rf"^{name}$|>{name}<", page.text, re.MULTILINE)) <= 1
 
 
 def test_report_of_a_device_that_tries_a_failed_step_again_does_not_say_that_it_got_over_it(recent, report):
     recent.add("trying", "over")
     asyncio.run(recent.push())
     recent.rotate("trying", "over", fail=2)
+    recent.wait(seconds=60)
     recent.tell("trying", STARTED)
     recent.tell("over", STARTED)
     recent.tell("over", STEPS[1])
     page = report()
-    assert "got over it: over" in page.text
-    assert "trying; got over it" in page.text
+    assert "1: over" in page.text
+    assert page.summaries == [
+        f"1 running 3/5: {STEPS[2]} (attempt 2)",
+        f"1 running 2/5: {STEPS[1]} (attempt 2)",
+    ]
 
 
-def test_report_loads_nothing_and_runs_nothing(recent, report):
-    recent.add("<script>alert(1)<script>")
+def test_report_loads_nothing_and_runs_its_own_script_alone(recent, report):
+    recent.add("bad")
     recent.wait(minutes=1)
     asyncio.run(recent.push())
+    recent.rotate("bad", fail=1, words=EVIL)
     page = report()
-    assert not {"script", "link", "img", "iframe", "object", "form", "a"} & set(page.tags)
+    assert page.tags.count("script") == 1
+    assert not {"link", "img", "iframe", "object", "form", "a"} & set(page.tags)
     assert not {"src", "href", "action"} & {name for name, _ in page.attributes}
     assert not any(name.startswith("on") for name, _ in page.attributes)
+    policy = next(value for name, value in page.attributes if name == "content" and "default-src" in value)
+    digest = base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     assert (page.open, page.misplaced) == ([], [])
 
 
@@ -117,6 +147,67 @@ def test_report_of_a_rotation_that_nobody_began_has_no_plot(recent, report):
     assert "0 of 1 done" in page.text
 
 
-def test_report_of_an_empty_group(recent, report):
+def test_report_of_an_empty_group_is_written_and_is_no_success(recent, report):
     asyncio.run(recent.push())
-    assert "0 of 0 done" in report().text
+    assert "group field has no devices" in report(code=1).text
+
+
+def test_report_names_people(recent, report):
+    recent.add("a")
+    asyncio.run(recent.push())
+    users = asyncio.run(users_of(recent))
+    assert users
+    assert any(f" by {user.name}" in report().text for user in users)
+
+
+async def users_of(world):
+    async with world.api() as api:
+        return await api.users()
+
+
+def test_report_of_many_devices_groups_them_and_stays_small(recent, report, rotations, tmp_path, monkeypatch):
+    monkeypatch.setattr("fioctl_rotate.ops.report._MOST_ROWS", 5)
+    recent.add(*(f"d{number:03}" for number in range(40)))
+    asyncio.run(recent.push())
+    page = report()
+    assert page.summaries == ["40 pending: has not begun yet"]
+    assert len(re.findall(r"d0\d\d", page.text)) == 5
+    assert "35 more like these have no row here" in page.text
+    rotations("report", "certs-1", "--csv", tmp_path / "all.csv")
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 41
+
+
+def test_csv_has_every_device_and_no_formula(recent, rotations, tmp_path):
+    recent.add("bad", "well")
+    asyncio.run(recent.push())
+    recent.rotate("bad", fail=1, words="=1+1")
+    file = tmp_path / "all.csv"
+    assert rotations("report", "certs-1", "--csv", file).code == 0
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["name"], row["state"], row["step"]) for row in rows] == [
+        ("bad", "failing", "1"),
+        ("well", "pending", "0"),
+    ]
+    assert rows[0]["why"] == f"{STEPS[0]}: =1+1"
+
+
+@pytest.mark.parametrize("name", ["=x", "+x", "-x", "@x"])
+def test_cell_of_a_csv_is_never_a_formula(name):
+    from fioctl_rotate.ops.report import _cell
+
+    assert _cell(name) == f"'{name}"
+
+
+def test_report_does_not_overwrite_unless_forced(well, rotations, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text("mine")
+    result = rotations("report", "certs-1", "--html", file)
+    assert (result.code, "already exists" in result.err, file.read_text()) == (2, True, "mine")
+    assert "hint: --force overwrites it" in result.err
+    assert rotations("report", "certs-1", "--html", file, "--force").code == 0
+    assert "2 of 2 done" in file.read_text()
+
+
+def test_report_needs_a_file(well, rotations):
+    assert rotations("report", "certs-1").code == 2

@@ -23,7 +23,6 @@ class Watcher:
         self.world = world
         self._rotation, self._device, self._readings = rotation, device, readings
         self.tracker: Any = None
-        self._only: Any = None
 
     def look(self):
         return asyncio.run(self._look())
@@ -32,14 +31,13 @@ class Watcher:
         async with self.world.api() as api:
             if self.tracker is None:
                 target = Scope.of_device(self._device) if self._device else Scope.of_group("field")
-                found, self._only = await find_rotation(api, self._rotation, target)
+                found = (await find_rotation(api, self._rotation, target)).rotation
                 self.tracker = Tracker(found, self._readings)
             self.world.requests.clear()
             watch = Watch(
                 api,
                 self.tracker.rotation,
                 tracker=self.tracker,
-                only=self._only,
                 now=lambda: self.world.now,
             )
             return await watch.poll()
@@ -302,7 +300,7 @@ def test_watch_ends_when_each_device_is_done_or_will_not_follow(world):
 
     async def run():
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", Scope.of_group("field"))
+            rotation = (await find_rotation(api, "certs-1", Scope.of_group("field"))).rotation
             watch = Watch(api, rotation, now=lambda: world.now)
             return await watch.until_settled(interval=15, tell=snapshots.append, sleep=sleep)
 
@@ -329,7 +327,7 @@ def test_watch_gives_a_failed_device_time_to_get_further_and_then_ends(world):
 
     async def run():
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", Scope.of_group("field"))
+            rotation = (await find_rotation(api, "certs-1", Scope.of_group("field"))).rotation
             watch = Watch(api, rotation, now=lambda: world.now)
             return await watch.until_settled(interval=15, tell=polls.append, sleep=sleep)
 

@@ -41,7 +41,7 @@ def follow(world, between):
 
     async def run():
         async with world.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", Scope.of_group("field"))
+            rotation = (await find_rotation(api, "certs-1", Scope.of_group("field"))).rotation
             watch = Watch(api, rotation, now=lambda: world.now)
             await watch.until_settled(interval=15, tell=snapshots.append, sleep=sleep)
 
@@ -84,7 +84,7 @@ def test_device_that_could_not_be_asked_is_asked_again(pushed, status):
 
     async def run():
         async with pushed.api() as api:
-            rotation, _ = await find_rotation(api, "certs-1", Scope.of_group("field"))
+            rotation = (await find_rotation(api, "certs-1", Scope.of_group("field"))).rotation
             watch = Watch(api, rotation)
             pushed.add("b")
             pushed.rotate("a")

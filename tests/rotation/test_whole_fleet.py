@@ -27,7 +27,7 @@ def check_everything(fleet, watched, shown, text, junit, page):
     assert told(devices.values()) == expected
     assert told(shown.json["devices"]) == expected
     for name, role in fleet.roles.items():
-        row = next(line for line in text.out.splitlines() if line.startswith(f"{name} "))
+        row = next(line for line in text.out.splitlines() if line.startswith(f"{name}\t"))
         state, step, reason = expected[name]
         if state == "failing" and "(attempt " in row:
             continue

@@ -1,0 +1,50 @@
+"""The rotations of a whole Factory, and how far each of them is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.ops import baselines
+from fioctl_rotate.ops.rotations import of_groups, of_scope
+from fioctl_rotate.ops.watch import Watch
+from fioctl_rotate.rotation.scope import Scope
+from fioctl_rotate.rotation.state import Rotation
+from fioctl_rotate.rotation.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A rotation, and how many of its devices are done; None where that is not known."""
+
+    rotation: Rotation
+    done: int | None = None
+    total: int | None = None
+
+
+async def rotations(
+    api: FactoryApi, scope: Scope | None, *, asking: Callable[[int], None] = lambda _count: None
+) -> list[Listed]:
+    """The rotations of the scope, or of all groups, newest first.
+
+    Of all groups, the current rotation's devices are read; of others the counts are what this machine knows.
+    `asking` is for `Watch`. Raises Error for an unknown group or device.
+    """
+    found = await of_groups(api) if scope is None else (await of_scope(api, scope))[1]
+    return [await _listed(api, rotation, asking, read=scope is None) for rotation in found]
+
+
+async def _listed(
+    api: FactoryApi, rotation: Rotation, asking: Callable[[int], None], *, read: bool
+) -> Listed:
+    if read and rotation.current:
+        watch = Watch(api, rotation, asking=asking)
+        snapshot = await watch.poll()
+        watch.keep()
+        return Listed(rotation, snapshot.summary.done, snapshot.summary.total)
+    readings = baselines.load(api, rotation)
+    if readings.whole_list is None:
+        return Listed(rotation)
+    tracker = Tracker(rotation, readings)
+    tracker.refresh(readings.whole_list)
+    summary = tracker.summary()
+    return Listed(rotation, summary.done, summary.total)

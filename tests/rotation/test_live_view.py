@@ -1,0 +1,121 @@
+"""`rotations watch` and `show` on a terminal."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import struct
+import termios
+import threading
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from fioctl_rotate.cli.app import run
+from fioctl_rotate.cli.watching import Pace
+from tests.commandline import Result
+from tests.rotation.fleets import WATCH, run_out
+
+
+@pytest.fixture
+def on_terminal(monkeypatch, recent):
+    """Run a command of `rotations` on a terminal of 80 x 24; the output is what was last drawn."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("LINES", "24")
+
+    def call(*arguments):
+        leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        seen = bytearray()
+
+        def read():
+            # Linux ends a terminal whose other end has closed with EIO.
+            with contextlib.suppress(OSError):
+                while chunk := os.read(leader, 65536):
+                    seen.extend(chunk)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        command = ["rotations", *arguments, "--mock", recent.directory, "-f", "acme"]
+        with os.fdopen(follower, "w") as terminal, contextlib.redirect_stdout(terminal):
+            code = run([str(argument) for argument in command])
+        reader.join()
+        os.close(leader)
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+        shown = "\n".join(line.rstrip() for line in plain.splitlines())
+        return Result(code, shown, "" if "done" in shown else "not read yet")
+
+    return call
+
+
+def test_live_view_on_a_terminal(mixed, on_terminal):
+    lines = run_out(on_terminal, *WATCH).out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert "1 done  1 finalized  2 failing  1 running  4 pending" in lines
+    assert "not following: 1 shadowed, 1 unsupported, 1 offline" in lines
+    failing = next(line for line in lines if line.startswith("failing "))
+    assert "failing at 1/5  Unable to submit certificate signing request" in failing
+    assert "next poll in 0.05 s; Ctrl-C does not stop the rotation" in lines
+
+
+def test_live_view_of_many_failures_leaves_room_and_says_where_the_rest_is(recent, on_terminal):
+    names = [f"d{number:02}" for number in range(30)]
+    recent.add(*names)
+    asyncio.run(recent.push())
+    for name in names:
+        recent.rotate(name, fail=1)
+    lines = on_terminal(*WATCH).out.splitlines()
+    more = next(line for line in lines if line.startswith("and "))
+    assert re.fullmatch(r"and \d+ more: `rotations show` with --failed lists them", more)
+
+
+def test_live_view_ends_by_itself(well, on_terminal):
+    result = on_terminal(*WATCH)
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert lines[-1] == "no device can get any further"
+    assert any(line.endswith("100 %  2 of 2 done") for line in lines)
+
+
+def test_dumb_terminal_gets_a_line_a_change(well, on_terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    lines = on_terminal(*WATCH).out.splitlines()
+    assert [line.split("  ", 1)[1] for line in lines[:2]] == ["a  done", "b  done"]
+
+
+def test_show_of_more_than_a_screen_counts_the_rest_unless_all_are_wanted(recent, on_terminal):
+    names = [f"d{number:02}" for number in range(40)]
+    recent.add(*names)
+    recent.add("bad")
+    asyncio.run(recent.push())
+    recent.rotate("bad", fail=1)
+    lines = on_terminal("show", "certs-1").out.splitlines()
+    assert len(lines) < 24
+    assert next(line for line in lines if line.startswith("bad "))
+    assert lines[-1] == "and 27 more (27 pending); --all shows every device"
+    every = on_terminal("show", "certs-1", "--all").out
+    assert all(f"\n{name} " in every for name in names)
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    [
+        ([0], "no pace yet"),
+        ([0, 0], "no pace yet"),
+        ([0, 2, 4], "2 a minute, about 3 min left"),
+        ([9, 10], "1 a minute"),
+    ],
+)
+def test_pace_and_time_left(done, expected):
+    def snapshot(minute, count):
+        at = datetime(2026, 11, 24, 12, minute, tzinfo=UTC)
+        return SimpleNamespace(at=at, summary=SimpleNamespace(done=count, moving=10 - count))
+
+    pace = Pace()
+    for minute, count in enumerate(done):
+        pace.add(snapshot(minute, count))
+    assert pace.text(snapshot(len(done) - 1, done[-1])) == expected
