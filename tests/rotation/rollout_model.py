@@ -5,7 +5,7 @@ from typing import Any
 
 from fioctl_rotate import wire
 from fioctl_rotate.ops.stage_reader import attempts_in
-from fioctl_rotate.rotation.entry import FILE_NAME
+from fioctl_rotate.rotation.entry import FILE_NAME, settle_reason
 from fioctl_rotate.rotation.picture import Picture, Reading, entry_log
 from fioctl_rotate.rotation.progress import from_events
 from fioctl_rotate.rotation.rollout import Action, Do, Rollout
@@ -150,7 +150,7 @@ class World:
 
     def send(self, rollout: Rollout, action: Action) -> None:
         self.sent.append(action)
-        settle = f"settle {rollout.id}"
+        settle = settle_reason(rollout.id)
         if action.do is Do.CLEAR_GROUP:
             self.group.change(None, "Remove", self.now)
         elif action.do is Do.CLEAR_FLEET:
