@@ -3,7 +3,7 @@
 import re
 
 LONGEST = 253
-_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?", re.IGNORECASE)
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
 
 def host_name_fault(name: str, *, underscore: bool = False) -> str | None:

@@ -16,14 +16,13 @@ default profile, `[profiles.NAME]` others:
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from fioctl_rotate.duration import parse_duration
 from fioctl_rotate.errors import Refused, UsageError
-from fioctl_rotate.toml import read_toml
+from fioctl_rotate.value import Value
 
 DEFAULT_SERVER = "https://api.foundries.io"
 DEFAULT_TIMEOUT = 30.0
@@ -52,8 +51,7 @@ OAUTH_KEYS = (
 )
 
 
-@dataclass(frozen=True)
-class Flags:
+class Flags(Value):
     """What the command line says; None where it says nothing."""
 
     factory: str | None = None
@@ -65,22 +63,23 @@ class Flags:
     verbose: bool = False
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Value):
     """Settings as resolved. `sources` names where each came from, for people.
 
     Exactly one of `mock` and `server` is what a command talks to; `mock` wins where it is not None.
     """
 
+    _secret = frozenset({"token", "oauth"})
+
     factory: str | None
-    token: str | None = field(repr=False)
+    token: str | None
     server: str
     mock: Path | None
     cacert: str | None
     token_header: str
     timeout: float
     verbose: bool
-    oauth: Mapping[str, Any] | None = field(repr=False)
+    oauth: Mapping[str, Any] | None
     config_file: Path | None
     profile: str | None
     sources: Mapping[str, str]
@@ -132,7 +131,7 @@ def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: 
     file = load_file(path)
     profile = chosen_profile(flags, environ, file)
     values = profile_values(file, profile, path)
-    return merge(replace(flags, profile=profile), environ, values, path, offline=offline)
+    return merge(flags.replace(profile=profile), environ, values, path, offline=offline)
 
 
 def chosen_profile(flags: Flags, environ: Mapping[str, str], file: Mapping[str, Any]) -> str | None:
@@ -222,6 +221,9 @@ def merge(
 
 def load_file(path: Path) -> dict[str, Any]:
     """The settings file's content, checked; {} where there is no file. Raises UsageError in words."""
+    # An offline command that knows its Factory reads no file.
+    from fioctl_rotate.toml import read_toml
+
     values = read_toml(path, "settings file") if path.exists() else {}
     profiles = values.pop("profiles", {})
     profile = values.pop("profile", None)
@@ -241,9 +243,9 @@ def load_file(path: Path) -> dict[str, Any]:
 def refuse_empty(flags: Flags) -> None:
     """Refuse (UsageError) an option that is there and says nothing."""
     # `--mock "$DIR"` with an unset DIR must not become a push to the real Factory.
-    for option in fields(flags):
-        if getattr(flags, option.name) == "":
-            raise UsageError(f"--{option.name} is empty", hint="leave it out, or say what it shall be")
+    for name, value in vars(flags).items():
+        if value == "":
+            raise UsageError(f"--{name} is empty", hint="leave it out, or say what it shall be")
 
 
 def _check_keys(values: Mapping[str, Any], where: str) -> None:

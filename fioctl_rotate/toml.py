@@ -11,13 +11,13 @@ _MOST_STEPS = 5_000_000
 _DEEPEST = 50
 
 
-def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """The TOML file at `path`; `what` is what errors call it, with `path` after it.
+def read_toml(path: Path, what: str, *, most: int = 1 << 20) -> dict[str, Any]:
+    """The TOML file at `path`, of at most so many bytes; `what` is what errors call it, with `path` after it.
 
     Raises UsageError where it cannot be read or is not TOML.
     """
     try:
-        data = read_file(path)
+        data = read_file(path, most=most)
     except OSError as error:
         raise UsageError(f"cannot read {what} {path}: {error.strerror}") from error
     return parse_toml(data, f"{what} {path}")

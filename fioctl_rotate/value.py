@@ -1,4 +1,4 @@
-"""Values: immutable classes for what an offline dry run is made of.
+"""Values: immutable classes for what every command, and so an offline dry run, is made of.
 
 Python builds the methods of a dataclass from source text, which takes about half a millisecond a class: a third of
 the start of an offline command. These share their methods instead.
@@ -11,10 +11,12 @@ from typing import Any, ClassVar, Self, dataclass_transform
 class Value:
     """A base class. A subclass lists its fields as annotations, with defaults, as a dataclass does.
 
-    Values are equal where their class and fields are. They cannot be changed; `replace` makes another one.
+    Values are equal where their class and fields are. They cannot be changed; `replace` makes another one. A
+    subclass names in `_secret` the fields that its repr does not show.
     """
 
     _fields: ClassVar[tuple[str, ...]] = ()
+    _secret: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:
         own = (name for name in cls.__annotations__ if name not in cls._fields)
@@ -45,5 +47,6 @@ class Value:
         return hash((type(self), *vars(self).values()))
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        shown = ((name, value) for name, value in vars(self).items() if name not in self._secret)
+        fields = ", ".join(f"{name}={value!r}" for name, value in shown)
         return f"{type(self).__name__}({fields})"

@@ -3,16 +3,22 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from typer import Context
+from typer.main import get_command
 
 import fioctl_rotate
+from fioctl_rotate.cli import app
 from tests.commandline import Cli
 from tests.reference import Leaf, leaves
 
 HEAVY = {
     "asyncio",
     "cryptography",
+    "dataclasses",
+    "hashlib",
     "httpx",
     "msgspec",
     "platformdirs",
@@ -21,6 +27,7 @@ HEAVY = {
     "sqlite3",
     "stamina",
     "starlette",
+    "tomllib",
     "uvicorn",
     "yaml",
 }
@@ -123,6 +130,15 @@ def test_the_help_lists_commands_and_exit_codes() -> None:
     listed = {line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.startswith("  ")}
     assert {leaf.path[0] for leaf in leaves()} <= listed
     assert "device" not in listed
+
+
+def test_only_the_command_that_is_typed_is_made() -> None:
+    root: Any = get_command(app.root)
+    context = Context(root)
+    assert root.get_command(context, "config").get_command(context, "rotate-certs") is not None
+    assert list(root.commands) == ["config"]
+    assert list(root.commands["config"].commands) == ["device-group", "rotate-certs"]
+    assert list(root.commands["config"].commands["device-group"].commands) == []
 
 
 def test_a_misspelt_command_is_answered_with_what_was_meant() -> None:

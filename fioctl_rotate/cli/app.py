@@ -1,6 +1,7 @@
 """The command `fioctl-rotate`: its groups, each imported only when it is typed, and how it ends."""
 
 import contextlib
+import functools
 import importlib
 import os
 import re
@@ -56,7 +57,7 @@ class LazyGroup(common.Group):
         if cmd_name not in self.commands and cmd_name in COMMANDS:
             name, _, attribute = COMMANDS[cmd_name][0].partition(":")
             module = importlib.import_module(f"fioctl_rotate.cli.{name}")
-            command = get_command(getattr(module, attribute or "app"))
+            command = common.build(getattr(module, attribute or "app"))
             command.name = cmd_name
             command.hidden = COMMANDS[cmd_name][1] is None
             self.commands[cmd_name] = command
@@ -83,6 +84,7 @@ root = typer.Typer(
 
 
 @root.callback()
+@common.runner
 @common.spread("flags", Flags, common.CONNECTION_OPTIONS)
 def _root(
     flags: Flags,
@@ -97,6 +99,12 @@ def _root(
     TYPED.set(flags)
 
 
+@functools.cache
+def tree() -> Any:
+    """The command tree: made once, each command of it when it is typed."""
+    return get_command(root)
+
+
 def main() -> None:
     """Run the command line of this process, and exit."""
     sys.exit(run())
@@ -108,7 +116,7 @@ def run(argv: list[str] | None = None) -> int:
     _write_any_character()
     try:
         _check_encoding(sys.argv[1:] if argv is None else argv)
-        code = get_command(root).main(argv, prog_name="fioctl-rotate", standalone_mode=False)
+        code = tree().main(argv, prog_name="fioctl-rotate", standalone_mode=False)
         _flush()
         if code == 130:  # what typer makes of Ctrl-C, in silence
             note("interrupted")

@@ -1,9 +1,7 @@
 """`apply`: push a reviewed plan, exactly as it was shown, or nothing."""
 
-import tomllib
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,12 +9,15 @@ from fioctl_rotate.cli.common import connected, settings_of, single, with_api
 from fioctl_rotate.cli.planning import Sending, with_sending
 from fioctl_rotate.cli.pushing import send
 from fioctl_rotate.cli.stages import with_max_failures
-from fioctl_rotate.errors import Refused, UsageError
+from fioctl_rotate.errors import Refused
 from fioctl_rotate.rotation.plan import Plan, from_file
 from fioctl_rotate.settings import Flags, Settings
+from fioctl_rotate.toml import read_toml
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
+
+_MOST_BYTES = 16 << 20  # a plan in stages lists its devices
 
 
 @connected
@@ -42,13 +43,13 @@ def apply(
 
     A plan in stages is followed to its end; the same command goes on where an earlier run stopped.
     """
-    plan = from_file(_read(plan_file), allow_edited=edited)
+    plan = from_file(read_toml(plan_file, "plan", most=_MOST_BYTES), allow_edited=edited)
     sending.check(staged=plan.stages is not None)
     if max_failures is not None:
         plan = with_max_failures(plan, max_failures)
-        sending = replace(sending, note=f"max-failures {max_failures}")
+        sending = sending.replace(note=f"max-failures {max_failures}")
     settings = settings_of(flags)
-    settings = replace(settings, factory=settings.factory or plan.factory)
+    settings = settings.replace(factory=settings.factory or plan.factory)
     _check_destination(plan, settings)
 
     async def work(api: "FactoryApi") -> None:
@@ -58,15 +59,6 @@ def apply(
         await send(api, plan if plan.stages else await refresh(api, plan), sending)
 
     with_api(settings, work)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read plan {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"plan {path} is not TOML: {error}") from error
 
 
 def _check_destination(plan: Plan, settings: Settings) -> None:

@@ -1,7 +1,6 @@
 """What every command shares: options, groups, how a command runs and what it talks to."""
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import shlex
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command_from_info, get_command_name, get_group
+from typer.models import CommandInfo
 
 from fioctl_rotate.cli.hints import TYPED
 from fioctl_rotate.cli.output import Format as Format
@@ -33,6 +34,7 @@ from fioctl_rotate.cli.output import wrapped as wrapped
 from fioctl_rotate.duration import parse_duration
 from fioctl_rotate.errors import Stopped, UsageError
 from fioctl_rotate.settings import Flags, Settings, resolve
+from fioctl_rotate.value import Value
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
@@ -83,74 +85,77 @@ CONNECTION_OPTIONS: Options = {
 }  # fmt: skip
 
 
+class _Spread(Value):
+    """Options that a command receives in one `parameter`: a `kind` made from them, or what `then` makes of it."""
+
+    parameter: str
+    kind: Callable[..., Any]
+    options: Options
+    then: Callable[[Any], Any] | None
+    fixed: Mapping[str, Any]
+
+    def added(self) -> list[inspect.Parameter]:
+        """The options as a command's own parameters; type and default are those of `kind`'s."""
+        types = get_type_hints(self.kind)
+        # A class keeps a field's default as an attribute.
+        defaults = (
+            {name: getattr(self.kind, name, inspect.Parameter.empty) for name in self.options}
+            if isinstance(self.kind, type)
+            else {name: given.default for name, given in inspect.signature(self.kind).parameters.items()}
+        )
+        return [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=defaults[name],
+                annotation=Annotated[types[name], option],
+            )
+            for name, option in self.options.items()
+        ]
+
+    def take(self, arguments: dict[str, Any]) -> None:
+        """Put one value into `arguments` for all the options."""
+        value = self.kind(**{name: arguments.pop(name) for name in self.options}, **self.fixed)
+        arguments[self.parameter] = self.then(value) if self.then else value
+
+
 def spread(
-    parameter: str, kind: Callable[..., Any], options: Options, **fixed: Any
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    parameter: str,
+    kind: Callable[..., Any],
+    options: Options,
+    *,
+    then: Callable[[Any], Any] | None = None,
+    **fixed: Any,
+) -> Callable[[F], F]:
     """A decorator that gives a command the `options`; it receives them in `parameter`, as one `kind`.
 
     An option's type and default are those of `kind`'s field or parameter of that name; one without a default must
-    be given. `fixed` are values for `kind` that no option changes.
+    be given. `then` makes something else of the `kind`; `fixed` are values for it that no option changes. The
+    decorator only notes all this: the command is made, by `runner`, when it is typed.
     """
-    types = get_type_hints(kind)
-    # A class keeps a field's default as an attribute.
-    defaults = (
-        {name: getattr(kind, name, inspect.Parameter.empty) for name in options}
-        if isinstance(kind, type)
-        else {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
-    )
-    added = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=defaults[name],
-            annotation=Annotated[types[name], option],
-        )
-        for name, option in options.items()
-    ]
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        own = inspect.signature(command, eval_str=True)
-
-        @functools.wraps(command)
-        def wrapper(**arguments: Any) -> Any:
-            value = kind(**{name: arguments.pop(name) for name in options}, **fixed)
-            return command(**{parameter: value}, **arguments)
-
-        return _with_parameters(wrapper, own, without=parameter, added=added)
+    def decorate(command: F) -> F:
+        noted = command.__dict__.setdefault("spread", [])
+        noted.insert(0, _Spread(parameter, kind, options, then, fixed))
+        return command
 
     return decorate
 
 
-def _with_parameters(
-    wrapper: Callable[..., Any], own: inspect.Signature, *, without: str, added: list[inspect.Parameter]
-) -> Callable[..., Any]:
-    """`wrapper` with the signature of the command it wraps, for typer to read: some parameters more or less."""
-    kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own.parameters.values() if p.name != without]
-    parameters = [*kept, *added]
-    wrapper.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # inspect reads it
-    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapper
+def _with_typed_before(flags: Flags) -> Flags:
+    """`flags`, and those typed before the command, as fioctl takes them; what is typed after it wins."""
+    before = TYPED.get()
+    if flags.mock is not None or flags.server is not None:
+        before = before.replace(mock=None, server=None)
+    flags = before.replace(
+        **{name: value for name, value in vars(flags).items() if value not in (None, False)}
+    )
+    TYPED.set(flags)
+    return flags
 
 
-def connected(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the connection options; it receives them as one `Flags` in its parameter `flags`.
-
-    They may also be typed before the command, as fioctl takes them; what is typed after it wins.
-    """
-
-    @functools.wraps(command)
-    def wrapper(flags: Flags, **arguments: Any) -> Any:
-        before = TYPED.get()
-        after = {field.name: getattr(flags, field.name) for field in dataclasses.fields(flags)}
-        if after["mock"] is not None or after["server"] is not None:
-            before = dataclasses.replace(before, mock=None, server=None)
-        flags = dataclasses.replace(
-            before, **{name: value for name, value in after.items() if value not in (None, False)}
-        )
-        TYPED.set(flags)
-        return command(flags=flags, **arguments)
-
-    return spread("flags", Flags, CONNECTION_OPTIONS)(wrapper)
+connected = spread("flags", Flags, CONNECTION_OPTIONS, then=_with_typed_before)
+"""Gives a command the connection options; it receives them as one `Flags` in its parameter `flags`."""
 
 
 GROUP = option("-g --group GROUP", "Device group.")
@@ -165,7 +170,22 @@ LimitOption = Annotated[int | None, option("-n --limit N", "Newest N only.", min
 
 
 class Group(TyperGroup):
-    """A command group that answers a call without a command with its help, on stderr, and exit code 2."""
+    """A command group, whose commands are made when they are typed.
+
+    A call without a command is answered with its help, on stderr, and exit code 2.
+    """
+
+    app: "App"
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names in the order in which they are declared, groups after commands."""
+        return list(dict.fromkeys((*self.app.declared, *self.commands)))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Make the command."""
+        if cmd_name not in self.commands and cmd_name in self.app.declared:
+            self.commands[cmd_name] = self.app.make(cmd_name)
+        return self.commands.get(cmd_name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Show the help where nothing more was typed."""
@@ -184,7 +204,10 @@ class Group(TyperGroup):
         """List the commands, each with its whole first sentence."""
         with formatter.section("Commands"):
             formatter.write_dl(
-                [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
+                [
+                    (name, self.get_command(ctx, name).get_short_help_str(limit=1000))
+                    for name in self.list_commands(ctx)
+                ]
             )
 
 
@@ -209,63 +232,93 @@ class Leaf(TyperCommand):
         formatter.write(f"\n  {self.epilog}\n")
 
 
-class _App(typer.Typer):
+class App(typer.Typer):
+    """A Typer app for one command, or for a group of them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            cls=type("Group", (Group,), {"app": self}),
+            rich_markup_mode=None,
+            add_completion=False,
+            **HELP,
+            **options,
+        )
+        self.declared: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {}
+
     def command(
         self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any
     ) -> Callable[[F], F]:
-        add = super().command(name, cls=cls or Leaf, **options)
+        """Declare a command; it is made when it is typed."""
 
         def decorate(command: F) -> F:
-            add(runner(command))
+            called = get_command_name(command.__name__) if name is None else name
+            self.declared[called] = (command, {"cls": cls or Leaf, **HELP, **options})
             return command
 
         return decorate
 
+    def make(self, name: str) -> Any:
+        """Make a declared command."""
+        command, options = self.declared[name]
+        info = CommandInfo(name, callback=runner(command), **options)
+        return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+
+
+def build(app: App) -> Any:
+    """What typer makes of an app: its group, or the one command of `single`."""
+    return app.make(SINGLE) if SINGLE in app.declared else get_group(app)
+
 
 def runner(command: Callable[..., Any]) -> Callable[..., None]:
-    """What typer calls for `command`: runs it, where it is a coroutine in an event loop, and shows its `Result`.
+    """What typer calls for `command`: takes its spread options together, runs it, and shows its `Result`.
 
-    A command that returns a `Result`, and has no `format` of its own, gets the option `--format`. One that returns
-    None (a server, a watch) has shown what it has to show.
+    A coroutine runs in an event loop. A command that returns a `Result`, and has no `format` of its own, gets the
+    option `--format`. One that returns None (a server, a watch) has shown what it has to show.
     """
     own = inspect.signature(command, eval_str=True)
+    noted: list[_Spread] = command.__dict__.get("spread", [])
+    taken = {spread.parameter for spread in noted}
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own.parameters.values() if p.name not in taken]
+    parameters += [parameter for spread in reversed(noted) for parameter in spread.added()]
     shows = own.return_annotation is not None
-    add_format = shows and "format" not in own.parameters
+    add_format = shows and not any(p.name == "format" for p in parameters)
+    if add_format:
+        parameters.append(_FORMAT)
 
     @functools.wraps(command)
     def wrapper(**arguments: Any) -> None:
         format = arguments.pop("format") if add_format else arguments.get("format")
+        for spread in noted:
+            spread.take(arguments)
         result = command(**arguments)
         if inspect.iscoroutine(result):
             result = run(result)
         if shows:
             result.show(format)
 
-    shown_as = inspect.Parameter(
-        "format", inspect.Parameter.KEYWORD_ONLY, default=Format.TEXT, annotation=FormatOption
-    )
-    return _with_parameters(wrapper, own, without="", added=[shown_as] if add_format else [])
+    # typer reads these.
+    wrapper.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # inspect reads it
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
 
 
-def group(help: str) -> typer.Typer:
-    """A Typer app for a command group."""
-    return _app(cls=Group, help=help)
+_FORMAT = inspect.Parameter(
+    "format", inspect.Parameter.KEYWORD_ONLY, default=Format.TEXT, annotation=FormatOption
+)
+HELP: Any = {"context_settings": {"help_option_names": ["-h", "--help"]}}
+SINGLE = ""  # the name of a command without a group above it
 
 
-def single(command: Callable[..., Any], example: str) -> typer.Typer:
-    """A Typer app that is one command, without a group above it."""
-    app = _app()
-    app.command(epilog=f"Example: {example}")(command)
+def group(help: str) -> App:
+    """An app for a command group."""
+    return App(help=help)
+
+
+def single(command: Callable[..., Any], example: str) -> App:
+    """An app that is one command, without a group above it."""
+    app = App()
+    app.command(SINGLE, epilog=f"Example: {example}")(command)
     return app
-
-
-def _app(**options: Any) -> typer.Typer:
-    return _App(
-        rich_markup_mode=None,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        **options,
-    )
 
 
 # --- What a command talks to ---

@@ -10,7 +10,7 @@ from fioctl_rotate.settings import Flags
 TYPED: ContextVar[Flags] = ContextVar("connection flags of this command", default=Flags())  # noqa: B039  frozen
 
 # A command stands between backquotes, or at the end of a line.
-_COMMAND = re.compile(r"fioctl-rotate [a-z][^`\n]*")
+_COMMAND = r"fioctl-rotate [a-z][^`\n]*"
 
 
 def again(text: str) -> str:
@@ -20,7 +20,7 @@ def again(text: str) -> str:
     """
     if "fioctl-rotate " not in text or TYPED.get() == Flags():
         return text
-    return _COMMAND.sub(lambda found: _extended(found[0], TYPED.get()), text)
+    return re.sub(_COMMAND, lambda found: _extended(found[0], TYPED.get()), text)
 
 
 def _extended(command: str, flags: Flags) -> str:
@@ -48,11 +48,10 @@ def _extended(command: str, flags: Flags) -> str:
 def find_command(words: list[str]) -> Any:
     """The command that these words after `fioctl-rotate` name, or None."""
     from typer import Context
-    from typer.main import get_command
 
-    from fioctl_rotate.cli.app import root
+    from fioctl_rotate.cli.app import tree
 
-    command: Any = get_command(root)
+    command: Any = tree()
     context = None
     for word in words:
         if not hasattr(command, "get_command"):

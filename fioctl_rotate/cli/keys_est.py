@@ -1,6 +1,5 @@
 """The EST commands that need the Factory's root or show what it signed; under `keys est` and, shorter, `est`."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -175,7 +174,7 @@ def _sign(settings: Settings, pki: "PkiDirectory", csr: Path, out: Path, dns_nam
     certificate = view(WHAT, sign_est_csr(pki, csr, out, dns_name=dns_name))
     next_step = f"signed; `fioctl-rotate est authorize DIR --upload {out}` uploads it"
     result = _authorized(settings, certificate, next_step)
-    return dataclasses.replace(result, lines=()) if out == STDIO else result
+    return result.replace(lines=()) if out == STDIO else result
 
 
 async def _upload(settings: Settings, pki: "PkiDirectory", upload: Path, *, yes: bool) -> Result:

@@ -3,7 +3,6 @@
 import functools
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import option
 from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.settings import PASSPHRASE_VARIABLE, PIN_VARIABLE
+from fioctl_rotate.value import Value
 
 if TYPE_CHECKING:
     from fioctl_rotate.ops.key_access import KeyAccess, KeyStore, PkiDirectory
@@ -31,8 +31,7 @@ KEY_OPTIONS: common.Options = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class KeyOptions:
+class KeyOptions(Value):
     """Where the root's key is, as the command line says."""
 
     hsm_module: Path | None = None

@@ -8,7 +8,6 @@ import signal
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,6 +15,7 @@ import typer
 
 from fioctl_rotate.cli.hints import again
 from fioctl_rotate.errors import Error, UsageError, printable
+from fioctl_rotate.value import Value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,8 +38,7 @@ class Format(StrEnum):
     JSON = "json"
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Value):
     """Rows below headers. On a terminal columns are aligned; in a pipe a tab stands between two cells."""
 
     headers: Sequence[str]
@@ -54,8 +53,7 @@ class Table:
             emit("\t".join(printable(cell or "") for cell in row).rstrip("\t"))
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(Value):
     """What a command found or did.
 
     `document` is what `--format json` shows: plain data or msgspec structs. `lines` is what people read, each one

@@ -3,7 +3,6 @@
 import shlex
 import sys
 import time
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +28,7 @@ from fioctl_rotate.rotation import entry as entries
 from fioctl_rotate.rotation.plan import Plan, RotationRequest, make_plan, to_file, without_nulls
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.settings import Settings
+from fioctl_rotate.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,8 +87,7 @@ MODE_OPTIONS: Options = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Sending:
+class Sending(Value):
     """How a push shall go about it. `timeout` and `interval` (between two looks, with `wait`) are in seconds.
 
     `junit` is the file to write at the end of the wait. `note` goes into the reason of each write of a plan in
@@ -117,7 +116,6 @@ class Sending:
         return ("--timeout", self.timeout is not None), ("--junit", self.junit is not None)
 
 
-@dataclass(frozen=True)
 class Modes(Sending):
     """How a rotate-certs command shall go about it: a push, or a dry run."""
 

@@ -1,11 +1,11 @@
 """The options of a rotation in stages, and how its stages are shown in a dry run."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fioctl_rotate.cli.common import Options, Table, duration_option, option, spread
 from fioctl_rotate.errors import UsageError
+from fioctl_rotate.value import Value
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
@@ -24,8 +24,7 @@ STAGE_OPTIONS: Options = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class StageOptions:
+class StageOptions(Value):
     """How to rotate in stages, as typed. `soak` and `stage_timeout` are in seconds."""
 
     stages: str | None = None
@@ -119,4 +118,6 @@ def with_max_failures(plan: "Plan", text: str) -> "Plan":
 
     if plan.stages is None:
         raise UsageError("--max-failures is for a plan with stages")
+    from dataclasses import replace  # only a plan with stages is made of them
+
     return plan.replace(stages=replace(plan.stages, max_failures=parse_share(text, "--max-failures")))

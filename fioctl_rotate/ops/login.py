@@ -1,7 +1,6 @@
 """Logging in: credentials are tried before they are kept; and who it is that they let in."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ async def log_in(
     if not settings.token and settings.oauth and not oauth.is_usable(settings.oauth, clock()):
         values = {**values, "oauth": await renewed(settings, settings.oauth, clock, trace)}
         _keep(values, path, profile)
-        settings = replace(settings, oauth=values["oauth"])
+        settings = settings.replace(oauth=values["oauth"])
     async with open_api(settings, trace=trace, clock=clock) as api:
         try:
             user = await find_user(api)
