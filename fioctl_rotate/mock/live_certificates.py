@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fioctl_rotate import files, tls
+from fioctl_rotate.clock import Clock
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.mock import authority
@@ -25,9 +26,10 @@ class LiveCertificates:
     writer. What cannot be used, such as a key that is missing, goes to `complain`, and the old stays in use.
     """
 
-    def __init__(self, store: Store, factory: str, complain: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, factory: str, *, clock: Clock, complain: Callable[[str], None]) -> None:
         """Raises Error where what is on file now cannot be used."""
         self._store = store
+        self._clock = clock
         self._name = factory
         self._complain = complain
         self._version = -1
@@ -74,6 +76,19 @@ class LiveCertificates:
         signing = _authority(factory, pairs[authority.CA])
         self._gateway, self._est, self._authority = gateway, est, signing
         self._version = factory.certs_version
+        for kind, pair in pairs.items():
+            if pair is not None and (fault := _out_of_time(kind, pair, self._clock())):
+                self._complain(fault)
+
+
+def _out_of_time(kind: str, pair: authority.KeyPair, now: datetime.datetime) -> str | None:
+    """Why nobody will accept the certificate now, which may also be this machine's clock; None if it is valid."""
+    name = f"the mock's {kind} certificate"
+    certificate = load_certificate(pair.certificate, name)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if begin <= now <= end:
+        return None
+    return f"{name} is valid from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, now is {now:%Y-%m-%d %H:%M}"
 
 
 def _context(

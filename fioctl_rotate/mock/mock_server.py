@@ -62,7 +62,7 @@ async def serve_factory(
             factory = accounts.choose_factory(db, factory_name)
         busy = Refused(f"factory {factory.name} in {directory} is served already, by another `mock serve`")
         stack.enter_context(files.locked(directory / f".serve-{factory.name}.lock", busy))
-        certificates = LiveCertificates(watching, factory.name, complain)
+        certificates = LiveCertificates(watching, factory.name, clock=clock, complain=complain)
         sockets: list[socket.socket] = []
         for given, kept in (
             (ports.api, factory.api_port),

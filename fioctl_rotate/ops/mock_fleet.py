@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography import x509
+
 from fioctl_rotate import files
 from fioctl_rotate.clock import Clock
 from fioctl_rotate.device.identity import Sota
@@ -56,19 +58,14 @@ def make_devices(
     ca = load_certificate(ca_pem, str(ca_path))
     key_path = ca_path.with_suffix(".key")
     ca_key = load_private_key(files.read(key_path), name=str(key_path))
-    made: dict[str, str] = {}
-    with (
-        contextlib.ExitStack() as undo,
-        contextlib.closing(Store(directory)) as store,
-        store.transaction() as db,
-    ):
-        factory = accounts.choose_factory(db, factory.name)
+    with contextlib.ExitStack() as undo, contextlib.closing(Store(directory)) as store:
+        with store.reading() as db:
+            factory = accounts.choose_factory(db, factory.name)
         if ca not in authority.bundled(factory.ca_crt):
             raise Refused(f"{ca_path} is not a device CA of the mocked Factory {factory.name}")
-        known = len(device_records.uuids(db, factory.name))
-        width = len(str(known + count))
+        made: list[tuple[str, Kind, x509.Certificate]] = []
         for number in range(1, count + 1):
-            device, name, kind = str(uuid.uuid4()), f"device-{known + number:0{width}}", kinds(number)
+            device, kind = str(uuid.uuid4()), kinds(number)
             path = directory / "devices" / device
             undo.callback(shutil.rmtree, path, ignore_errors=True)
             try:
@@ -85,22 +82,28 @@ def make_devices(
                 )
             except OSError as error:
                 raise Error(message_of(error)) from error
-            registered = device_records.register(
-                db,
-                factory.name,
-                device,
-                authority.public_key_of(certificate),
-                owner=factory.created_by,
-                author=factory.created_by,
-                now=clock(),
-                name=name,
-                group=group,
-            )
-            device_records.report(db, device, lmp_ver=str(kind.lmp), target_name=TARGET[0], tag="main")
-            device_records.see_device(db, registered, clock())
-            made[device] = name
+            made.append((device, kind, certificate))
+        names: dict[str, str] = {}
+        with store.transaction() as db:
+            known = len(device_records.uuids(db, factory.name))
+            width = len(str(known + count))
+            for number, (device, kind, certificate) in enumerate(made, known + 1):
+                names[device] = f"device-{number:0{width}}"
+                registered = device_records.register(
+                    db,
+                    factory.name,
+                    device,
+                    authority.public_key_of(certificate),
+                    owner=factory.created_by,
+                    author=factory.created_by,
+                    now=clock(),
+                    name=names[device],
+                    group=group,
+                )
+                device_records.report(db, device, lmp_ver=str(kind.lmp), target_name=TARGET[0], tag="main")
+                device_records.see_device(db, registered, clock())
         undo.pop_all()
-    return made
+    return names
 
 
 def move_devices(directory: Path, factory: FactoryRecord) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,22 @@ def test_a_key_that_goes_while_it_runs_is_told_once_and_the_old_one_serves(direc
             assert [str(key) in text for text in told] == [True]
 
     asyncio.run(work())
+
+
+def test_a_clock_before_the_certificates_is_told_once(directory: Path) -> None:
+    told: list[str] = []
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=400)
+
+    async def work() -> None:
+        async with ops.serve(directory, ports=ANY, clock=lambda: past, complain=told.append):
+            pass
+
+    asyncio.run(work())
+    assert [text.split(" certificate is valid from ")[0] for text in told] == [
+        "the mock's tls",
+        "the mock's est-tls",
+        "the mock's ca",
+    ]
 
 
 @pytest.mark.parametrize("door", ["operator API", "gateway"])

@@ -18,7 +18,7 @@ from fioctl_rotate import wire
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.mock.problem import Problem
 
-PATIENCE = 20
+PATIENCE = 10
 """Seconds that a writer waits for the writer of another process."""
 
 _VERSION = 1
