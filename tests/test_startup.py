@@ -99,7 +99,8 @@ def test_completion_imports_nothing_heavy(typed: str, completed: str) -> None:
         _FIOCTL_ROTATE_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1)
     )
     assert completed in out.split()
-    assert heavy == set()
+    # It imports the modules of all commands, for their names, and one or two are made of dataclasses.
+    assert heavy <= {"dataclasses"}
 
 
 def test_completion_can_be_set_up() -> None:
