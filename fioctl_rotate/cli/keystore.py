@@ -10,7 +10,8 @@ import typer
 
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import option
-from fioctl_rotate.errors import Refused, UsageError
+from fioctl_rotate.errors import Error, Refused, UsageError
+from fioctl_rotate.files import read_text
 from fioctl_rotate.settings import PASSPHRASE_VARIABLE, PIN_VARIABLE
 from fioctl_rotate.value import Value
 
@@ -23,6 +24,7 @@ DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="PKI dire
 KEY_OPTIONS: common.Options = {
     "hsm_module": option("--hsm-module FILE", "PKCS#11 module of the HSM that holds the key."),
     "hsm_token_label": option("--hsm-token-label LABEL", "Token label; the root's key in it is root-ca."),
+    "hsm_uri": option("--hsm-uri URI", "PKCS#11 URI of the key: another label or id (RFC 7512)."),
     "hsm_pin_file": option("--hsm-pin-file FILE", f"File with the token's PIN; else {PIN_VARIABLE}, else asked."),
     "hsm_pin": option("--hsm-pin PIN", "The token's PIN, seen in the process list (fioctl's option)."),
     "key_passphrase_file": option(
@@ -36,6 +38,7 @@ class KeyOptions(Value):
 
     hsm_module: Path | None = None
     hsm_token_label: str | None = None
+    hsm_uri: str | None = None
     hsm_pin_file: Path | None = None
     hsm_pin: str | None = None
     key_passphrase_file: Path | None = None
@@ -51,52 +54,62 @@ class KeyOptions(Value):
         return directory
 
     def ca_key(self, file: Path | None, label: str) -> "KeyStore":
-        """A CA's key: in a file, or in the token under `label`. Raises UsageError for both, and for none."""
-        if (file is None) == (self.hsm_module is None):
+        """A CA's key: in a file, or in the token. Raises UsageError for both, and for none.
+
+        In the token it is what --hsm-uri names, else what has `label`.
+        """
+        if (file is None) == (self.access.hsm is None):
             raise UsageError(
-                "the CA's key is either in --ca-key or in an HSM", hint="--hsm-module names the HSM"
+                "give the CA's key either as --ca-key or in an HSM",
+                hint="--hsm-module and --hsm-token-label, or --hsm-uri, name the HSM",
             )
-        return self.access.token_key(label) if file is None else self.access.key_file(file)
+        return self.access.chosen_key(label) if file is None else self.access.key_file(file)
 
     @functools.cached_property
     def access(self) -> "KeyAccess":
         """The keys; one for a command, so that a PIN is asked for once. Raises UsageError for half a token."""
-        from fioctl_rotate.ops.key_access import KeyAccess
+        from fioctl_rotate.ops.key_access import KeyAccess, named_hsm
 
-        named = self.hsm_module is not None, self.hsm_token_label is not None
-        if named in ((True, False), (False, True)):
-            raise UsageError("--hsm-module and --hsm-token-label are needed together")
-        if not any(named) and (self.hsm_pin is not None or self.hsm_pin_file is not None):
+        hsm = named_hsm(self.hsm_module, self.hsm_token_label, self.hsm_uri)
+        visible = self.hsm_pin if hsm is None or self.hsm_pin is not None else hsm.pin_value
+        file = self.hsm_pin_file
+        if hsm is not None and hsm.pin_source is not None:
+            if file is not None:
+                raise UsageError("give either --hsm-pin-file or pin-source in --hsm-uri")
+            file = Path(hsm.pin_source)
+        if hsm is None and (visible is not None or file is not None):
             raise UsageError("a PIN without an HSM", hint="--hsm-module and --hsm-token-label name it")
-        if self.hsm_pin is not None:
+        if visible is not None:
+            flag = "--hsm-uri" if self.hsm_pin is None else "--hsm-pin"
             common.warn(
-                f"--hsm-pin shows the PIN in the process list; {PIN_VARIABLE} or --hsm-pin-file keep it out"
+                f"{flag} shows the PIN in the process list; {PIN_VARIABLE} or --hsm-pin-file keep it out"
             )
-        return KeyAccess(self.hsm_module, self.hsm_token_label, self._pin, self._passphrase)
-
-    def _pin(self) -> str:
-        if self.hsm_pin is not None:
-            return self.hsm_pin
-        pin = _secret(PIN_VARIABLE, self.hsm_pin_file, f"PIN of token {self.hsm_token_label}")
-        if pin is None:
-            raise UsageError(
-                f"the PIN of token {self.hsm_token_label} is not known",
-                hint=f"set {PIN_VARIABLE}, give --hsm-pin-file, or run it on a terminal",
-            )
-        return pin
+        name = (hsm.token or hsm.serial or "") if hsm is not None else ""
+        return KeyAccess(hsm, lambda: _pin(visible, file, name), self._passphrase)
 
     def _passphrase(self, name: str) -> bytes | None:
         passphrase = _secret(PASSPHRASE_VARIABLE, self.key_passphrase_file, f"Passphrase of {name}")
         return None if passphrase is None else passphrase.encode()
 
 
+def _pin(visible: str | None, file: Path | None, token: str) -> str:
+    """The PIN: typed on the command line, or as `_secret` finds it. Raises UsageError where nobody knows it."""
+    pin = visible if visible is not None else _secret(PIN_VARIABLE, file, f"PIN of token {token}")
+    if pin is None:
+        raise UsageError(
+            f"the PIN of token {token} is not known",
+            hint=f"set {PIN_VARIABLE}, give --hsm-pin-file, or run it on a terminal",
+        )
+    return pin
+
+
 def _secret(variable: str, file: Path | None, question: str) -> str | None:
     """A secret from its file, its variable, or a prompt on a terminal; None where there is none of these."""
     if file is not None:
         try:
-            return file.read_text("utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+            return read_text(file).rstrip("\r\n")
+        except Error as error:
+            raise UsageError(error.message) from error
     value = os.environ.get(variable)
     if value == "":
         raise UsageError(f"{variable} is set but empty")

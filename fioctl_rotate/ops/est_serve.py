@@ -169,7 +169,7 @@ def load(service: EstService) -> Loaded:
     files = service.files
     roots = _certificates(files.root_cert)
     ca = load_certificate(read(files.ca_cert), str(files.ca_cert))
-    key = files.ca_key.load()
+    key = files.ca_key.load(ca)
     if key is None:
         raise Error(f"there is no {files.ca_key.name}, the CA's key")
     if key.public_key() != ca.public_key():

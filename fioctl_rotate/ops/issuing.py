@@ -70,7 +70,7 @@ def own_device_ca(
     `owner` is the polis id of the user who will own the devices that it registers.
     """
     present = directory.certificate(name)
-    key = store.load()
+    key = store.load(present)
     if present is not None:
         where = str(directory.path / name)
         require(

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fioctl_rotate import files
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.pki import certificate_rules, certificates
-from fioctl_rotate.pki.hsm import Token, TokenKeyStore
 from fioctl_rotate.pki.parsing import load_certificate
 from fioctl_rotate.pki.policy import organizational_units, require
 from fioctl_rotate.pki.stores import AskPassphrase, FileKeyStore, KeyStore
@@ -40,18 +39,18 @@ class Root:
 
 
 class PkiDirectory:
-    """A PKI directory at `path`, with the root's key in it or in `token`.
+    """A PKI directory at `path`, with the root's key in it or in `root_key`.
 
     `ask_passphrase` is called for a key file that is encrypted. Methods raise Error where a file is missing or
     unreadable, Refused where what is in it breaks a rule; both name the file.
     """
 
     def __init__(
-        self, path: Path, *, ask_passphrase: AskPassphrase | None = None, token: Token | None = None
+        self, path: Path, *, ask_passphrase: AskPassphrase | None = None, root_key: KeyStore | None = None
     ) -> None:
         self.path = path
         self._ask_passphrase = ask_passphrase
-        self.root_key: KeyStore = TokenKeyStore(token) if token else self.key_file(ROOT_KEY)
+        self.root_key: KeyStore = root_key or self.key_file(ROOT_KEY)
 
     # --- The root ---
 
@@ -63,7 +62,7 @@ class PkiDirectory:
     def root(self, factory: str | None = None, *, now: datetime.datetime) -> Root:
         """The root with its key, the two found to belong together."""
         certificate = self.root_certificate(factory, now=now)
-        key = self.root_key.load()
+        key = self.root_key.load(certificate)
         if key is None:
             raise Error(
                 f"{self.root_key.name} is missing: the root's private key",
@@ -78,11 +77,12 @@ class PkiDirectory:
 
         Raises Error where there is a certificate without its key: no ceremony can go on from there.
         """
-        key = self.root_key.load()
         pem = files.read_if_there(self.path / ROOT_CERTIFICATE)
         if pem is None:
+            self.root_key.load()
             return None
         certificate = self._judged_root(pem, factory, now)
+        key = self.root_key.load(certificate)
         if key is None:
             raise Error(
                 f"{self.root_key.name} is missing: the private key of {self.path / ROOT_CERTIFICATE}",
@@ -94,7 +94,7 @@ class PkiDirectory:
     def make_root(self, factory: str, *, now: datetime.datetime) -> Root:
         """The root of `factory`: what is there is used, what is missing is made, the key first."""
         certificate = self.root_as_far_as_made(factory, now=now)
-        key = self.root_key.load() or self.root_key.create()
+        key = self.root_key.load(certificate) or self.root_key.create()
         if certificate is None:
             certificate = certificates.make_root(key, factory, now=now)
             self.write(ROOT_CERTIFICATE, certificate)

@@ -1,85 +1,108 @@
-"""Private keys in a PKCS#11 token: found by label, made there, used there; they never leave it.
+"""Private keys in a PKCS#11 token: found by label or id, made there, used there; they never leave it.
 
-fioctl and pkcs11-tool give the root's key the label `root-ca`; its id differs by build, so only the label counts.
-Needs the extra `[hsm]` (python-pkcs11).
+fioctl and pkcs11-tool give the root's key the label `root-ca`; its id differs by build, so the label counts unless
+a PKCS#11 URI says otherwise. Needs the extra `[hsm]` (python-pkcs11).
 """
 
-import contextlib
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 
 from fioctl_rotate.errors import Error
+from fioctl_rotate.pki.hsm_session import Session, Token
+from fioctl_rotate.pki.keys import P256, key_kind
+from fioctl_rotate.pki.parsing import load_certificate_der
 
 if TYPE_CHECKING:
     import pkcs11
 
-T = TypeVar("T")
-
 ROOT_LABEL = "root-ca"
 _FIRST_ID = b"\x01"  # what the manual's recipe gives the key
 _P256 = bytes.fromhex("06082a8648ce3d030107")  # its OID in DER, which EC_PARAMS holds
-_NOT_P256 = "is not an EC key on P-256 (prime256v1), which a Factory's keys are"
-
-
-@dataclass(frozen=True)
-class Token:
-    """A PKCS#11 token: the module's path (a shared library), the token's label, and who knows its PIN."""
-
-    module: str
-    label: str
-    pin: Callable[[], str] = field(repr=False)
 
 
 class TokenKeyStore:
-    """The EC P-256 key pair with a label in a token."""
+    """The EC P-256 key in a token that has this label and, where one is given, this id (label None: any)."""
 
-    def __init__(self, token: Token, label: str = ROOT_LABEL) -> None:
+    def __init__(self, token: Token, label: str | None = ROOT_LABEL, id: bytes | None = None) -> None:
         self.token = token
         self.label = label
-        self._session = _Session(token)
-        self.name = f"key {label} in token {token.label}"
+        self.id = id
+        self._session = Session(token)
+        shown = label if label is not None else f"with id {(id or b'').hex()}"
+        self.name = f"key {shown} in token {token.name}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return TokenKeyStore, (self.token, self.label)  # another process logs in by itself
+        return TokenKeyStore, (self.token, self.label, self.id)  # another process logs in by itself
 
-    def load(self) -> "TokenPrivateKey | None":
-        """The key, or None where no key has the label. Raises Error where it cannot be used."""
-        return self._session.call(self._load)
+    def load(self, certificate: x509.Certificate | None = None) -> "TokenPrivateKey | None":
+        """The key, or None where there is none. Raises Error where it cannot be used.
+
+        Many tokens hold only the private half. The public one is then in a certificate: in the token, beside the
+        key, or `certificate`, which is found to fit by a signature.
+        """
+        return self._session.call(lambda session: self._load(session, certificate))
 
     def create(self) -> "TokenPrivateKey":
         """Make the pair in the token, try it, and take it away again where it does not work. Raises Error."""
         return self._session.call(self._create, write=True)
 
-    def _load(self, session: "pkcs11.Session") -> "TokenPrivateKey | None":
+    def _load(
+        self, session: "pkcs11.Session", certificate: x509.Certificate | None
+    ) -> "TokenPrivateKey | None":
         from pkcs11 import Attribute, KeyType, ObjectClass
 
-        private = list(_objects(session, self.label, ObjectClass.PRIVATE_KEY))
-        public = list(_objects(session, self.label, ObjectClass.PUBLIC_KEY))
-        if not private and not public:
+        privates = self._objects(session, ObjectClass.PRIVATE_KEY)
+        publics = self._objects(session, ObjectClass.PUBLIC_KEY)
+        if not privates and not publics:
             return None
-        if len(private) != 1 or len(public) != 1:
+        if len(privates) != 1 or len(publics) > 1:
             raise Error(
-                f"{self.name}: {len(private)} private and {len(public)} public keys, where one of each is due",
-                hint=f"look with `pkcs11-tool --list-objects --login`; only one pair may be called {self.label}",
+                f"{self.name}: expected one private key and its public key, got {len(privates)} and {len(publics)}",
+                hint="`pkcs11-tool --list-objects --login --module FILE` shows them; a PKCS#11 URI with an id "
+                "(--hsm-uri) names one of several",
             )
-        if public[0][Attribute.KEY_TYPE] is not KeyType.EC:
-            raise Error(f"{self.name} {_NOT_P256}")
-        key = _public_key(public[0][Attribute.EC_PARAMS], public[0][Attribute.EC_POINT], self.name)
-        return TokenPrivateKey(self._session, self.label, key)
+        (private,) = privates
+        if private[Attribute.KEY_TYPE] is not KeyType.EC:
+            raise Error(f"{self.name}: expected an {P256} key, got {private[Attribute.KEY_TYPE].name}")
+        publics = publics or _of_same_id(session, private, ObjectClass.PUBLIC_KEY)
+        if publics:
+            public = _public_key(publics[0][Attribute.EC_PARAMS], publics[0][Attribute.EC_POINT], self.name)
+            return TokenPrivateKey(self._session, private, public)
+        key = TokenPrivateKey(self._session, private, self._certified(session, private, certificate))
+        key.try_out(session)
+        return key
+
+    def _certified(
+        self, session: "pkcs11.Session", private: "pkcs11.Object", given: x509.Certificate | None
+    ) -> ec.EllipticCurvePublicKey:
+        """The public key in the certificate that the token has beside the private key, else in `given`."""
+        from pkcs11 import Attribute, ObjectClass
+
+        beside = self._objects(session, ObjectClass.CERTIFICATE)
+        for found in beside or _of_same_id(session, private, ObjectClass.CERTIFICATE):
+            given = load_certificate_der(found[Attribute.VALUE], f"the certificate of {self.name}")
+        if given is None:
+            raise Error(
+                f"{self.name} has no public key in the token, and there is no certificate that has it",
+                hint="import the public key or the certificate with the key's id: `pkcs11-tool --write-object`",
+            )
+        public = given.public_key()
+        if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+            raise Error(f"{self.name}: expected an {P256} key, got {key_kind(public)}")
+        return public
 
     def _create(self, session: "pkcs11.Session") -> "TokenPrivateKey":
         from pkcs11 import Attribute, KeyType, ObjectClass
         from pkcs11.util.ec import encode_named_curve_parameters
 
-        if self._load(session) is not None:
-            raise Error(f"{self.name} exists already, and is never overwritten")
+        if self._load(session, None) is not None:
+            raise Error(f"{self.name} already exists, and is never overwritten")
         parameters = session.create_domain_parameters(
             KeyType.EC, {Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")}, local=True
         )
@@ -90,26 +113,46 @@ class TokenKeyStore:
             Attribute.DECRYPT: False,
             Attribute.UNWRAP: False,
         }
+        label, key_id = ROOT_LABEL if self.label is None else self.label, self.id or _FIRST_ID
         try:
-            parameters.generate_keypair(id=_FIRST_ID, label=self.label, store=True, private_template=fixed)
-            key = self._load(session)
+            parameters.generate_keypair(id=key_id, label=label, store=True, private_template=fixed)
+            key = self._load(session, None)
             if key is None:
                 raise Error(f"{self.name} was made and cannot be found")
             key.try_out(session)
         except BaseException:
             for kind in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY):
-                for half in _objects(session, self.label, kind):
+                for half in self._objects(session, kind):
                     half.destroy()
             raise
         return key
+
+    def _objects(self, session: "pkcs11.Session", kind: "pkcs11.ObjectClass") -> "Sequence[pkcs11.Object]":
+        from pkcs11 import Attribute
+
+        wanted: dict[Attribute, Any] = {Attribute.CLASS: kind}
+        if self.label is not None:
+            wanted[Attribute.LABEL] = self.label
+        if self.id is not None:
+            wanted[Attribute.ID] = self.id
+        return list(session.get_objects(wanted))
 
 
 class TokenPrivateKey(ec.EllipticCurvePrivateKey):
     """A private key whose signatures the token makes, for whoever takes an EC key: X.509 builders, PKCS#7."""
 
-    def __init__(self, session: "_Session", label: str, public_key: ec.EllipticCurvePublicKey) -> None:
+    def __init__(
+        self, session: Session, private: "pkcs11.Object", public_key: ec.EllipticCurvePublicKey
+    ) -> None:
+        from pkcs11 import Attribute, ObjectClass
+
         self._session = session
-        self._label = label
+        # A session that is opened again has new handles, so the object is looked up for each signature.
+        self._private = {
+            Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+            Attribute.LABEL: private[Attribute.LABEL],
+            Attribute.ID: private[Attribute.ID],
+        }
         self._public_key = public_key
 
     def sign(self, data: Any, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
@@ -125,7 +168,9 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         try:
             self._public_key.verify(signature, message, algorithm)
         except InvalidSignature as error:
-            raise Error(f"{self._label}: the token's private and public key are not a pair") from error
+            raise Error(
+                f"token {self._session.token.name}: its private key does not fit the public key or certificate"
+            ) from error
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
         """The public half."""
@@ -143,7 +188,7 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
 
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> NoReturn:
         """Not offered: a root only signs."""
-        raise UnsupportedAlgorithm("a key in a token is for signing alone")
+        raise UnsupportedAlgorithm("a key in a token only signs")
 
     def private_numbers(self) -> NoReturn:
         """Not offered: the key never leaves the token."""
@@ -165,113 +210,46 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         return self
 
     def _sign(self, session: "pkcs11.Session", digest: bytes) -> bytes:
-        from pkcs11 import Mechanism, ObjectClass
+        from pkcs11 import Mechanism
 
-        (private,) = _objects(session, self._label, ObjectClass.PRIVATE_KEY)
-        raw = cast(Any, private).sign(digest, mechanism=Mechanism.ECDSA)
+        (private,) = session.get_objects(self._private)
+        # Such a key wants the PIN again, between the start of each signature and its end.
+        pin = self._session.token.pin() if _always_authenticates(private) else None
+        raw = cast(Any, private).sign(digest, mechanism=Mechanism.ECDSA, pin=pin)
         half = len(raw) // 2
         return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
 
 
-class _Session:
-    """One logged-in session with a token, opened at first use and again where the token dropped it."""
+def _always_authenticates(private: "pkcs11.Object") -> bool:
+    from pkcs11 import Attribute
+    from pkcs11.exceptions import AttributeTypeInvalid
 
-    def __init__(self, token: Token) -> None:
-        self._token = token
-        self._open: pkcs11.Session | None = None
-        self._writable = False
-        # PKCS#11 sessions have one operation under way at a time.
-        self._lock = threading.Lock()
-
-    def call(self, work: Callable[["pkcs11.Session"], T], *, write: bool = False) -> T:
-        """What `work` returns for the session. Raises Error in words for what PKCS#11 says in codes."""
-        try:
-            from pkcs11 import exceptions
-        except ImportError as error:
-            raise Error(
-                "keys in an HSM need python-pkcs11, which is not installed",
-                hint="install python-pkcs11, which is what the extra `hsm` of this package brings",
-            ) from error
-        dropped = (
-            exceptions.SessionHandleInvalid,
-            exceptions.SessionClosed,
-            exceptions.UserNotLoggedIn,
-            exceptions.DeviceRemoved,
-        )
-        with self._lock:
-            try:
-                if self._open is None or write > self._writable:
-                    self._connect(write=write)
-                assert self._open is not None  # noqa: S101  _connect has set it
-                try:
-                    return work(self._open)
-                except dropped:
-                    self._connect(write=write)
-                    return work(self._open)
-            except exceptions.PKCS11Error as error:
-                raise Error(
-                    f"token {self._token.label}: {_words(error)}",
-                    hint=_HINTS.get(type(error).__name__, f"the PKCS#11 module is {self._token.module}"),
-                ) from error
-
-    def _connect(self, *, write: bool) -> None:
-        import pkcs11
-        from pkcs11.exceptions import SessionClosed, SessionHandleInvalid, UserAlreadyLoggedIn
-
-        if self._open is not None:
-            with contextlib.suppress(SessionClosed, SessionHandleInvalid):
-                self._open.close()
-            self._open = None
-        token = pkcs11.lib(self._token.module).get_token(token_label=self._token.label)
-        try:
-            self._open = token.open(rw=write, user_pin=self._token.pin())
-        except UserAlreadyLoggedIn:
-            # The login belongs to the process: another key of this token is in use.
-            self._open = token.open(rw=write)
-        self._writable = write
+    try:
+        return bool(private[Attribute.ALWAYS_AUTHENTICATE])
+    except AttributeTypeInvalid:
+        return False  # a token from before PKCS#11 2.20
 
 
-_HINTS = {
-    "NoSuchToken": "`softhsm2-util --show-slots` or `pkcs11-tool --list-slots` shows the labels of the tokens",
-    "MultipleTokensReturned": "give one of them another label",
-    "PinIncorrect": "FIOCTL_ROTATE_HSM_PIN, --hsm-pin-file or the prompt gives the user's PIN",
-    "PinLenRange": "FIOCTL_ROTATE_HSM_PIN, --hsm-pin-file or the prompt gives the user's PIN",
-    "PinLocked": "too many wrong PINs; the security officer can set a new one",
-}
-
-_WORDS = {
-    "NoSuchToken": "there is no token with this label",
-    "MultipleTokensReturned": "several tokens have this label",
-    "PinIncorrect": "the PIN is wrong",
-    "PinLenRange": "the PIN is wrong (its length is)",
-    "PinLocked": "the PIN is locked",
-    "UserPinNotInitialized": "no user PIN was set yet",
-    "TokenWriteProtected": "the token is write-protected",
-    "MechanismInvalid": "it does not know ECDSA on P-256",
-}
-
-
-def _words(error: Exception) -> str:
-    name = type(error).__name__
-    return _WORDS.get(name) or (f"{error}" if str(error) else f"PKCS#11 says {name}")
-
-
-def _objects(session: "pkcs11.Session", label: str, kind: "pkcs11.ObjectClass") -> "list[pkcs11.Object]":
+def _of_same_id(
+    session: "pkcs11.Session", private: "pkcs11.Object", kind: "pkcs11.ObjectClass"
+) -> "Sequence[pkcs11.Object]":
+    """What belongs to the private key by its id: labels of the three differ on many cards."""
     from pkcs11 import Attribute
 
-    return list(session.get_objects({Attribute.LABEL: label, Attribute.CLASS: kind}))
+    key_id = private[Attribute.ID]
+    return list(session.get_objects({Attribute.CLASS: kind, Attribute.ID: key_id})) if key_id else []
 
 
 def _public_key(parameters: bytes, point: bytes, name: str) -> ec.EllipticCurvePublicKey:
     if parameters != _P256:
-        raise Error(f"{name} {_NOT_P256}")
+        raise Error(f"{name}: expected an {P256} key, got another curve")
     # PKCS#11 says a DER OCTET STRING; some tokens give the bare point.
     if len(point) == 67:
         point = point[2:]
     try:
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
     except ValueError as error:
-        raise Error(f"{name}: the token's public key is no point on P-256") from error
+        raise Error(f"{name}: the token's public key is not a point on P-256") from error
 
 
 def _digest(data: bytes, algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate import files
@@ -46,8 +47,11 @@ class KeyStore(Protocol):
     def name(self) -> str:
         """What messages call the key."""
 
-    def load(self) -> ec.EllipticCurvePrivateKey | None:
-        """The key, or None where there is none. Raises Error where there is one that cannot be used."""
+    def load(self, certificate: x509.Certificate | None = None) -> ec.EllipticCurvePrivateKey | None:
+        """The key, or None where there is none. Raises Error where there is one that cannot be used.
+
+        `certificate` is what is known to be the key's: it has the public half, which not every store has.
+        """
 
     def create(self) -> ec.EllipticCurvePrivateKey:
         """Make the key; the next `load` returns it, whatever happens after. Raises Error where there is one."""
@@ -65,7 +69,7 @@ class FileKeyStore:
         """The file's path."""
         return str(self.path)
 
-    def load(self) -> ec.EllipticCurvePrivateKey | None:
+    def load(self, certificate: x509.Certificate | None = None) -> ec.EllipticCurvePrivateKey | None:
         """The file's key, or None where there is no file. Raises Error where it cannot be read or used."""
         pem = files.read_if_there(self.path)
         if pem is None:

@@ -1,14 +1,20 @@
 """A PKI directory with a root, and a mocked Factory with nothing set up or with a PKI."""
 
 import datetime
+import itertools
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fioctl_rotate.mock import new_factory
+from fioctl_rotate.pki.hsm import TokenKeyStore
+from fioctl_rotate.pki.hsm_session import Token as PkiToken
 from fioctl_rotate.pki.keys import private_key_pem
 from tests import making
 from tests.commandline import Cli
+from tests.pki.softhsm import MODULE, PIN, Token
 
 
 @pytest.fixture
@@ -41,3 +47,54 @@ def created(here: Cli, tmp_path: Path) -> Path:
     directory = tmp_path / "created"
     assert here("keys", "ca", "create", directory).code == 0
     return directory
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[str]]:
+    """Labels of fresh tokens. SoftHSM reads its configuration and its list of tokens once a process."""
+    place = tmp_path_factory.mktemp("softhsm")
+    (place / "tokens").mkdir()
+    configuration = place / "softhsm2.conf"
+    configuration.write_text(
+        f"directories.tokendir = {place}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTHSM2_CONF", str(configuration))
+        # All of one length: pkcs11-tool takes a label that only begins as it was told for the one that is meant.
+        labels = [f"token-{number:02}" for number in range(20)]
+        for label in labels:
+            subprocess.run(
+                [
+                    "softhsm2-util",
+                    "--init-token",
+                    "--free",
+                    "--label",
+                    label,
+                    "--pin",
+                    PIN,
+                    "--so-pin",
+                    "87654321",
+                ],
+                check=True,
+                capture_output=True,
+            )
+        yield itertools.chain(labels)
+
+
+@pytest.fixture
+def token(tokens: Iterator[str], monkeypatch: pytest.MonkeyPatch) -> Token:
+    """A token with nothing in it, whose PIN is in the environment."""
+    monkeypatch.setenv("FIOCTL_ROTATE_HSM_PIN", PIN)
+    return Token(next(tokens))
+
+
+@pytest.fixture
+def adopted(token: Token, tmp_path: Path) -> tuple[Token, Path]:
+    """A token with a root's key, and the directory with the root's certificate, made with no Factory."""
+    token.generate()
+    directory = tmp_path / "pki"
+    directory.mkdir(mode=0o700)
+    assert MODULE is not None
+    key = TokenKeyStore(PkiToken(str(MODULE), token.label, lambda: PIN)).load()
+    (directory / "factory_ca.pem").write_bytes(making.pem(making.certificate(key=key, signer=key)))
+    return token, directory

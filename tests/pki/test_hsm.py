@@ -1,12 +1,8 @@
 """Every ceremony with the root's key in a PKCS#11 token (SoftHSM2), beside pkcs11-tool and openssl."""
 
-import itertools
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from fioctl_rotate.est.client import build_csr, decode_certificates
 from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.hsm import Token as PkiToken
 from fioctl_rotate.pki.hsm import TokenKeyStore
+from fioctl_rotate.pki.hsm_session import Token as PkiToken
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.tls import client_context
 from tests.commandline import Cli
@@ -35,101 +31,9 @@ from tests.making import (
     pem,
     subject,
 )
+from tests.pki.softhsm import MODULE, PIN, Token, needs_softhsm
 
-MODULES = [
-    Path("/usr/lib/softhsm/libsofthsm2.so"),
-    Path("/usr/lib64/softhsm/libsofthsm2.so"),
-    Path("/usr/local/lib/softhsm/libsofthsm2.so"),
-    Path("/opt/homebrew/lib/softhsm/libsofthsm2.so"),
-]
-MODULE = next((module for module in MODULES if module.exists()), None)
-PIN = "1234567"
-
-# CI has both (`.ci/run` installs them), so there a missing one is a failure.
-pytestmark = pytest.mark.skipif(
-    os.environ.get("CI") != "true"
-    and (MODULE is None or shutil.which("softhsm2-util") is None or shutil.which("pkcs11-tool") is None),
-    reason="needs SoftHSM2 and pkcs11-tool (Debian: softhsm2, opensc)",
-)
-
-
-@dataclass(frozen=True)
-class Token:
-    label: str
-
-    @property
-    def flags(self) -> list[str]:
-        return ["--hsm-module", str(MODULE), "--hsm-token-label", self.label]
-
-    def tool(self, *arguments: str, check: bool = True) -> bytes:
-        """Run pkcs11-tool, logged in to this token."""
-        done = subprocess.run(
-            [
-                *("pkcs11-tool", "--module", str(MODULE), "--token-label", self.label),
-                *("--login", "--pin", PIN, *arguments),
-            ],
-            capture_output=True,
-            check=False,
-        )
-        assert not check or done.returncode == 0, done.stderr.decode()
-        return done.stdout
-
-    def generate(self, *, label: str = "root-ca", id: str = "31", kind: str = "EC:prime256v1") -> None:
-        self.tool("--keypairgen", "--key-type", kind, "--label", label, "--id", id)
-
-    def public_key(self) -> bytes:
-        return self.tool("--read-object", "--type", "pubkey", "--label", "root-ca")
-
-
-@pytest.fixture(scope="session")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[str]]:
-    """Labels of fresh tokens. SoftHSM reads its configuration and its list of tokens once a process."""
-    place = tmp_path_factory.mktemp("softhsm")
-    (place / "tokens").mkdir()
-    configuration = place / "softhsm2.conf"
-    configuration.write_text(
-        f"directories.tokendir = {place}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOFTHSM2_CONF", str(configuration))
-        # All of one length: pkcs11-tool takes a label that only begins as it was told for the one that is meant.
-        labels = [f"token-{number:02}" for number in range(20)]
-        for label in labels:
-            subprocess.run(
-                [
-                    "softhsm2-util",
-                    "--init-token",
-                    "--free",
-                    "--label",
-                    label,
-                    "--pin",
-                    PIN,
-                    "--so-pin",
-                    "87654321",
-                ],
-                check=True,
-                capture_output=True,
-            )
-        yield itertools.chain(labels)
-
-
-@pytest.fixture
-def token(tokens: Iterator[str], monkeypatch: pytest.MonkeyPatch) -> Token:
-    """A token with nothing in it, whose PIN is in the environment."""
-    monkeypatch.setenv("FIOCTL_ROTATE_HSM_PIN", PIN)
-    return Token(next(tokens))
-
-
-@pytest.fixture
-def adopted(token: Token, tmp_path: Path) -> tuple[Token, Path]:
-    """A token with a root's key, and the directory with the root's certificate, made with no Factory."""
-    token.generate()
-    directory = tmp_path / "pki"
-    directory.mkdir(mode=0o700)
-    assert MODULE is not None
-    key = TokenKeyStore(PkiToken(str(MODULE), token.label, lambda: PIN)).load()
-    (directory / "factory_ca.pem").write_bytes(pem(certificate(key=key, signer=key)))
-    return token, directory
+pytestmark = needs_softhsm
 
 
 def verify(root: Path, *files: Path) -> None:
@@ -259,7 +163,7 @@ def test_a_token_that_cannot_be_used(token: Token, cli: Cli, pki: Path, tmp_path
         assert str(result.err).startswith("error: ")
         return str(result.err)
 
-    assert "token nowhere: there is no token with this label" in sign(
+    assert "token nowhere: expected one token that is called so, got none" in sign(
         "--hsm-module", str(MODULE), "--hsm-token-label", "nowhere"
     )
     assert "cannot open shared object file" in sign(
@@ -288,7 +192,7 @@ def test_two_keys_with_the_label_are_refused(token: Token, cli: Cli, factory: Pa
     token.generate(id="02")
     result = cli("keys", "ca", "create", tmp_path / "pki", *token.flags, "--mock", factory, "-f", FACTORY)
     assert result.code == 1
-    assert "2 private and 2 public keys, where one of each is due" in result.err
+    assert "expected one private key and its public key, got 2 and 2" in result.err
 
 
 def test_half_a_key_is_refused(token: Token, cli: Cli, factory: Path, tmp_path: Path) -> None:
@@ -296,7 +200,7 @@ def test_half_a_key_is_refused(token: Token, cli: Cli, factory: Path, tmp_path: 
     token.tool("--delete-object", "--type", "pubkey", "--label", "root-ca")
     result = cli("keys", "ca", "create", tmp_path / "pki", *token.flags, "--mock", factory, "-f", FACTORY)
     assert result.code == 1
-    assert "1 private and 0 public keys" in result.err
+    assert "has no public key in the token" in result.err
 
 
 @pytest.mark.parametrize("kind", ["RSA:2048", "EC:secp384r1"])
@@ -306,7 +210,7 @@ def test_another_kind_of_key_is_refused(
     token.generate(kind=kind)
     result = cli("keys", "ca", "create", tmp_path / "pki", *token.flags, "--mock", factory, "-f", FACTORY)
     assert result.code == 1
-    assert "is not an EC key on P-256" in result.err
+    assert "expected an EC P-256 key, got" in result.err
 
 
 def test_a_certificate_of_another_key_is_refused(
@@ -327,7 +231,7 @@ def test_without_python_pkcs11_the_extra_is_named(
     assert result.code == 1
     assert result.err == (
         "error: keys in an HSM need python-pkcs11, which is not installed\n"
-        "hint: install python-pkcs11, which is what the extra `hsm` of this package brings\n"
+        "hint: install python-pkcs11, which the extra `hsm` of this package brings\n"
     )
 
 
