@@ -185,7 +185,7 @@ def test_a_group_of_devices_over_tls(cli: Cli, mock_dir: Path, monkeypatch: pyte
     assert lines[-1]["group"]["done"] == 5
     assert [stage["outcome"] for stage in lines[-1]["stages"]] == ["passed", "passed"]
     writes = [line["message"] for line in lines if line["kind"] == "write"]
-    assert writes[0] == "clear the group's older entry: group field"
+    assert writes[0] == "deleted the older entry of group field"
     for number in range(1, 6):
         updates = cli("devices", "updates", f"device-{number}", "--format", "json").json["updates"]
         assert sorted(update["correlation-id"] for update in updates) == ["r-1", "r-9"]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fioctl_rotate.ops.demo import Proof
     from fioctl_rotate.ops.watch import Snapshot
     from fioctl_rotate.rotation.plan import Plan
+    from fioctl_rotate.rotation.state import DeviceState
 
 
 async def demo(
@@ -112,8 +113,6 @@ class _Stage:
         """Each device's steps."""
         from rich.live import Live
 
-        from fioctl_rotate.rotation.messages import where
-
         if self._console.is_terminal:
             if self._live is None:
                 self._live = Live(console=self._console, auto_refresh=False)
@@ -121,16 +120,24 @@ class _Stage:
             self._live.update(_steps_table(snapshot), refresh=True)
             return
         for state in snapshot.states:
-            progress = where(state)
+            progress = _where(state)
             if self._shown.get(state.uuid) != progress:
                 self._shown[state.uuid] = progress
                 self.say(f"{state.name}  {progress}")
 
 
+def _where(state: "DeviceState") -> str:
+    """The state alone: a device that waits for its stage is well, whatever reason a watch sees for it."""
+    import msgspec
+
+    from fioctl_rotate.rotation.messages import where
+
+    return where(msgspec.structs.replace(state, reason=None))
+
+
 def _steps_table(snapshot: "Snapshot") -> "rich.table.Table":
     from rich.text import Text
 
-    from fioctl_rotate.rotation.messages import where
     from fioctl_rotate.rotation.state import State
 
     result = common.table((" ", "DEVICE", "STEPS", "STATE"), ())
@@ -140,7 +147,7 @@ def _steps_table(snapshot: "Snapshot") -> "rich.table.Table":
         )
         colour = {State.DONE: "green", State.FAILING: "red", State.PENDING: "dim"}.get(state.state, "yellow")
         bar = Text("●" * done + "○" * (5 - done), style=colour)
-        result.add_row(Text(" "), Text(state.name), bar, Text(where(state), style=colour))
+        result.add_row(Text(" "), Text(state.name), bar, Text(_where(state), style=colour))
     return result
 
 

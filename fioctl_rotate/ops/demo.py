@@ -7,10 +7,10 @@ What there is to see goes to a `Stage`.
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fioctl_rotate import tls
 from fioctl_rotate.api.client import FactoryApi
@@ -30,15 +30,19 @@ from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.est_authorization import authorize_est
 from fioctl_rotate.ops.push import plan_push, push
 from fioctl_rotate.ops.push_checks import check_push, keep_baselines
-from fioctl_rotate.ops.watch import Snapshot, Watch, open_watch
+from fioctl_rotate.ops.rollout import roll_out
+from fioctl_rotate.ops.staging import StageRequest, plan_stages
+from fioctl_rotate.ops.watch import Snapshot, Watch
 from fioctl_rotate.pki.directory import PkiDirectory
 from fioctl_rotate.rotation.made_to_fail import MadeToFail, failing_steps
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
 from fioctl_rotate.rotation.scope import Scope
-from fioctl_rotate.rotation.state import State
+from fioctl_rotate.rotation.stages import DEFAULT_STAGE_TIMEOUT, parse_share
+from fioctl_rotate.rotation.state import Rotation, State
 from fioctl_rotate.settings import Flags, resolve
 
 FACTORY, GROUP = "demo", "field"
+CANARY, SOAK = "device-1", 1  # the first stage, and for how many seconds it must stay well
 REASON = "demo"
 PATIENCE = 60.0  # seconds without any progress on any device
 POLL = 0.1  # seconds between two polls
@@ -103,7 +107,9 @@ async def run(directory: Path, stage: Stage, *, devices: int, fail: Sequence[Mad
                 'fioctl-rotate mock serve "$D" &',
             )
             stage.say(f"gateway {factory.gateway_url}, EST server https://localhost:{factory.est_port}")
-            plan = await _push(api, stage, factory.est_port)
+            # A device that fails would stop the first stage, and its failure counts after ten minutes only.
+            staged = devices > 1 and not fail
+            plan = await _plan(api, stage, factory.est_port, staged=staged)
             return await _rotate(api, directory, factory, plan, stage, fail)
 
 
@@ -138,21 +144,27 @@ async def _set_up(api: FactoryApi, directory: Path, stage: Stage, devices: int) 
     )
 
 
-async def _push(api: FactoryApi, stage: Stage, est_port: int) -> Plan:
+async def _plan(api: FactoryApi, stage: Stage, est_port: int, *, staged: bool) -> Plan:
     request = RotationRequest(REASON, port=est_port)
     plan = await plan_push(api, Scope.of_group(GROUP), request, unix_seconds=int(time.time()))
-    push_it = f"fioctl-rotate config rotate-certs -g {GROUP} -r {REASON} -p {est_port}"
-    command = f"{push_it} --rotation-id {plan.rotation_id}"
-    stage.step("The dry run: exactly what would be sent", f"{command} --dryrun")
+    if staged:
+        wanted = StageRequest((), (CANARY,), SOAK, parse_share("0", "--max-failures"), DEFAULT_STAGE_TIMEOUT)
+        plan = (await plan_stages(api, plan, wanted, now=utc_now())).plan
+    stage.step("The dry run: exactly what would be sent", f"{_command(plan)} --dryrun")
     stage.plan(plan)
-    stage.step("The checks before it, the push, and what landed", f"{command} -y")
     findings = await check_push(api, plan, now=utc_now())
     passed = [check for check in findings.checks if check.status is Status.PASS]
     stage.say(f"{len(passed)} of {len(findings.checks)} checks passed")
     keep_baselines(api, plan, findings)
-    await push(api, plan, tell=stage.say)
-    stage.say(f"{plan.rotation_id} landed in group {GROUP}")
     return plan
+
+
+def _command(plan: Plan) -> str:
+    stages = f" --canary {CANARY} --soak {SOAK}s" if plan.stages else ""
+    return (
+        f"fioctl-rotate config rotate-certs -g {GROUP} -r {REASON} -p {plan.entry.port} "
+        f"--rotation-id {plan.rotation_id}{stages}"
+    )
 
 
 async def _rotate(
@@ -163,9 +175,7 @@ async def _rotate(
     stage: Stage,
     fail: Sequence[MadeToFail],
 ) -> list[Proof]:
-    watch = await open_watch(api, plan.rotation_id, plan.scope)
-    stage.step("Before any device has moved", f"fioctl-rotate rotations show {plan.rotation_id} -g {GROUP}")
-    stage.say((await watch.poll()).summary.message)
+    watch = Watch(api, Rotation(plan.rotation_id, plan.scope))
     names = {device.uuid: device.name for device in await api.devices(plan.scope.device_filters)}
     paths = sorted(device_directories(directory / "devices"), key=lambda path: names[path.name])
     before = {path.name: load_identity(Sota(path / "sota.toml")) for path in paths}
@@ -177,9 +187,21 @@ async def _rotate(
         " ".join(
             [f'fioctl-rotate mock devices "$D" -g {GROUP} --interval 1', *map("--fail {}".format, fail), "&"]
         ),
-        f"fioctl-rotate rotations watch {plan.rotation_id} -g {GROUP} --interval 1 --exit-status",
     )
-    snapshot = await _until_done(watch, devices, late, stage, failing=bool(failing))
+    if plan.stages:
+        stage.step(
+            f"The push in two stages: {CANARY}, and the group once that one is proven and settled",
+            f"{_command(plan)} -y --interval 1",
+        )
+        pushed: Coroutine[Any, Any, object] = roll_out(api, plan, interval=POLL, sent=stage.say)
+    else:
+        stage.step(
+            "The push, and what landed",
+            f"{_command(plan)} -y",
+            f"fioctl-rotate rotations watch {plan.rotation_id} -g {GROUP} --interval 1 --exit-status",
+        )
+        pushed = push(api, plan, tell=stage.say)
+    snapshot = await _until_done(watch, devices, late, stage, pushed, failing=bool(failing))
     watch.keep()
     stage.step(
         "The proof: new certificates, same subjects, the new ones taken, the old ones refused",
@@ -206,10 +228,14 @@ async def _until_done(
     devices: list[Device],
     late: Device | None,
     stage: Stage,
+    pushed: Coroutine[Any, Any, object],
     *,
     failing: bool,
 ) -> Snapshot:
-    """Run the devices, the late one last, until all are done; the one that is to fail, until its second attempt."""
+    """Run the devices, the late one last, and `pushed`, until all are done.
+
+    A device that is to fail is waited for until its second attempt.
+    """
     stop, others_done = asyncio.Event(), asyncio.Event()
     before: list[tuple[str, State, int, int]] = []
     moved = asyncio.get_running_loop().time()
@@ -223,6 +249,7 @@ async def _until_done(
     async with asyncio.TaskGroup() as group:
         for number, device in enumerate(devices):
             group.create_task(start(device, 0.0 if device is late else number * STARTS / len(devices)))
+        push_task = group.create_task(pushed)
         while True:
             snapshot = await watch.poll()
             stage.progress(snapshot)
@@ -235,7 +262,9 @@ async def _until_done(
             if now != before:
                 before, moved = now, asyncio.get_running_loop().time()
             stuck = asyncio.get_running_loop().time() - moved > PATIENCE
-            if not open_ or stuck:
+            if stuck:
+                push_task.cancel()
+            if (not open_ and push_task.done()) or stuck:
                 others_done.set()
                 stop.set()
                 break

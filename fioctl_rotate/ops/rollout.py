@@ -171,19 +171,17 @@ class _Sender:
             done = await send(scope)
         except Unreachable as error:
             # Whether it landed is read in the next poll; sending it again does no harm.
-            self._sent(f"{action.do}: {error.message}; reading what is there")
+            self._sent(f"{scope}: {error.message}; reading what is there")
             return error.sent
         except ApiError as error:
             if error.status == 401 or (action.device is None and error.status < 500):
                 raise
             # A device's own configuration is locked while it rotates (409), and 5xx may pass.
             if error.status != 409:
-                self._sent(f"{action.do} {scope.name}: {error.message}; trying again")
+                self._sent(f"{scope}: {error.message}; trying again")
             return False
         if done:
-            self._sent(
-                f"{action.do}: {scope if action.device or action.do is not Do.CLEAR_FLEET else 'fleet'}"
-            )
+            self._sent(f"{action.do} {scope}")
         return done
 
     async def _value(self, scope: Scope) -> str | None:

@@ -96,15 +96,15 @@ class StageState:
 
 
 class Do(StrEnum):
-    """What can be sent."""
+    """What can be sent, as it is said once that is done."""
 
-    CLEAR_GROUP = "clear the group's older entry"
-    CLEAR_FLEET = "clear the fleet-wide older entry"
-    GIVE = "give the entry to the device"
-    SETTLE = "settle the device"
-    GIVE_GROUP = "give the entry to the group"
-    TAKE_BACK = "delete the device's own entry"
-    SETTLE_GROUP = "settle the group"
+    CLEAR_GROUP = "deleted the older entry of"
+    CLEAR_FLEET = "deleted the older, fleet-wide entry above"
+    GIVE = "gave the entry to"
+    SETTLE = "settled"
+    GIVE_GROUP = "gave the entry to the whole"
+    TAKE_BACK = "deleted the own entry of"
+    SETTLE_GROUP = "settled the whole"
 
 
 @dataclass(frozen=True, slots=True)
