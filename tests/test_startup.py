@@ -81,7 +81,7 @@ def imported(*arguments: str, **environment: str) -> tuple[str, set[str]]:
 def test_what_asks_nobody_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     out, heavy = imported(*arguments)
     assert out
-    # Of dataclasses, each of which costs its half millisecond, a dry run is free; a help shows what a watch has, too.
+    # A dry run is free of dataclasses, each of which costs half a millisecond; a help may have some.
     assert heavy <= (set() if "--dryrun" in arguments else {"dataclasses"})
 
 
