@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import errno
+import itertools
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -29,7 +31,8 @@ class Limits:
     """What one process grants its clients; times in seconds.
 
     A connection with TLS takes up to 0.35 MB, so `connections` sets the memory. At the limit the oldest connection
-    is closed that has waited `grace` for its client; where there is none, new clients wait until one ends.
+    is closed on which nothing was sent, else the oldest that has waited `grace` for its client; where there is
+    none, new clients wait until one ends.
     """
 
     connections: int = 512
@@ -52,6 +55,8 @@ class _Client(Protocol):
     """A connection, while its handshake runs or its requests are served."""
 
     since: float
+    silent: bool
+    """Nothing was sent on it yet."""
 
     @property
     def waiting(self) -> bool:
@@ -71,6 +76,7 @@ class _HttpConnection(HttpToolsProtocol):
     def __init__(self, listener: "_Listener", handshake: "_Handshake") -> None:
         super().__init__(listener.config, listener.state, {})
         self.since = time.monotonic()
+        self.silent = False
         self._handshake = handshake
         self._listener = listener
         self._limits = listener.limits
@@ -164,9 +170,7 @@ class _HttpConnection(HttpToolsProtocol):
         self._deadline = self.loop.call_later(seconds, self._too_slow) if seconds is not None else None
 
     def _too_slow(self) -> None:
-        # A client that never sent anything is nothing to tell about.
-        if self._head_size or not self._reading_head:
-            self._refuse(408, "the request was not complete in time")
+        self._refuse(408, "the request was not complete in time")
         self.drop()
 
     def _refuse(self, status: int, reason: str) -> None:
@@ -205,12 +209,13 @@ class _CanonicalHeaders:
 
 
 class _Handshake:
-    """A TLS handshake under way, or the short way to a connection without TLS."""
+    """A connection until its first byte, and its TLS handshake, if any. A silent one takes no memory for TLS."""
 
     waiting = True
 
     def __init__(self, listener: "_Listener", connection: socket.socket, peer: Any) -> None:
         self.since = time.monotonic()
+        self.silent = True
         self._listener = listener
         self._connection = connection
         self._peer = peer
@@ -224,20 +229,41 @@ class _Handshake:
     async def _run(self) -> None:
         context, limits = self._listener.context, self._listener.limits
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: _HttpConnection(self._listener, self),
-                self._connection,
-                ssl=context,
-                ssl_handshake_timeout=limits.handshake if context is not None else None,
-                ssl_shutdown_timeout=limits.idle if context is not None else None,
-            )
+            async with asyncio.timeout(limits.head if context is None else limits.handshake):
+                await self._first_byte()
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: _HttpConnection(self._listener, self),
+                    self._connection,
+                    ssl=context,
+                    ssl_shutdown_timeout=limits.idle if context is not None else None,
+                )
+        except _Gone:
+            self._connection.close()
         except OSError as error:
-            self._listener.refused(_name_of_peer(self._peer), f"handshake: {_reason(error)}")
+            self._connection.close()
+            reason = "nothing was sent in time" if self.silent else f"handshake: {_reason(error)}"
+            self._listener.refused(_name_of_peer(self._peer), reason)
+
+    async def _first_byte(self) -> None:
+        """Wait for the client's first byte. Raises _Gone where it closes the connection instead."""
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._connection, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self._connection)
+        if not self._connection.recv(1, socket.MSG_PEEK):
+            raise _Gone
+        self.silent = False
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         if task.cancelled():
             self._connection.close()
         self._listener.forget(self)
+
+
+class _Gone(Exception):
+    """The client has closed the connection without a word, as the health checks of load balancers do."""
 
 
 class _Listener:
@@ -262,6 +288,11 @@ class _Listener:
         self.config.load()
         self.state = ServerState()
         self.limits = limits
+        # Each takes an open file, and the process needs some for itself.
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = limits.connections
+        if files != resource.RLIM_INFINITY:
+            self._most = min(self._most, max(files // 2, files - 100))
         self.refused = refused
         self.clients: dict[_Client, None] = {}  # the oldest first
         self._sock = sock
@@ -280,12 +311,14 @@ class _Listener:
                 await self._back_off(error)
                 continue
             try:
-                while len(self.clients) >= self.limits.connections:
+                while len(self.clients) >= self._most:
                     await self._make_room()
             except asyncio.CancelledError:
                 connection.close()
                 raise
             self.clients[_Handshake(self, connection, peer)] = None
+            # While clients wait to be accepted, nothing above gives way to those that are already here.
+            await asyncio.sleep(0)
 
     def forget(self, client: _Client) -> None:
         """Give the place of a connection that has ended to another."""
@@ -312,7 +345,10 @@ class _Listener:
         await asyncio.gather(*self.state.tasks, return_exceptions=True)
 
     async def _make_room(self) -> None:
-        """Close the connection that has waited longest for its client, or wait until one ends."""
+        """Close a connection that waits for its client, or wait until one ends."""
+        self._tell_of_limit(f"{self._most} connections are open")
+        if self._shed_silent():
+            return
         old = time.monotonic() - self.limits.grace
         oldest = next((client for client in self.clients if client.waiting), None)
         if oldest is not None and oldest.since <= old:
@@ -323,20 +359,35 @@ class _Listener:
             async with asyncio.timeout(oldest.since - old if oldest is not None else None):
                 await self._freed.wait()
 
-    def _shed(self, client: _Client) -> None:
-        client.drop()
-        self.forget(client)
-
     async def _back_off(self, error: OSError) -> None:
+        """After a connection that could not be accepted: make room where files have run out."""
         if error.errno not in _NO_FILES:
             return  # the peer has gone before it was accepted
-        if time.monotonic() - self._told >= _TELL_AGAIN:
-            self._told = time.monotonic()
-            self.refused("", f"new connections wait: {error.strerror}")
+        self._tell_of_limit(str(error.strerror))
+        # Many at once, or those who wait to be accepted would wait as long as there are silent ones before them.
+        if self._shed_silent(most=1 + len(self.clients) // 4):
+            await asyncio.sleep(0)  # until they are closed
+            return
         oldest = next((client for client in self.clients if client.waiting), None)
         if oldest is not None:
             self._shed(oldest)
         await asyncio.sleep(0.1)
+
+    def _shed_silent(self, most: int = 1) -> bool:
+        """Close the oldest connections on which nothing was sent: a client in good faith speaks at once."""
+        oldest = list(itertools.islice((client for client in self.clients if client.silent), most))
+        for client in oldest:
+            self._shed(client)
+        return bool(oldest)
+
+    def _shed(self, client: _Client) -> None:
+        client.drop()
+        self.forget(client)
+
+    def _tell_of_limit(self, reason: str) -> None:
+        if time.monotonic() - self._told >= _TELL_AGAIN:
+            self._told = time.monotonic()
+            self.refused("", f"at a limit, connections that wait for their client are closed: {reason}")
 
 
 def _reason(error: OSError) -> str:
@@ -344,7 +395,7 @@ def _reason(error: OSError) -> str:
         return f"the client certificate is refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return (error.reason or str(error)).replace("_", " ").lower()
-    if isinstance(error, ConnectionAbortedError):
+    if isinstance(error, TimeoutError):
         return "not finished in time"
     return "the peer closed the connection"
 

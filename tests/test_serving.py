@@ -269,8 +269,11 @@ def test_beyond_the_limit_the_oldest_that_waits_is_closed() -> None:
 
 def test_beyond_the_limit_a_connection_that_has_not_waited_long_is_kept() -> None:
     async def work() -> None:
-        async with served(connections=2, grace=PATIENCE) as server:
+        async with served(connections=2, grace=PATIENCE, idle=int(PATIENCE)) as server:
             kept = [await server.connect() for _ in range(2)]
+            for connection in kept:
+                connection.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                await connection.reader.readuntil(b"\r\n\r\n")
             asking = asyncio.create_task(server.ask())
             await asyncio.sleep(0.3)
             assert not asking.done()
@@ -297,12 +300,28 @@ def test_beyond_the_limit_a_request_that_is_being_answered_is_kept() -> None:
     asyncio.run(work())
 
 
-def test_a_handshake_that_is_not_finished_in_time(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+@pytest.mark.parametrize(
+    ("sent", "reason"), [(b"", "nothing was sent in time"), (b"\x16\x03", "handshake: not finished in time")]
+)
+def test_a_handshake_that_is_not_finished_in_time(tls: ssl.SSLContext, sent: bytes, reason: str) -> None:
     async def work() -> None:
         async with served(context=tls, handshake=0.3) as server:
-            assert await (await server.connect()).rest() == b""
-            assert [reason for _, reason in server.refused] == ["handshake: not finished in time"]
+            connection = await server.connect()
+            connection.write(sent)
+            assert await connection.rest() == b""
+            assert [told for _, told in server.refused] == [reason]
+
+    asyncio.run(work())
+
+
+def test_a_health_check_leaves_no_line(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    async def work() -> None:
+        async with served(context=tls) as server:
+            checking = await server.connect()
+            checking.writer.close()
+            assert await checking.rest() == b""
             assert (await server.ask(context=trusting)).endswith(b"x")
+            assert server.refused == []
 
     asyncio.run(work())
 
