@@ -36,6 +36,7 @@ class FactoryApi:
     ) -> None:
         self.factory = factory
         self.server = peer.name
+        self.deadline = deadline
         self._exchange = Exchange(peer, announce=announce, deadline=deadline)
 
     @property

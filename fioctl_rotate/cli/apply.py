@@ -58,7 +58,7 @@ def apply(
         # A plan in stages goes on from wherever it stands, and compares at each step.
         await send(api, plan if plan.stages else await refresh(api, plan), sending)
 
-    with_api(settings, work)
+    with_api(settings, work, timeout=sending.timeout)
 
 
 def _check_destination(plan: Plan, settings: Settings) -> None:

@@ -333,9 +333,9 @@ def settings_of(flags: Flags, *, offline: bool = False) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def connect(flags: Flags) -> "AsyncIterator[FactoryApi]":
-    """The operator API that `flags`, environment and settings file name, while the block runs."""
-    async with open_api(settings_of(flags)) as api:
+async def connect(flags: Flags, *, timeout: float | None = None) -> "AsyncIterator[FactoryApi]":
+    """The operator API that `flags`, environment and settings file name, while the block runs; see `open_api`."""
+    async with open_api(settings_of(flags), timeout=timeout) as api:
         yield api
 
 
@@ -362,11 +362,16 @@ def done(api: "FactoryApi", outcome: str, **document: Any) -> Result:
     return Result({"factory": api.factory, "server": api.server, **document}, [at(api, outcome)])
 
 
-def with_api(settings: Settings, work: "Callable[[FactoryApi], Coroutine[Any, Any, T]]") -> T:
-    """Open the operator API that `settings` name, and run `work` with it."""
+def with_api(
+    settings: Settings,
+    work: "Callable[[FactoryApi], Coroutine[Any, Any, T]]",
+    *,
+    timeout: float | None = None,
+) -> T:
+    """Open the operator API that `settings` name, and run `work` with it; see `open_api`."""
 
     async def connected_work() -> T:
-        async with open_api(settings) as api:
+        async with open_api(settings, timeout=timeout) as api:
             return await work(api)
 
     return run(connected_work())

@@ -3,7 +3,8 @@
 import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
 
 from fioctl_rotate.cli import planning
 from fioctl_rotate.cli.common import (
@@ -21,7 +22,7 @@ from fioctl_rotate.cli.common import (
 )
 from fioctl_rotate.cli.planning import Modes, Sending
 from fioctl_rotate.cli.stages import NO_STAGES, StageOptions
-from fioctl_rotate.errors import Error, Refused, UsageError, printable
+from fioctl_rotate.errors import Error, Refused, TimedOut, UsageError, printable
 from fioctl_rotate.rotation import commands
 from fioctl_rotate.rotation.entry import new_rotation_id
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
     from fioctl_rotate.ops.push_checks import Findings
     from fioctl_rotate.rotation.outcome import Outcome
+
+T = TypeVar("T")
 
 
 def rotate(
@@ -67,7 +70,7 @@ def rotate(
         from fioctl_rotate.ops import push as ops
 
         now = int(time.time())
-        plan = await ops.plan_push(api, scope, request, by_uuid=by_uuid, unix_seconds=now)
+        plan = await in_time(api, ops.plan_push(api, scope, request, by_uuid=by_uuid, unix_seconds=now))
         if staging.wanted:
             staged = await staging.add_to(api, plan)
             plan = staged.plan
@@ -82,7 +85,20 @@ def rotate(
             return
         await send(api, plan, modes, server_name=request.server_name)
 
-    with_api(settings, work)
+    with_api(settings, work, timeout=modes.timeout)
+
+
+async def in_time(api: "FactoryApi", work: "Awaitable[T]") -> T:
+    """Await what comes before anything is sent. Raises TimedOut where --timeout ends it."""
+    import asyncio
+
+    try:
+        async with asyncio.timeout_at(api.deadline) as time:
+            return await work
+    except TimeoutError:
+        if not time.expired():
+            raise
+        raise TimedOut("time ran out: nothing was sent") from None
 
 
 async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: str | None = None) -> None:
@@ -96,7 +112,7 @@ async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: 
     if not plan.already_there:
         note(wrapped(f"about to push {printable(planning.summary(plan))}", stream=sys.stderr))
         planning.tell_about(plan, server_name)
-        findings = None if sending.no_checks else await _check(api, plan)
+        findings = None if sending.no_checks else await in_time(api, _check(api, plan))
         confirm("Push it?", yes=sending.yes)
         if findings is not None:
             keep_baselines(api, plan, findings)
@@ -193,8 +209,6 @@ def _show_outcome(plan: Plan, sending: Sending, outcome: "Outcome") -> Error | N
 
 
 async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:
-    import asyncio
-
     from fioctl_rotate.cli.watching import Following, follow, tell_asking
     from fioctl_rotate.ops.watch import Watch, open_watch
     from fioctl_rotate.rotation.state import Rotation
@@ -202,7 +216,5 @@ async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:
     async def find() -> Watch:
         return await open_watch(api, plan.rotation_id, plan.scope, asking=tell_asking)
 
-    deadline = None if sending.timeout is None else asyncio.get_running_loop().time() + sending.timeout
-    format = Format(sending.format)
-    following = Following(sending.interval, sending.timeout, deadline, True, format, sending.junit)
+    following = Following(sending.interval, sending.timeout, True, Format(sending.format), sending.junit)
     await follow(api, Rotation(plan.rotation_id, plan.scope), find, following)

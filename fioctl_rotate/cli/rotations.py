@@ -205,16 +205,13 @@ async def watch(
     40 polls. However it ends, also by --timeout or a signal, the summary and the files are written. The rotation
     itself goes on.
     """
-    import asyncio
-
     from fioctl_rotate.cli.watching import Following, follow, tell_asking
     from fioctl_rotate.ops.at_once import Pace
     from fioctl_rotate.ops.watch import Watch, open_watch
     from fioctl_rotate.rotation.state import Rotation
 
-    deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-    following = Following(interval, timeout, deadline, exit_status, format, junit, summary)
-    async with connect(flags) as api:
+    following = Following(interval, timeout, exit_status, format, junit, summary)
+    async with connect(flags, timeout=timeout) as api:
 
         async def find() -> Watch:
             return await open_watch(api, rotation_id, scope, pace=Pace(concurrency), asking=tell_asking)

@@ -30,13 +30,12 @@ _MANY = 500  # devices to ask, which takes more than a few seconds
 class Following:
     """How to follow a rotation.
 
-    `interval` is in seconds. `timeout` in seconds ends it `deadline`, in the time of the event loop: the two differ
-    where the command did something before. `junit` and `summary` are files to write at the end.
+    `interval` is in seconds, and so is `timeout`, which began with the connection (`api.deadline`). `junit` and
+    `summary` are files to write at the end.
     """
 
     interval: float = 15.0
     timeout: float | None = None
-    deadline: float | None = None
     exit_status: bool = False
     format: Format = Format.TEXT
     junit: Path | None = None
@@ -72,7 +71,7 @@ async def follow(
             view.end(snapshot)
 
     try:
-        async with asyncio.timeout_at(following.deadline) as time:
+        async with asyncio.timeout_at(api.deadline) as time:
             watch = await find()
             with view:
                 last = await watch.until_settled(interval=following.interval, tell=view.show)
@@ -92,7 +91,8 @@ async def follow(
         raise
     except (Error, OSError) as error:
         # A stdout that was closed takes no summary.
-        end(known(str(error)), shown=watch is not None and isinstance(error, Error))
+        readable = isinstance(error, TimedOut) or (watch is not None and isinstance(error, Error))
+        end(known(str(error)), shown=readable)
         raise
     end(last)
     if (failure := failure_of(last, exit_status=following.exit_status)) is not None:

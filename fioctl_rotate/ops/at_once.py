@@ -31,7 +31,7 @@ class Pace:
         self._under_way = max(0, self._under_way - 1)
         if busy and not self._under_way:
             # The requests that are under way now may be told the same: they count once.
-            self._under_way = self.limit - 1
+            self._under_way = self.limit
             self.limit, self._answers = max(1, self.limit // 2), 0
         elif not busy:
             self._answers += 1

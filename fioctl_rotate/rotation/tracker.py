@@ -146,8 +146,9 @@ class Tracker:
         for uuid in self._finalized:
             # The whole fleet's newest last-seen, listed after the events that showed Finalize, is not before
             # the moment when Finalize arrived, for that moved the device's own.
-            if _is_unmarked(self._facts[uuid]):
-                self._facts[uuid].finalized_by = self._mark
+            facts = self._facts[uuid]
+            if _is_unmarked(facts) and not proof_of_new_key(self.rotation, facts):
+                facts.finalized_by = self._mark
                 self._changed(uuid)
         self._finalized = set()
         wanted = [
