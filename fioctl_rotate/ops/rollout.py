@@ -37,6 +37,28 @@ class Step:
     problems: Sequence[str] = ()
 
 
+class Reader:
+    """Reads the Factory for a plan's rollout, and decides; sends nothing."""
+
+    def __init__(self, api: FactoryApi, plan: Plan, *, now: Clock = utc_now) -> None:
+        self.rollout = rollout_of(plan)
+        self._api, self._plan, self._now = api, plan, now
+        self._memory = rollout_memory.load(api, plan)
+        self._reader = StageReader(api, self.rollout, self._memory)
+
+    async def poll(self) -> Step:
+        """One poll. Raises Error where the Factory cannot be read, Refused for an edited plan that was started."""
+        picture = await self._reader.read(self._now)
+        _check_same_plan(self._plan, self._reader.reasons)
+        decision = decide(self.rollout, picture, self._memory, self._now())
+        rollout_memory.save(self._api, self._plan, self._memory)
+        return Step(self._now(), picture, decision, self._reader.problems)
+
+    def forget(self, actions: Sequence[Action]) -> None:
+        """These actions were sent: what they changed is read anew."""
+        self._reader.forget(action.device.uuid for action in actions if action.device)
+
+
 async def roll_out(
     api: FactoryApi,
     plan: Plan,
@@ -45,22 +67,21 @@ async def roll_out(
     show: Callable[[Step], None] = lambda _step: None,
     sent: Callable[[str], None] = lambda _text: None,
     note: str = "",
+    send: bool = True,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     now: Clock = utc_now,
 ) -> Step:
     """Bring the plan's rotation to its end, from wherever it stands; returns the last step.
 
     `interval` is the polling interval in seconds, `show` is given each poll, `sent` a line for each write. `note`
-    goes into the reason of each write. Raises Refused where somebody else changed what the plan relies on, Error
-    where the token is refused or the server stays away.
+    goes into the reason of each write. Without `send` it only watches. Raises Refused where somebody else changed
+    what the plan relies on, Error where the token is refused or the server stays away.
     """
-    rollout = rollout_of(plan)
-    memory = rollout_memory.load(api, plan)
-    reader = StageReader(api, rollout, memory)
+    reader = Reader(api, plan, now=now)
     bad = 0
     while True:
         try:
-            picture = await reader.read(now)
+            step = await reader.poll()
             bad = 0
         except (ApiError, Unreachable) as error:
             bad += 1
@@ -70,18 +91,14 @@ async def roll_out(
             sent(f"{error.message}; trying again")
             await sleep(interval)
             continue
-        _check_same_plan(plan, reader.reasons)
-        decision = decide(rollout, picture, memory, now())
-        rollout_memory.save(api, plan, memory)
-        step = Step(now(), picture, decision, reader.problems)
         show(step)
+        decision = step.decision
         if decision.verdict is Verdict.REFUSED:
-            raise Refused(
-                f"{decision.message}; nothing more is sent", hint="make a new plan from what is there now"
-            )
-        sender = _Sender(api, plan, rollout, decision.stage, note, sent)
-        if await sender.send_all(decision.actions):
-            reader.forget(action.device.uuid for action in decision.actions if action.device)
+            hint = "make a new plan from what is there now"
+            raise Refused(f"{decision.message}; nothing more is sent", hint=hint)
+        sender = _Sender(api, plan, reader.rollout, decision.stage, note, sent)
+        if send and await sender.send_all(decision.actions):
+            reader.forget(decision.actions)
         elif decision.verdict is not Verdict.GO_ON:
             return step
         else:
