@@ -1,29 +1,21 @@
 """`rotations settle`: what it sends, and what it keeps a device from."""
 
 import asyncio
-import datetime
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-import httpx
 import pytest
 
-from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.api.peer import Peer
-from fioctl_rotate.clock import Clock
 from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.mock.mock_server import Ports
 from fioctl_rotate.mock.new_factory import Addresses
-from fioctl_rotate.mock.operator import operator_app
-from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.push import plan_push, settle
 from fioctl_rotate.ops.push import push as push_plan
 from fioctl_rotate.rotation.plan import RotationRequest
 from fioctl_rotate.rotation.scope import Scope
 from tests.commandline import Cli
+from tests.later import later, operator
 
 PLACE = ("-f", "acme", "--mock")
 
@@ -117,16 +109,3 @@ def test_a_settled_device_does_not_rotate_back_at_its_next_boot(tmp_path: Path, 
         return (directory / "devices" / device.uuid / "cert-rotation.state.completed").read_text()
 
     assert f'"RotationId":"certs-{2 if settled else 1}"' in asyncio.run(scenario())
-
-
-def later(minutes: int) -> Clock:
-    return lambda: datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=minutes)
-
-
-@asynccontextmanager
-async def operator(directory: Path, clock: Clock) -> AsyncIterator[FactoryApi]:
-    """The operator API by the test's clock."""
-    with closing(Store(directory)) as store:
-        app = operator_app(store, authenticate=False, clock=clock)
-        async with Peer("http://mock", lambda: httpx.ASGITransport(app), name="mock") as peer:
-            yield FactoryApi(peer, "acme")

@@ -67,6 +67,30 @@ def test_no_more_are_under_way_than_allowed(bench):
     assert most == 3
 
 
+def test_a_device_that_has_rotated_comes_back_before_others_begin(bench):
+    """Else the first of 2,000 devices would be done only when the last one has begun."""
+    order = []
+
+    async def scenario():
+        devices = [bench.device(f"uuid-{number}") for number in range(3)]
+        bench.gateway.push("certs-1")
+        stop = asyncio.Event()
+
+        def checked_in(uuid, outcome):
+            order.append((uuid, outcome))
+            if len(order) == 3:
+                stop.set()
+
+        await run_devices(devices, interval=3600, stop=stop, at_once=1, checked_in=checked_in)
+
+    bench.run(scenario)
+    assert order[:3] == [
+        ("uuid-0", Outcome.ROTATED),
+        ("uuid-0", Outcome.CHANGED),
+        ("uuid-1", Outcome.ROTATED),
+    ]
+
+
 def test_a_stop_does_not_wait_for_the_next_round(bench):
     async def scenario():
         stop = asyncio.Event()
