@@ -307,7 +307,8 @@ def est_certificate(names: list[str] | None) -> str:
         (lambda: est_certificate(None), ["0 DNS names", "--server-name"]),
         (lambda: est_certificate([]), ["0 DNS names", "--server-name"]),
         (lambda: est_certificate(["a.example", "b.example"]), ["2 DNS names", "a.example, b.example"]),
-        (lambda: "no certificate", ["cannot be read"]),
+        (lambda: "no certificate", ["the EST TLS certificate", "is not PEM"]),
+        (lambda: " ", ["authorized no EST server"]),
         (lambda: est_certificate(["*.example.com"]), ["*.example.com"]),
     ],
 )

@@ -14,7 +14,7 @@ from fioctl_rotate.est.probe import probe
 from fioctl_rotate.est.trial import Identity, try_reenrollment
 from fioctl_rotate.files import read
 from fioctl_rotate.ops.connect import open_api
-from fioctl_rotate.ops.push import est_host
+from fioctl_rotate.ops.est_host import est_host
 from fioctl_rotate.pki.directory import ROOT_CERTIFICATE
 from fioctl_rotate.pki.parsing import load_bundle, load_certificate
 from fioctl_rotate.settings import Settings

@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from cryptography import x509
-
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi, ScopeConfig
 from fioctl_rotate.api.failures import ApiError, Unreachable
@@ -43,7 +41,7 @@ async def plan_push(
         factory=api.factory,
         server=api.server,
         scope=scope,
-        est_host=request.server_name or est_host(await api.certs(), api.factory),
+        est_host=request.server_name or await _est_host(api),
         unix_seconds=unix_seconds,
         current=current,
         taken=current_entry_of(group_log).ids,
@@ -150,29 +148,8 @@ async def refresh(api: FactoryApi, plan: Plan) -> Plan:
     return plan.at(await read_current(api, plan.scope))
 
 
-def est_host(certs: wire.Certs, factory: str) -> str:
-    """The one DNS name in the SAN of the Factory's EST TLS certificate. Raises Error in words."""
-    if not certs.root_crt:
-        raise Error(
-            f"factory {factory} has no PKI yet", hint="set it up with `fioctl-rotate keys ca create DIR`"
-        )
-    if not certs.est_tls_crt:
-        raise Error(
-            f"factory {factory} has authorized no EST server",
-            hint="authorize the managed one with `fioctl-rotate est authorize DIR`, or name yours: --server-name",
-        )
-    try:
-        certificate = x509.load_pem_x509_certificate(certs.est_tls_crt.encode())
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        dns_names = names.value.get_values_for_type(x509.DNSName)
-    except x509.ExtensionNotFound:
-        dns_names = []
-    except ValueError as error:
-        raise Error(f"the EST TLS certificate of factory {factory} cannot be read: {error}") from error
-    if len(dns_names) != 1:
-        found = ", ".join(dns_names) or "none"
-        raise Error(
-            f"the EST TLS certificate of factory {factory} has {len(dns_names)} DNS names, not one: {found}",
-            hint="name the EST server with --server-name",
-        )
-    return dns_names[0]
+async def _est_host(api: FactoryApi) -> str:
+    # Reading certificates takes a library that most pushes do not need.
+    from fioctl_rotate.ops.est_host import est_host
+
+    return est_host(await api.certs(), api.factory)

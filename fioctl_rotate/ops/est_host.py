@@ -1,0 +1,26 @@
+"""The name of a Factory's EST server: the one in its certificate."""
+
+from fioctl_rotate import wire
+from fioctl_rotate.errors import Error
+from fioctl_rotate.pki.parsing import dns_names, load_bundle
+
+
+def est_host(certs: wire.Certs, factory: str) -> str:
+    """The one DNS name in the SAN of the Factory's EST TLS certificate. Raises Error in words."""
+    if not certs.root_crt:
+        raise Error(
+            f"factory {factory} has no PKI yet", hint="set it up with `fioctl-rotate keys ca create DIR`"
+        )
+    if not (certs.est_tls_crt or "").strip():
+        raise Error(
+            f"factory {factory} has authorized no EST server",
+            hint="authorize the managed one with `fioctl-rotate est authorize DIR`, or name yours: --server-name",
+        )
+    names = dns_names(load_bundle(certs.est_tls_crt, f"the EST TLS certificate of factory {factory}")[0])
+    if len(names) != 1:
+        found = ", ".join(names) or "none"
+        raise Error(
+            f"the EST TLS certificate of factory {factory} has {len(names)} DNS names, not one: {found}",
+            hint="name the EST server with --server-name",
+        )
+    return names[0]

@@ -1,0 +1,155 @@
+"""An operator API of a large Factory, in a process of its own: it answers from memory, as fast as Python can.
+
+    python -m tests.benchmarks.synthetic DEVICES [done|none] [LATENCY]
+
+It prints its URL. The Factory is `acme`; its devices are in the group `field`, whose newest entry is the rotation
+`certs-1`. With `done` every device has been through it. LATENCY, in seconds, is how long each answer takes. It
+counts requests: GET /count gives the number since the last time, and how many were for each kind.
+"""
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from urllib.parse import parse_qs, urlsplit
+
+ENTRY = "ESTSERVER=https://est.example.com:8443/.well-known/est\nPKEYIDS=01,07\nCERTIDS=03,09\nROTATIONID=certs-1\n"
+STEPS = (
+    "CertRotationStarted",
+    "Generate new certificate",
+    "Lock device configuration on server",
+    "Update local configuration with new key",
+    "Update device specific configuration on server with new key",
+    "Finalize aktualizr configuration",
+)
+PUSHED, SEEN_BEFORE, SEEN_AFTER = "2026-11-24T12:00:00", "2026-11-24T11:00:00Z", "2026-11-24T13:00:00Z"
+
+
+def encode(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+class Api:
+    """The answers."""
+
+    def __init__(self, devices: int, done: bool) -> None:
+        self.done = done
+        self.counts: Counter[str] = Counter()
+        self.files = [{"name": "fio-rotate-certs", "value": ENTRY, "unencrypted": True}]
+        self.names = [f"device-{number:06}" for number in range(devices)]
+        seen = SEEN_AFTER if done else SEEN_BEFORE
+        self.listed = [
+            encode(
+                {"uuid": f"uuid-{name}", "name": name, "device-group": "field", "last-seen": seen,
+                 "lmp-ver": "4.0.20-2-95", "target-name": "lmp-1", "tag": "main", "status": "OK", "is-prod": False}
+            )
+            for name in self.names
+        ]  # fmt: skip
+        self.events = encode(
+            [
+                {
+                    "deviceTime": SEEN_AFTER,
+                    "eventType": {"id": step},
+                    "event": {"version": "1", "success": True},
+                }
+                for step in STEPS
+            ]
+            if done
+            else []
+        )
+
+    def answer(self, method: str, target: str, body: bytes) -> tuple[str, bytes]:
+        """The kind of request, and the body of its answer."""
+        url = urlsplit(target)
+        parts = url.path.strip("/").split("/")
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if parts == ["count"]:
+            counts, self.counts = self.counts, Counter()
+            return "", encode(counts)
+        if parts[1] == "devices":
+            return self._devices(parts[2:], query)
+        match parts[3:]:
+            case ["certs"]:
+                return "certs", encode({"root-crt": "", "est-tls-crt": ""})
+            case ["users", "self"]:
+                return "user", encode({"polis-id": "p", "name": "n", "role": "admin"})
+            case ["device-groups"]:
+                return "groups", encode({"groups": [{"id": 1, "name": "field"}]})
+            case ["device-groups", _, "config"] if method == "PATCH":
+                self.files = json.loads(body)["files"]
+                return "push", b"{}"
+            case ["device-groups", _, "config"]:
+                entry = {"created-at": PUSHED, "created-by": "p", "reason": "why", "files": self.files}
+                return "group config", encode({"config": [entry], "total": 1, "next": None})
+        return "fleet config", encode({"config": [], "total": 0, "next": None})
+
+    def _devices(self, rest: list[str], query: dict[str, str]) -> tuple[str, bytes]:
+        if not rest:
+            limit, page = int(query.get("limit", 500)), int(query.get("page", 1))
+            chosen = self.listed[(page - 1) * limit : page * limit]
+            more = page * limit < len(self.listed)
+            kept = "&".join(f"{name}={value}" for name, value in query.items() if name != "page")
+            following = f'"http://api/ota/devices/?{kept}&page={page + 1}"' if more else "null"
+            head = f'"total": {len(self.listed)}, "next": {following}'
+            return "devices", b'{"devices": [' + b",".join(chosen) + b"], " + head.encode() + b"}"
+        if rest[1:2] == ["updates"]:
+            if len(rest) > 2:
+                return "events", self.events
+            update = {"correlation-id": "certs-1", "target": "lmp-1", "version": "1", "time": SEEN_AFTER}
+            return "updates", encode({"updates": [update] if self.done else [], "total": 1, "next": None})
+        if rest[1:2] == ["config"]:
+            return "device config", encode({"config": [], "total": 0, "next": None})
+        name = rest[0].removeprefix("uuid-")
+        key = f"{'new' if self.done else 'old'} key of {name}"
+        device = {"uuid": f"uuid-{name}", "name": name, "factory": "acme", "public-key": key,
+                  "last-seen": SEEN_AFTER if self.done else SEEN_BEFORE, "lmp-ver": "4.0.20-2-95"}  # fmt: skip
+        return "device", encode(device)
+
+
+class Connection(asyncio.Protocol):
+    """One HTTP/1.1 connection, kept open."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, api: Api, latency: float) -> None:
+        self.api, self.latency = api, latency
+        self.data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        head, end, body = self.data.partition(b"\r\n\r\n")
+        if not end:
+            return
+        length = next(
+            (int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
+        )
+        if len(body) < length:
+            return
+        self.data = body[length:]
+        method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
+        kind, answer = self.api.answer(method, target, body[:length])
+        if kind:
+            self.api.counts[kind] += 1
+        sent = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
+        if self.latency:
+            asyncio.get_running_loop().call_later(self.latency, self.transport.write, sent)
+        else:
+            self.transport.write(sent)
+
+
+async def main() -> None:
+    """Serve until killed."""
+    devices, state, latency, *_ = (*sys.argv[1:], *("1000", "none", "0")[len(sys.argv) - 1 :])
+    api = Api(int(devices), state == "done")
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(api, float(latency)), "127.0.0.1", 0)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
