@@ -30,8 +30,11 @@ class Gateway(Protocol):
     now: datetime
     down: set[str]
 
-    def connect(self, name: str, *, new_key: bool) -> None:
-        """The device is seen; with `new_key` for the first time with the key that it announced."""
+    def connect(self, name: str, *, new_key: bool) -> bool:
+        """The device connects, with `new_key` for the first time with the key that it announced.
+
+        It is seen, unless the gateway does not trust its certificate's CA: False then.
+        """
 
     def fetch(self, name: str, since: datetime) -> tuple[str | None, datetime] | None:
         """The entry that the device gets and when its configuration changed; None where not after `since`."""
@@ -63,7 +66,8 @@ class ModelDevice:
 
     def check_in(self) -> None:
         """One start of fioconfig and its check-in; after a rotation it starts anew at the next one."""
-        self.gateway.connect(self.name, new_key=self.locked)
+        if not self.gateway.connect(self.name, new_key=self.locked):
+            return
         self.locked = False
         if self.resuming is not None:
             self._rotate(self.resuming)
@@ -90,9 +94,9 @@ class ModelDevice:
         return True
 
     def _rotate(self, rotation_id: str) -> None:
-        if self.locked:
-            self.gateway.connect(self.name, new_key=True)
-            self.locked = False
+        if self.locked and not self.gateway.connect(self.name, new_key=True):
+            return
+        self.locked = False
         post = self.gateway.post
         post(self.name, rotation_id, STARTED)
         if rotation_id in self.gateway.down:

@@ -61,13 +61,14 @@ class Factory(World):
 
     # --- What a device sees of it ---
 
-    def connect(self, name: str, *, new_key: bool) -> None:
+    def connect(self, name: str, *, new_key: bool) -> bool:
         if new_key:
             self.keys[name] += 1
             with self.store.transaction() as db:
                 device = device_records.find_device(db, "acme", name, by_uuid=False)
                 device_records.take_new_key(db, device, f"key {self.keys[name]} of {name}", self.now)
         self.see(name)
+        return True
 
     def fetch(self, name: str, since: datetime) -> tuple[str | None, datetime] | None:
         with self.store.transaction() as db:

@@ -1,14 +1,16 @@
 """A Factory and its devices as far as a rollout in stages goes, in memory."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fioctl_rotate import wire
 from fioctl_rotate.ops.stage_reader import attempts_in
 from fioctl_rotate.rotation.entry import FILE_NAME, settle_reason
-from fioctl_rotate.rotation.picture import Picture, Reading, entry_log
+from fioctl_rotate.rotation.picture import Memory, Picture, Reading, entry_log
 from fioctl_rotate.rotation.progress import from_events
-from fioctl_rotate.rotation.rollout import Action, Do, Rollout
+from fioctl_rotate.rotation.rollout import Action, Decision, Do, Rollout, Verdict, decide
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stages import StageDevice, Stages
 from fioctl_rotate.rotation.state import Facts, Reason, Rotation, State, device_state
@@ -49,11 +51,12 @@ class Record:
 
 
 class World:
-    """A group of devices, its configuration and the fleet's."""
+    """A group of devices, its configuration and the fleet's. The certificates of `untrusted` ids are refused."""
 
     def __init__(self, names: list[str]) -> None:
         self.now = BEGIN
         self.down: set[str] = set()
+        self.untrusted: set[str] = set()
         self.group, self.fleet = Config(), Config()
         self.devices = {name: ModelDevice(name, self) for name in names}
         self.records = {name: Record() for name in names}
@@ -62,11 +65,14 @@ class World:
 
     # --- What a device sees of it ---
 
-    def connect(self, name: str, *, new_key: bool) -> None:
+    def connect(self, name: str, *, new_key: bool) -> bool:
         record = self.records[name]
+        if new_key and self.devices[name].completed in self.untrusted:
+            return False
         record.last_seen = self.now
         if new_key:
             record.locked, record.key = False, record.key + 1
+        return True
 
     def fetch(self, name: str, since: datetime) -> tuple[str | None, datetime] | None:
         own = self.records[name].own
@@ -168,3 +174,49 @@ class World:
 
 def _changed(config: Config) -> datetime:
     return datetime.fromisoformat(str(config.log[0].created_at)).replace(tzinfo=UTC)
+
+
+@dataclass
+class Run:
+    """A rollout of a world, poll after poll; `poll` sends what is decided, at most `limit` actions of it."""
+
+    world: World
+    rollout: Rollout
+    memory: Memory
+
+    def poll(self, limit: int = 100) -> Decision:
+        decision = decide(self.rollout, self.world.picture(self.rollout), self.memory, self.world.now)
+        if decision.verdict is Verdict.GO_ON or decision.stage == self.rollout.last:
+            for action in decision.actions[:limit]:
+                self.world.send(self.rollout, action)
+        return decision
+
+    def pass_time(self, minutes: int = 5, *, reboot: Collection[str] = (), off: Collection[str] = ()) -> None:
+        """Every device checks in once; those in `reboot` start anew before."""
+        self.world.now += timedelta(minutes=minutes)
+        for name, device in self.world.devices.items():
+            if name in off:
+                continue
+            if name in reboot:
+                device.reboot()
+            device.check_in()
+
+    def to_end(self, rounds: int = 80, **how: Any) -> Decision:
+        for _ in range(rounds):
+            decision = self.poll()
+            if decision.verdict is not Verdict.GO_ON:
+                return decision
+            self.pass_time(**how)
+        raise AssertionError(f"no end: stage {decision.stage}, {decision.stages}, {decision.actions}")
+
+
+def rotate_all(world: World, config: Config, rotation_id: str) -> None:
+    """Every device has completed the rotation, and stores its entry: a later change made it do so."""
+    run = Run(world, world.plan([]), Memory())
+    for reason in ("older", "settle"):
+        config.change(value_of(rotation_id), reason, world.now)
+        for _ in range(3):
+            run.pass_time()
+    assert {(d.completed, d.stored, d.locked) for d in world.devices.values()} == {
+        (rotation_id, value_of(rotation_id), False)
+    }

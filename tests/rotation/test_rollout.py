@@ -1,8 +1,6 @@
 """A rollout in stages, decided step by step: against a model of the Factory and its devices, in memory."""
 
 import itertools
-from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -13,53 +11,16 @@ from hypothesis import strategies as st
 from fioctl_rotate.rotation.entry import FILE_NAME
 from fioctl_rotate.rotation.picture import Memory
 from fioctl_rotate.rotation.rollout import (
-    Decision,
     Do,
     Outcome,
     Point,
-    Rollout,
     Verdict,
-    decide,
 )
 from fioctl_rotate.rotation.stages import parse_share
 from tests.rotation.model_device import value_of
-from tests.rotation.rollout_model import OTHER_FILE, Config, World
+from tests.rotation.rollout_model import OTHER_FILE, Run, World, rotate_all
 
 EARLY = {Do.CLEAR_GROUP, Do.CLEAR_FLEET, Do.GIVE, Do.SETTLE}
-
-
-@dataclass
-class Run:
-    """A rollout of a world, poll after poll; `poll` sends what is decided, at most `limit` actions of it."""
-
-    world: World
-    rollout: Rollout
-    memory: Memory
-
-    def poll(self, limit: int = 100) -> Decision:
-        decision = decide(self.rollout, self.world.picture(self.rollout), self.memory, self.world.now)
-        if decision.verdict is Verdict.GO_ON or decision.stage == self.rollout.last:
-            for action in decision.actions[:limit]:
-                self.world.send(self.rollout, action)
-        return decision
-
-    def pass_time(self, minutes: int = 5, *, reboot: Collection[str] = (), off: Collection[str] = ()) -> None:
-        """Every device checks in once; those in `reboot` start anew before."""
-        self.world.now += timedelta(minutes=minutes)
-        for name, device in self.world.devices.items():
-            if name in off:
-                continue
-            if name in reboot:
-                device.reboot()
-            device.check_in()
-
-    def to_end(self, rounds: int = 80, **how: Any) -> Decision:
-        for _ in range(rounds):
-            decision = self.poll()
-            if decision.verdict is not Verdict.GO_ON:
-                return decision
-            self.pass_time(**how)
-        raise AssertionError(f"no end: stage {decision.stage}, {decision.stages}, {decision.actions}")
 
 
 def start(devices: int = 6, sizes: tuple[int, ...] = (1, 2), older: str | None = None, **options: Any) -> Run:
@@ -67,18 +28,6 @@ def start(devices: int = 6, sizes: tuple[int, ...] = (1, 2), older: str | None =
     if older:
         rotate_all(world, world.group, older)
     return Run(world, world.plan(list(sizes), **options), Memory())
-
-
-def rotate_all(world: World, config: Config, rotation_id: str) -> None:
-    """Every device has completed the rotation, and stores its entry: a later change made it do so."""
-    run = Run(world, world.plan([]), Memory())
-    for reason in ("older", "settle"):
-        config.change(value_of(rotation_id), reason, world.now)
-        for _ in range(3):
-            run.pass_time()
-    assert {(d.completed, d.stored, d.locked) for d in world.devices.values()} == {
-        (rotation_id, value_of(rotation_id), False)
-    }
 
 
 def ids_rotated(run: Run) -> list[list[str]]:
