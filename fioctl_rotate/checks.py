@@ -1,6 +1,7 @@
 """A check and how it ended, for everything that is looked at before something is sent or signed."""
 
 import enum
+from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
@@ -19,3 +20,9 @@ class Check(Struct, frozen=True):
     name: str
     status: Status
     message: str
+
+
+def blocking(checks: Iterable[Check], *, allow: Collection[str] = (), strict: bool = False) -> list[Check]:
+    """The checks that stop a push: those that failed, and with `strict` the warnings, but for those in `allow`."""
+    stops = (Status.FAIL, Status.WARN) if strict else (Status.FAIL,)
+    return [check for check in checks if check.status in stops and check.name not in allow]

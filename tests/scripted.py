@@ -157,6 +157,7 @@ def running_mock(directory: Path, *, authenticate: bool = False) -> contextlib.A
     def opened() -> Iterator[Answer]:
         with contextlib.closing(Store(directory)) as store:
             app = operator_app(store, authenticate=authenticate, clock=utc_now)
+            turn = threading.Lock()
 
             def answer(asked: Asked) -> Reply:
                 async def request() -> httpx.Response:
@@ -166,7 +167,9 @@ def running_mock(directory: Path, *, authenticate: bool = False) -> contextlib.A
                             asked.method, asked.path, content=asked.body, headers=dict(asked.headers)
                         )
 
-                response = asyncio.run(request())
+                # Requests that come at once have a thread each, and the store is one's at a time.
+                with turn:
+                    response = asyncio.run(request())
                 return Reply(response.status_code, response.content, {"Content-Type": "application/json"})
 
             yield answer

@@ -54,14 +54,17 @@ def test_a_person_can_read_a_plan(cli: Cli, acme: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     push(cli, *GROUP, "--rotation-id", "certs-1", "--dryrun", "--out", plan)
     text = plan.read_text()
-    assert text.startswith("# rotation certs-1 to group field (2 devices) of factory acme at mock ")
-    assert f"# Review it, then: fioctl-rotate apply {plan}\n" in text
+    assert "#" not in text
     # The value stands there line by line, so that two plans can be compared.
     assert "\nESTSERVER=https://localhost:8443/.well-known/est\nPKEYIDS=01,07\n" in text
     document = tomllib.loads(text)
-    assert sorted(document) == ["current", "factory", "plan", "request", "server", "target"]
+    assert sorted(document) == [
+        "allow", "checks", "current", "factory", "made", "not-following", "plan", "request", "server", "target",
+    ]  # fmt: skip
+    assert document["made"]["by"] == "Mock Admin"
+    assert document["target"]["devices"] == 2
     assert document["request"]["reason"] == "why"
-    assert document["plan"]["version"] == 2
+    assert document["plan"]["version"] == 3
 
 
 @BOTH

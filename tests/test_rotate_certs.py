@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import time_machine
 
+from fioctl_rotate import __version__
 from tests.commandline import Cli
 from tests.pushing import BOTH, DEVICE, GROUP, HANDLER, Serve, Terminal, file_of, log, push, value
 from tests.scripted import Answer, Asked, Reply
@@ -26,10 +27,12 @@ def test_a_dry_run_shows_what_would_be_sent_and_the_command_that_sends_just_this
     with time_machine.travel(1731340767, tick=False):
         shown = cli(*GROUP, "--dryrun")
     assert shown.code == 0
+    digest = next(line for line in shown.out.splitlines() if line.startswith("Digest: sha256:"))
     assert shown.out == (
         f"Would send rotation certs-1731340767 to group field (2 devices) of factory acme at mock {acme}, "
         "EST server https://localhost:8443/.well-known/est\n"
         "Reason: why\n"
+        f"Made by Mock Admin at 2024-11-11T15:59:27Z with fioctl-rotate {__version__}\n"
         f"\tfio-rotate-certs - [{HANDLER}]\n"
         "\t | ESTSERVER=https://localhost:8443/.well-known/est\n"
         "\t | PKEYIDS=01,07\n"
@@ -38,6 +41,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_the_command_that_sends_just_this
         "\n"
         "The group has no fio-rotate-certs now.\n"
         "\n"
+        f"{digest}\n"
         "To push just this:\n"
         "  fioctl-rotate config rotate-certs -g field -r why --server-name localhost "
         f"--rotation-id certs-1731340767 -f acme --mock {acme}\n"
@@ -70,7 +74,10 @@ def test_the_json_of_a_dry_run_holds_the_body_that_a_push_sends(
 ) -> None:
     server = serve(acme_answers)
     shown = push(cli, *command, "--rotation-id", "certs-1", "--dryrun", "--format", "json").json
-    assert list(shown) == ["factory", "server", "target", "current", "request"]
+    assert list(shown) == [
+        "factory", "server", "target", "current", "request", "checks", "allow", "not-following", "made", "plan",
+    ]  # fmt: skip
+    assert shown["target"].pop("members").startswith("sha256:")
     assert (shown["factory"], shown["server"], shown["current"]) == ("acme", server.url, {"file": None})
     assert server.sent("PATCH") == []
     push(cli, *command, "--rotation-id", "certs-1")
@@ -96,8 +103,9 @@ def test_the_json_of_a_dry_run_holds_the_body_that_a_push_sends(
 def test_toml_says_the_same_as_json(cli: Cli, acme: Path, command: tuple[str, ...]) -> None:
     for _ in range(2):
         wish = (*command, "--rotation-id", "certs-1", "--dryrun")
-        as_json = push(cli, *wish, "--format", "json").json
-        as_toml = tomllib.loads(push(cli, *wish, "--format", "toml").out)
+        with time_machine.travel(1731340767, tick=False):  # it says when it was made
+            as_json = push(cli, *wish, "--format", "json").json
+            as_toml = tomllib.loads(push(cli, *wish, "--format", "toml").out)
         # TOML has no null: what there is none of is not there.
         if as_json["current"]["file"] is None:
             del as_json["current"]["file"]
@@ -346,7 +354,7 @@ def test_json_of_a_push_is_one_object_on_stdout(cli: Cli, acme: Path) -> None:
     result = push(cli, *GROUP, "--rotation-id", "certs-1", "--format", "json").json
     assert list(result) == [
         "kind", "outcome", "pushed", "found", "replaced", "problem", "rotation-id", "repeat",
-        "factory", "server", "target", "current", "request",
+        "factory", "server", "target", "current", "request", "checks", "allow", "not-following", "made",
     ]  # fmt: skip
     assert (result["kind"], result["pushed"], result["rotation-id"]) == ("push", True, "certs-1")
     assert (result["outcome"], result["found"]) == ("landed", "rotation certs-1")

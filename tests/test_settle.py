@@ -96,7 +96,7 @@ def test_a_settled_device_does_not_rotate_back_at_its_next_boot(tmp_path: Path, 
             for rotation_id in ("certs-1", "certs-2"):
                 wish = RotationRequest("x", port=factory.est_port, rotation_id=rotation_id)
                 async with operator(directory, later(0)) as api:
-                    plan = await plan_push(api, Scope.of_group("field"), wish, unix_seconds=0)
+                    plan, _ = await plan_push(api, Scope.of_group("field"), wish, unix_seconds=0)
                     await push_plan(api, plan, tell=print)
                 assert await device.check_in() is Outcome.ROTATED
                 await device.check_in()

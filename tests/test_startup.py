@@ -160,6 +160,7 @@ UNCONNECTED = {
     ("version",),
     ("completion",),
     ("est", "serve"),
+    ("plan", "show"),
     ("est", "keypair"),
     ("keys", "est", "keypair"),
     ("keys", "ca", "sign"),

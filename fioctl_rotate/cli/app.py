@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str | None]] = {
     "config": ("config", "Rotate a group's certificates; the configuration of groups."),
     "devices": ("devices", "Rotate a device's certificate; show and change devices."),
     "device": ("devices", None),
+    "plan": ("plan", "Show a plan that a dry run wrote."),
     "apply": ("apply", "Push a reviewed plan, exactly as it was shown."),
     "keys": ("keys", "The Factory's root key and certificates."),
     "est": ("est", "EST servers: authorize, show, check, run one."),

@@ -3,21 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from fioctl_rotate.cli.common import connected, settings_of, single, with_api
-from fioctl_rotate.cli.planning import Sending, with_sending
-from fioctl_rotate.cli.pushing import send
+from fioctl_rotate.cli.common import connected, option, settings_of, single, with_api
+from fioctl_rotate.cli.planning import PlanArgument, Sending, with_sending
+from fioctl_rotate.cli.pushing import send, waivers
 from fioctl_rotate.cli.stages import with_max_failures
 from fioctl_rotate.errors import Refused
-from fioctl_rotate.rotation.plan import Plan, from_file
+from fioctl_rotate.rotation.plan import Plan
 from fioctl_rotate.settings import Flags, Settings
-from fioctl_rotate.toml import read_toml
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
-
-_MOST_BYTES = 16 << 20  # a plan in stages lists its devices
 
 
 @connected
@@ -25,26 +20,33 @@ _MOST_BYTES = 16 << 20  # a plan in stages lists its devices
 def apply(
     flags: Flags,
     sending: Sending,
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan that a dry run wrote with --out.")],
-    edited: Annotated[
-        bool, typer.Option("--edited", help="Take a plan that was edited after it was written.")
-    ] = False,
+    plan_file: PlanArgument,
+    edited: Annotated[bool, option("--edited", "Take a plan that was edited after it was written.")] = False,
+    digest: Annotated[
+        str | None, option("--digest DIGEST", "Apply only the plan with this digest, as it was approved.")
+    ] = None,
     max_failures: Annotated[
-        str | None,
-        typer.Option(
-            "--max-failures", metavar="N|P%", help="With stages: go on with so many failures a stage."
-        ),
+        str | None, option("--max-failures N|P%", "With stages: go on with so many failures a stage.")
     ] = None,
 ) -> None:
     """Push a plan that a dry run wrote, exactly as it was shown, or nothing.
 
-    Refused (5) if the target's fio-rotate-certs has changed since, if the Factory or the server is another than the
-    plan's, or if the file was edited. A plan that is applied already is no error: nothing is sent.
+    Refused (5) if the fio-rotate-certs there or the devices have changed since, if the Factory or the server is
+    another than the plan's, if the file was edited, or if a check fails that the plan doesn't allow to fail. A plan
+    that is applied already is no error: nothing is sent.
 
     A plan in stages is followed to its end; the same command goes on where an earlier run stopped.
     """
-    plan = from_file(read_toml(plan_file, "plan", most=_MOST_BYTES), allow_edited=edited)
+    from fioctl_rotate.ops.plan_file import read_plan
+    from fioctl_rotate.ops.push import DEVICES_CHANGED, resume
+    from fioctl_rotate.ops.push_checks import check_names
+
+    plan = read_plan(plan_file).accept(edited=edited, digest=digest)
     sending.check(staged=plan.stages is not None)
+    allow = waivers(sending, DEVICES_CHANGED)
+    plan = plan.replace(
+        allow=check_names((*plan.allow, *(name for name in allow if name != DEVICES_CHANGED)))
+    )
     if max_failures is not None:
         plan = with_max_failures(plan, max_failures)
         sending = sending.replace(note=f"max-failures {max_failures}")
@@ -53,10 +55,12 @@ def apply(
     _check_destination(plan, settings)
 
     async def work(api: "FactoryApi") -> None:
-        from fioctl_rotate.ops.push import refresh
-
-        # A plan in stages goes on from wherever it stands, and compares at each step.
-        await send(api, plan if plan.stages else await refresh(api, plan), sending)
+        if plan.stages is not None:
+            # It goes on from wherever it stands, and compares at each step.
+            await send(api, plan, None, sending)
+            return
+        resumed, target = await resume(api, plan, allow=allow, checked=not sending.no_checks)
+        await send(api, resumed, target, sending)
 
     with_api(settings, work, timeout=sending.timeout)
 

@@ -17,7 +17,7 @@ from fioctl_rotate.cli.configs import (
     show_overrides,
     with_change,
 )
-from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
+from fioctl_rotate.cli.planning import Modes, with_modes, with_request
 from fioctl_rotate.cli.pushing import rotate
 from fioctl_rotate.cli.stages import StageOptions, with_stages
 from fioctl_rotate.errors import UsageError
@@ -39,11 +39,11 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the g
 @common.connected
 @with_modes
 @with_stages
-@with_wish
+@with_request
 def rotate_certs(
     flags: Flags,
     group: GroupOption,
-    wish: RotationRequest,
+    request: RotationRequest,
     modes: Modes,
     staging: StageOptions,
 ) -> None:
@@ -55,7 +55,7 @@ def rotate_certs(
 
     With --stages or --canary a few devices get the entry first, and the others once these are done and stayed well.
     """
-    rotate(flags, Scope.of_group(group), wish, modes, staging=staging)
+    rotate(flags, Scope.of_group(group), request, modes, staging=staging)
 
 
 @app.command("log", epilog="Example: fioctl-rotate config log -g field -n 2")

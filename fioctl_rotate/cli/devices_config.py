@@ -17,7 +17,7 @@ from fioctl_rotate.cli.configs import (
     show_overrides,
     with_change,
 )
-from fioctl_rotate.cli.planning import Modes, with_modes, with_wish
+from fioctl_rotate.cli.planning import Modes, with_modes, with_request
 from fioctl_rotate.cli.pushing import rotate
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.rotation.plan import RotationRequest
@@ -36,11 +36,11 @@ ByUuidOption = Annotated[bool, common.option("-u --by-uuid", "DEVICE is a uuid, 
 )
 @common.connected
 @with_modes
-@with_wish
+@with_request
 def rotate_certs(
     flags: Flags,
     device: DeviceArgument,
-    wish: RotationRequest,
+    request: RotationRequest,
     modes: Modes,
     by_uuid: ByUuidOption = False,
 ) -> None:
@@ -49,7 +49,7 @@ def rotate_certs(
     Sends the entry fio-rotate-certs to the device's own configuration. From then on the device does not follow its
     group's entry: delete the device's own one to have it follow again. With --dryrun, sends nothing.
     """
-    rotate(flags, Scope.of_device(device), wish, modes, by_uuid=by_uuid)
+    rotate(flags, Scope.of_device(device), request, modes, by_uuid=by_uuid)
 
 
 @app.command("log", epilog="Example: fioctl-rotate device config log pump-7 -n 1")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
-from fioctl_rotate.cli import planning
+from fioctl_rotate.cli import plan_view, planning
 from fioctl_rotate.cli.common import (
     Format,
     check_lines,
@@ -14,6 +14,7 @@ from fioctl_rotate.cli.common import (
     emit,
     emit_json,
     flush,
+    interactive,
     note,
     settings_of,
     warn,
@@ -32,6 +33,7 @@ from fioctl_rotate.settings import Flags
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
     from fioctl_rotate.ops.push_checks import Findings
+    from fioctl_rotate.ops.targets import Target
     from fioctl_rotate.rotation.outcome import Outcome
 
 T = TypeVar("T")
@@ -59,31 +61,36 @@ def rotate(
     if modes.offline and staging.wanted:
         raise UsageError("--offline does not go with stages: devices are chosen from what the Factory knows")
     settings = settings_of(flags, offline=modes.offline)
+    allow = waivers(modes)
     if modes.offline:
         plan = planning.offline_plan(request, settings, scope)
-        planning.show_plan(plan, modes.format)
-        planning.tell_about(plan, request.server_name)
+        plan_view.show_plan(plan, modes.format)
+        plan_view.tell_about(plan, request.server_name)
         note("nothing was asked of the Factory: how this compares with what is there now is not known")
         return
 
     async def work(api: "FactoryApi") -> None:
         from fioctl_rotate.ops import push as ops
 
-        now = int(time.time())
-        plan = await in_time(api, ops.plan_push(api, scope, request, by_uuid=by_uuid, unix_seconds=now))
+        planned = ops.plan_push(
+            api,
+            scope,
+            request,
+            by_uuid=by_uuid,
+            unix_seconds=int(time.time()),
+            allow=allow,
+            checked=not modes.no_checks,
+        )
+        plan, target = await in_time(api, planned)
         if staging.wanted:
             staged = await staging.add_to(api, plan)
             plan = staged.plan
             for text in [*staged.notes, *check_lines(staged.checks)]:
                 note(text)
         if modes.dryrun:
-            planning.show_plan(plan, modes.format)
-            planning.tell_about(plan, request.server_name)
-            if modes.out is not None:
-                planning.save_plan(plan, modes.out)
-                note(f"plan written to {modes.out}; push it with: {planning.apply_command(modes.out)}")
-            return
-        await send(api, plan, modes, server_name=request.server_name)
+            await _dry_run(api, plan, target, modes, request.server_name)
+        else:
+            await send(api, plan, target, modes, server_name=request.server_name)
 
     with_api(settings, work, timeout=modes.timeout)
 
@@ -101,19 +108,33 @@ async def in_time(api: "FactoryApi", work: "Awaitable[T]") -> T:
         raise TimedOut("time ran out: nothing was sent") from None
 
 
-async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: str | None = None) -> None:
-    """Check, ask, push and, where wanted, wait."""
-    if plan.stages is not None:
-        await _roll_out(api, plan, sending, server_name=server_name)
+def waivers(sending: Sending, *more: str) -> tuple[str, ...]:
+    """The checks that --allow names; `more` are names that this command knows, too. Raises UsageError."""
+    if not sending.allow:
+        return ()
+    from fioctl_rotate.ops.push_checks import CHECKS, check_names
+
+    return check_names(sending.allow, (*CHECKS, *more))
+
+
+async def send(
+    api: "FactoryApi",
+    plan: Plan,
+    target: "Target | None",
+    sending: Sending,
+    *,
+    server_name: str | None = None,
+) -> None:
+    """Check, ask, push and, where wanted, wait. `target` is what was read; a plan in stages may do without."""
+    if plan.stages is not None or target is None:
+        await _roll_out(api, plan, target, sending, server_name=server_name)
         return
     from fioctl_rotate.ops import push as ops
     from fioctl_rotate.ops.push_checks import keep_baselines
 
     if not plan.already_there:
-        note(wrapped(f"about to push {printable(planning.summary(plan))}", stream=sys.stderr))
-        planning.tell_about(plan, server_name)
-        findings = None if sending.no_checks else await in_time(api, _check(api, plan))
-        confirm("Push it?", yes=sending.yes)
+        plan, findings = await in_time(api, _checked(api, plan, target, sending))
+        _ask(plan, sending, "Push it?", server_name)
         if findings is not None:
             keep_baselines(api, plan, findings)
     try:
@@ -130,17 +151,43 @@ async def send(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: 
         await _wait(api, plan, sending)
 
 
-async def _roll_out(api: "FactoryApi", plan: Plan, sending: Sending, *, server_name: str | None) -> None:
+async def _dry_run(
+    api: "FactoryApi", plan: Plan, target: "Target", modes: Modes, server_name: str | None
+) -> None:
+    """Check, and show the plan, or write it to a file. Checks that fail are part of it, and no error."""
+    from fioctl_rotate.ops.plan_file import write_plan
+    from fioctl_rotate.ops.push import made_by
+
+    plan = plan.replace(made=await made_by(api))
+    if not modes.no_checks:
+        plan = (await _check(api, plan, target)).added_to(plan)
+    if not modes.to_stdout:
+        plan_view.show_plan(plan, modes.format)
+    plan_view.tell_about(plan, server_name)
+    if modes.out is None:
+        return
+    write_plan(modes.out, plan)
+    if modes.to_stdout:
+        note(f"digest: {plan.digest}")
+    else:
+        note(f"plan written to {modes.out}; push it with: {planning.apply_command(modes.out)}")
+
+
+async def _roll_out(
+    api: "FactoryApi", plan: Plan, target: "Target | None", sending: Sending, *, server_name: str | None
+) -> None:
     """Check and ask before the first write of a plan in stages; then go on with it, from wherever it stands."""
     from fioctl_rotate.cli.rolling import Rolling, roll
+    from fioctl_rotate.ops.push import require_same_devices
     from fioctl_rotate.ops.rollout import has_begun
+    from fioctl_rotate.ops.targets import read_target
 
     if not await has_begun(api, plan):
-        note(wrapped(f"about to push, in stages, {printable(planning.summary(plan))}", stream=sys.stderr))
-        planning.tell_about(plan, server_name)
-        if not sending.no_checks:
-            await _check(api, plan)
-        confirm("Begin with the first stage?", yes=sending.yes)
+        if target is None:
+            target = await read_target(api, plan.scope)
+            require_same_devices(plan, target, sending.allow or ())
+        plan, _ = await _checked(api, plan, target, sending)
+        _ask(plan, sending, "Begin with the first stage?", server_name)
     rolling = Rolling(
         sending.interval,
         sending.timeout,
@@ -152,24 +199,44 @@ async def _roll_out(api: "FactoryApi", plan: Plan, sending: Sending, *, server_n
     await roll(api, plan, rolling)
 
 
-async def _check(api: "FactoryApi", plan: Plan) -> "Findings":
-    """Look for what would go wrong. Raises Refused where something would for certain."""
-    from datetime import UTC, datetime
-
-    from fioctl_rotate.checks import Status
+async def _check(api: "FactoryApi", plan: Plan, target: "Target") -> "Findings":
+    from fioctl_rotate.clock import utc_now
     from fioctl_rotate.ops.push_checks import check_push
 
-    findings = await check_push(api, plan, now=datetime.now(UTC))
-    told = [check for check in findings.checks if check.status is not Status.PASS]
-    for line in check_lines(told):
-        note(line)
-    note(f"{len(findings.checks) - len(told)} of {len(findings.checks)} checks passed")
-    if findings.failed:
+    return await check_push(api, plan, target, now=utc_now())
+
+
+async def _checked(
+    api: "FactoryApi", plan: Plan, target: "Target", sending: Sending
+) -> "tuple[Plan, Findings | None]":
+    """The plan with what the checks found. Raises Refused where a check stops the push."""
+    if sending.no_checks:
+        return plan, None
+    from fioctl_rotate.checks import blocking
+
+    findings = await _check(api, plan, target)
+    plan = findings.added_to(plan)
+    stops = [check.name for check in blocking(plan.checks, allow=plan.allow, strict=sending.strict)]
+    if stops:
+        for line in plan_view.check_summary(plan.checks):
+            note(line)
         raise Refused(
-            "a check failed: nothing was sent",
-            hint="mend it and push then; --no-checks pushes all the same",
+            f"nothing was sent because of {', '.join(stops)}",
+            hint=f"repair it; or push all the same with {' '.join(f'--allow {name}' for name in stops)}",
         )
-    return findings
+    return plan, findings
+
+
+def _ask(plan: Plan, sending: Sending, question: str, server_name: str | None) -> None:
+    """Show on stderr what is about to be pushed, and ask. In a pipe, where nothing is asked, one line is enough."""
+    if interactive() and not sending.yes:
+        plan_view.note_plan(plan)
+    else:
+        note(wrapped(f"about to push {printable(plan_view.summary(plan))}", stream=sys.stderr))
+        for line in plan_view.check_summary(plan.checks) if plan.checks else ():
+            note(line)
+    plan_view.tell_about(plan, server_name)
+    confirm(question, yes=sending.yes)
 
 
 def _show_outcome(plan: Plan, sending: Sending, outcome: "Outcome") -> Error | None:
@@ -185,7 +252,7 @@ def _show_outcome(plan: Plan, sending: Sending, outcome: "Outcome") -> Error | N
             emit_json({**result, **plan.document()}, lines=sending.wait)
         elif outcome.in_force:
             done = "already there, nothing sent:" if outcome.kind == "already-there" else "pushed"
-            emit(wrapped(f"{done} {printable(planning.summary(plan))}", stream=sys.stdout))
+            emit(wrapped(f"{done} {printable(plan_view.summary(plan))}", stream=sys.stdout))
         flush()
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -221,11 +221,11 @@ async def watch(
 
 @app.command("check", epilog="Example: fioctl-rotate rotations check -g field --each-device")
 @connected
-@spread("wish", RotationRequest, {name: REQUEST_OPTIONS[name] for name in CHECKED}, reason="check")
+@spread("request", RotationRequest, {name: REQUEST_OPTIONS[name] for name in CHECKED}, reason="check")
 async def check(
     flags: Flags,
     group: GroupOption,
-    wish: RotationRequest,
+    request: RotationRequest,
     each_device: Annotated[
         bool,
         option("--each-device", "Ask each device, also where there are more than 200."),
@@ -237,19 +237,20 @@ async def check(
     way, and which devices will not follow. Each is a line; exit code 5 where one fails. The rotate-certs commands
     do the same before a push.
     """
-
+    from fioctl_rotate.checks import blocking
     from fioctl_rotate.clock import utc_now
     from fioctl_rotate.ops.push import plan_push
     from fioctl_rotate.ops.push_checks import check_push
 
-    now = utc_now()
+    now, scope = utc_now(), Scope.of_group(group)
     async with connect(flags) as api:
-        plan = await plan_push(api, Scope.of_group(group), wish, unix_seconds=int(now.timestamp()))
-        findings = await check_push(api, plan, now=now, each_device=each_device)
+        plan, target = await plan_push(api, scope, request, unix_seconds=int(now.timestamp()))
+        findings = await check_push(api, plan, target, now=now, each_device=each_device)
+    failed = bool(blocking(findings.checks))
     return Result(
-        {"ok": not findings.failed, "checks": list(findings.checks)},
+        {"ok": not failed, "checks": list(findings.checks)},
         check_lines(findings.checks, sys.stdout),
-        error=Refused(f"a check failed: group {group} is not ready to rotate") if findings.failed else None,
+        error=Refused(f"a check failed: group {group} is not ready to rotate") if failed else None,
     )
 
 

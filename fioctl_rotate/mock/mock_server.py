@@ -61,7 +61,7 @@ async def serve_factory(
         with store.reading() as db:
             factory = accounts.choose_factory(db, factory_name)
         busy = Refused(f"factory {factory.name} in {directory} is served already, by another `mock serve`")
-        stack.enter_context(files.locked(directory / f".serve-{factory.name}.lock", busy))
+        stack.enter_context(files.locked(serving_lock(directory, factory.name), busy))
         certificates = LiveCertificates(watching, factory.name, clock=clock, complain=complain)
         sockets: list[socket.socket] = []
         for given, kept in (
@@ -89,6 +89,11 @@ async def serve_factory(
             else:
                 await stack.enter_async_context(serving.running(app, sock, context))
         yield replace(factory, api_host=_name_of(host))
+
+
+def serving_lock(directory: Path, factory: str) -> Path:
+    """The file whose lock is held for as long as the factory is served."""
+    return directory / f".serve-{factory}.lock"
 
 
 def _once(complain: Callable[[str], None]) -> Callable[[str], None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fioctl_rotate.errors import UsageError
 
@@ -68,6 +68,15 @@ async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], pac
                 start()
     except BaseExceptionGroup as errors:
         raise _first(errors) from None
+
+
+async def together(*work: Awaitable[Any]) -> list[Any]:
+    """Await all at once; returns what each gave. Where some fail, the error of the first in order is raised."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -146,13 +146,13 @@ async def _set_up(api: FactoryApi, directory: Path, stage: Stage, devices: int) 
 
 async def _plan(api: FactoryApi, stage: Stage, est_port: int, *, staged: bool) -> Plan:
     request = RotationRequest(REASON, port=est_port)
-    plan = await plan_push(api, Scope.of_group(GROUP), request, unix_seconds=int(time.time()))
+    plan, target = await plan_push(api, Scope.of_group(GROUP), request, unix_seconds=int(time.time()))
     if staged:
         wanted = StageRequest((), (CANARY,), SOAK, parse_share("0", "--max-failures"), DEFAULT_STAGE_TIMEOUT)
         plan = (await plan_stages(api, plan, wanted, now=utc_now())).plan
     stage.step("The dry run: exactly what would be sent", f"{_command(plan)} --dryrun")
     stage.plan(plan)
-    findings = await check_push(api, plan, now=utc_now())
+    findings = await check_push(api, plan, target, now=utc_now())
     passed = [check for check in findings.checks if check.status is Status.PASS]
     stage.say(f"{len(passed)} of {len(findings.checks)} checks passed")
     keep_baselines(api, plan, findings)

@@ -2,19 +2,23 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from fioctl_rotate import wire
+from fioctl_rotate import __version__, wire
 from fioctl_rotate.api.client import FactoryApi, ScopeConfig
 from fioctl_rotate.api.failures import ApiError, Unreachable
+from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error, Refused
-from fioctl_rotate.ops.targets import current_entry_of, find, read_current
+from fioctl_rotate.ops.targets import Target, current_entry_of, find, read_target
 from fioctl_rotate.rotation.entry import FILE_NAME, settle_reason
 from fioctl_rotate.rotation.outcome import Outcome, OutcomeKind, judge
-from fioctl_rotate.rotation.plan import Plan, RotationRequest, make_plan
+from fioctl_rotate.rotation.plan import Made, Plan, RotationRequest, make_plan, members_digest
 from fioctl_rotate.rotation.scope import Scope
 
 Tell = Callable[[str], None]
+
+DEVICES_CHANGED = "devices-changed"
+"""The name under which --allow waives that a plan is for the devices that are there now."""
 
 _INTERRUPTED = 3.0  # seconds for reading back after a signal
 # Answers after which a server does not come back to the request. 408, 425 and all else may be a proxy's.
@@ -22,32 +26,73 @@ _REFUSALS = frozenset({*range(300, 400), *range(400, 500)} - {408, 425})
 
 
 async def plan_push(
-    api: FactoryApi, scope: Scope, request: RotationRequest, *, by_uuid: bool = False, unix_seconds: int
-) -> Plan:
-    """The plan that rotates the devices of `scope`; `by_uuid` has its name be a device's uuid.
+    api: FactoryApi,
+    scope: Scope,
+    request: RotationRequest,
+    *,
+    by_uuid: bool = False,
+    unix_seconds: int,
+    allow: tuple[str, ...] = (),
+    checked: bool = True,
+) -> tuple[Plan, Target]:
+    """The plan that rotates the devices of `scope`, and what was read for it.
 
-    Raises UsageError for what is wrong with the request, Refused for a used id, Error for an unknown group or
-    device, or a Factory without an EST server.
+    `by_uuid` has the scope's name be a device's uuid, `allow` are checks that may fail, `checked` says whether
+    `check_push` follows. Raises UsageError for what is wrong with the request, Refused for a used id, Error for an
+    unknown group or device, or a Factory without an EST server.
     """
     request.check()
-    scope, device = await find(api, scope, by_uuid=by_uuid)
-    of_group = device.group_name if device else None
-    # An id of its group's would be taken for that rotation by whoever reads the device's events.
-    group_log = await api.config(Scope.of_group(of_group)).log() if of_group else []
-    current = current_entry_of(await api.config(scope).log())
-    devices = 1 if device else await api.device_count(scope.device_filters)
-    return make_plan(
+    target = await read_target(api, scope, by_uuid=by_uuid, certs=checked or request.server_name is None)
+    plan = make_plan(
         request,
         factory=api.factory,
         server=api.server,
-        scope=scope,
-        est_host=request.server_name or await _est_host(api),
+        scope=target.scope,
+        est_host=request.server_name or _est_host(target.certs, api.factory),
         unix_seconds=unix_seconds,
-        current=current,
-        taken=current_entry_of(group_log).ids,
-        devices=devices,
-        of_group=of_group,
+        current=current_entry_of(target.log),
+        # An id of its group's would be taken for that rotation by whoever reads the device's events.
+        taken=current_entry_of(target.group_log).ids,
+        devices=len(target.devices),
+        members=members_digest(device.uuid for device in target.devices),
+        of_group=target.of_group,
+        allow=allow,
     )
+    return plan, target
+
+
+async def resume(
+    api: FactoryApi, plan: Plan, *, allow: Collection[str], checked: bool = True
+) -> tuple[Plan, Target]:
+    """A plan from a file with what its scope has now, and what was read for that.
+
+    Raises Refused where the scope's entry or its devices are not those that the plan was made for any more. What is
+    applied already is not compared.
+    """
+    target = await read_target(api, plan.scope, certs=checked)
+    plan = plan.at(current_entry_of(target.log))
+    if not plan.already_there:
+        require_same_devices(plan, target, allow)
+    return plan, target
+
+
+def require_same_devices(plan: Plan, target: Target, allow: Collection[str]) -> None:
+    """Refuse other devices than those that the plan was made for, unless `allow` has DEVICES_CHANGED."""
+    if DEVICES_CHANGED in allow or members_digest(d.uuid for d in target.devices) == plan.members:
+        return
+    now = f"{len(target.devices)}" if len(target.devices) != plan.devices else "as many, but others"
+    raise Refused(
+        f"{plan.scope} had {plan.devices} device(s) when the plan was made; now it has {now}",
+        hint=f"make a new plan and review it, or apply this one with --allow {DEVICES_CHANGED}",
+    )
+
+
+async def made_by(api: FactoryApi) -> Made:
+    """Who makes a plan, and when; a token may not be allowed to say whose it is."""
+    by = None
+    with contextlib.suppress(ApiError):
+        by = (await api.user()).name or None
+    return Made(by, f"{utc_now():%Y-%m-%dT%H:%M:%SZ}", __version__)
 
 
 class Interrupted(asyncio.CancelledError):
@@ -133,7 +178,7 @@ async def settle(api: FactoryApi, scope: Scope, rotation_id: str) -> None:
     Raises Refused where the scope's present entry is not that of `rotation_id`.
     """
     scope, _ = await find(api, scope)
-    current = await read_current(api, scope)
+    current = current_entry_of(await api.config(scope).log(1))
     if current.rotation_id != rotation_id:
         found = f"rotation {current.rotation_id}" if current.rotation_id else f"no {FILE_NAME}"
         raise Refused(
@@ -143,13 +188,8 @@ async def settle(api: FactoryApi, scope: Scope, rotation_id: str) -> None:
     await api.config(scope).merge({"reason": settle_reason(rotation_id), "files": [current.file]})
 
 
-async def refresh(api: FactoryApi, plan: Plan) -> Plan:
-    """The plan with what its scope has now (see `Plan.at`)."""
-    return plan.at(await read_current(api, plan.scope))
-
-
-async def _est_host(api: FactoryApi) -> str:
+def _est_host(certs: wire.Certs, factory: str) -> str:
     # Reading certificates takes a library that most pushes do not need.
     from fioctl_rotate.ops.est_host import est_host
 
-    return est_host(await api.certs(), api.factory)
+    return est_host(certs, factory)

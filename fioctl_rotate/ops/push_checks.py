@@ -1,26 +1,23 @@
 """Checks before a push: what would go wrong on devices, found while nothing has been sent."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-
-from cryptography import x509
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.checks import Check, Status
-from fioctl_rotate.est.probe import REACHABLE, probe
+from fioctl_rotate.errors import UsageError
 from fioctl_rotate.ops import baselines
 from fioctl_rotate.ops.at_once import Pace, for_each
-from fioctl_rotate.ops.rotations import of_scope
-from fioctl_rotate.ops.targets import current_entry_of
+from fioctl_rotate.ops.est_checks import est_checks, lifetimes
+from fioctl_rotate.ops.rotations import in_log
+from fioctl_rotate.ops.targets import Target, current_entry_of
 from fioctl_rotate.ops.watch import events_of
-from fioctl_rotate.pki.certificates import years_later
-from fioctl_rotate.pki.parsing import dns_names, load_bundle
 from fioctl_rotate.rotation import commands
 from fioctl_rotate.rotation.entry import slot_warnings
-from fioctl_rotate.rotation.plan import Plan
+from fioctl_rotate.rotation.plan import NotFollowing, Plan
 from fioctl_rotate.rotation.progress import parse_time
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import (
@@ -35,112 +32,98 @@ from fioctl_rotate.rotation.state import (
 from fioctl_rotate.rotation.tracker import SMALL_FLEET, Readings, Tracker, before_push
 
 EST_TIMEOUT = 5.0
-# How long a new device certificate lives: from the managed EST server, and from estserver unless told otherwise.
-_MANAGED_YEARS, _OWN_YEARS = 1, 3
-_NAMED = 5
+_NAMED = 5  # devices in a check's message
+_LISTED = 100  # devices that a plan names for a reason why they will not follow
+
+
+CHECKS = (
+    *("est", "est-reachable", "est-chain", "est-name", "est-expiry", "est-endpoint", "est-cacerts"),
+    *("older-est", "lifetimes", "slots", "devices", "lmp", "online", "each-device", "shadowed", "earlier"),
+)
+"""The names of all checks before a push, by which --allow waives them."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The checks. `baselines` are the devices, and their keys where they were read, before the push."""
+    """The checks, and who will not follow as far as it is known.
+
+    `baselines` are the devices, and their keys where they were read, before the push.
+    """
 
     checks: Sequence[Check]
+    not_following: Sequence[NotFollowing]
     baselines: Readings
 
-    @property
-    def failed(self) -> bool:
-        """Whether something would go wrong for certain."""
-        return any(check.status is Status.FAIL for check in self.checks)
+    def added_to(self, plan: Plan) -> Plan:
+        """The plan with what was found."""
+        return plan.replace(checks=tuple(self.checks), not_following=tuple(self.not_following))
+
+
+def check_names(names: Iterable[str], known: Collection[str] = CHECKS) -> tuple[str, ...]:
+    """The names of checks, if each is one of `known`. Raises UsageError."""
+    for name in (result := tuple(dict.fromkeys(names))):
+        if name not in known:
+            raise UsageError(f"there is no check `{name}` to allow", hint=f"checks: {', '.join(known)}")
+    return result
 
 
 async def check_push(
-    api: FactoryApi, plan: Plan, *, now: datetime, each_device: bool = False, timeout: float = EST_TIMEOUT
+    api: FactoryApi,
+    plan: Plan,
+    target: Target,
+    *,
+    now: datetime,
+    each_device: bool = False,
+    timeout: float = EST_TIMEOUT,
 ) -> Findings:
-    """Everything that can be looked at before `plan` is pushed.
+    """Everything that can be checked before `plan` is pushed to `target`.
 
     Up to 200 devices are asked one by one, more where `each_device` wants it: for entries of their own, and for an
-    earlier rotation under way. Each attempt to connect to the EST server may take `timeout` seconds; one that
-    cannot be reached from here is a warning, since devices may be elsewhere.
+    earlier rotation under way. Each attempt to connect to the EST server may take `timeout` seconds.
     """
-    certs = await api.certs()
-    devices = await api.devices(plan.scope.device_filters)
+    devices = target.devices
+    old = [d for d in devices if (lmp_release(d.lmp_ver) or OLDEST_LMP) < OLDEST_LMP]
+    offline = [d for d in devices if is_offline(parse_time(d.last_seen), now)]
     checks = [
-        *await _est(plan, load_bundle(certs.root_crt, "the Factory's root"), now, timeout),
-        *_lifetimes(plan, certs, now),
+        *await est_checks(plan, target.certs, now, timeout),
+        *lifetimes(plan, target.certs, now),
         _slots(plan),
-        *_followers(devices, now),
+        *_followers(devices, old, offline),
     ]
+    not_following = {"unsupported": old, "offline": offline}
     if len(devices) > SMALL_FLEET and not each_device:
         words = f"{len(devices)} devices were not asked one by one for entries of their own or an earlier rotation"
         hint = f"`fioctl-rotate rotations check {plan.scope.option_text} --each-device` does"
-        return Findings(
-            [*checks, Check("each-device", Status.WARN, f"{words}; {hint}")], before_push(devices, [])
-        )
-    earlier = next((rotation for rotation in (await of_scope(api, plan.scope))[1] if rotation.current), None)
+        checks.append(Check("each-device", Status.WARN, f"{words}; {hint}"))
+        return Findings(checks, _reasons(not_following), before_push(devices, []))
+    earlier = next((rotation for rotation in _rotations(target) if rotation.current), None)
     asked = await _ask_each(api, devices, earlier or Rotation("", plan.scope), now)
     if plan.scope.shared:
-        checks.append(_shadowed(devices, asked.own_entries))
+        shadowed = [device for device in devices if asked.own_entries.get(device.uuid) is not None]
+        checks.append(_shadowed(shadowed))
+        not_following["shadowed"] = shadowed
     if earlier is not None and earlier.id != plan.rotation_id:
         checks.append(_earlier(earlier, asked.tracker.states()))
-    return Findings(checks, before_push(devices, asked.records))
+    return Findings(checks, _reasons(not_following), before_push(devices, asked.records))
+
+
+def _rotations(target: Target) -> list[Rotation]:
+    """The rotations in the logs of the target: a device without an entry of its own follows its group's."""
+    own = in_log(target.log, target.scope)
+    return own if current_entry_of(target.log).file else [*own, *in_log(target.group_log, target.scope)]
+
+
+def _reasons(devices: Mapping[str, Sequence[wire.Device]]) -> list[NotFollowing]:
+    return [
+        NotFollowing(reason, len(of), tuple(d.name or d.uuid for d in of[:_LISTED]))
+        for reason, of in devices.items()
+        if of
+    ]
 
 
 def keep_baselines(api: FactoryApi, plan: Plan, findings: Findings) -> None:
     """Keep the devices and their keys of before the push, so that a watch sees which changed and who left."""
     baselines.save(api, Rotation(plan.rotation_id, plan.scope), findings.baselines)
-
-
-# --- The EST server and the certificates ---
-
-
-async def _est(plan: Plan, roots: Sequence[x509.Certificate], now: datetime, timeout: float) -> list[Check]:
-    if not roots:
-        return [
-            Check("est", Status.WARN, "not looked at: the Factory has no root certificate to compare with")
-        ]
-    checks = []
-    for check in await probe(plan.entry.est_server, roots, now=now, timeout=timeout):
-        status, words = check.status, check.message
-        if check.name == REACHABLE and status is Status.FAIL:
-            status, words = Status.WARN, f"{words}, from here; devices must reach it"
-        checks.append(Check(f"est-{check.name}", status, words))
-    return checks
-
-
-def _lifetimes(plan: Plan, certs: wire.Certs, now: datetime) -> Iterable[Check]:
-    """Certificates that end before the new device certificates would, and cut them short."""
-    est = load_bundle(certs.est_tls_crt, "the EST TLS certificate")
-    managed = any(plan.entry.host in dns_names(certificate) for certificate in est)
-    years = _MANAGED_YEARS if managed else _OWN_YEARS
-    until = years_later(now, years)
-    short = [
-        f"the EST server's on {c.not_valid_after_utc:%Y-%m-%d}" for c in est if managed and _ends(c, until)
-    ]
-    authorities = load_bundle(certs.ca_crt, "the Factory's device CAs")
-    short += [
-        f"device CA {c.subject.rfc4514_string()} on {c.not_valid_after_utc:%Y-%m-%d}"
-        for c in authorities
-        if _ends(c, until)
-    ]
-    term = f"{years} year{'s' if years > 1 else ''}"
-    if not authorities:
-        yield Check("lifetimes", Status.WARN, "not looked at: the Factory has no device CAs on file")
-    elif all(_ends(c, now) for c in authorities):
-        yield Check(
-            "lifetimes", Status.FAIL, "every device CA has expired: the gateway would take no new certificate"
-        )
-    elif short:
-        yield Check(
-            "lifetimes",
-            Status.WARN,
-            f"end before a new device certificate's {term} are over: {'; '.join(short)}",
-        )
-    else:
-        yield Check("lifetimes", Status.PASS, f"EST and device CA certificates outlive a new one's {term}")
-
-
-def _ends(certificate: x509.Certificate, until: datetime) -> bool:
-    return certificate.not_valid_after_utc < until
 
 
 def _slots(plan: Plan) -> Check:
@@ -155,12 +138,12 @@ def _slots(plan: Plan) -> Check:
 # --- The devices ---
 
 
-def _followers(devices: Sequence[wire.Device], now: datetime) -> Iterable[Check]:
+def _followers(
+    devices: Sequence[wire.Device], old: Sequence[wire.Device], offline: Sequence[wire.Device]
+) -> Iterable[Check]:
     if not devices:
         yield Check("devices", Status.WARN, "there is no device: nobody would rotate now")
         return
-    old = [d for d in devices if (lmp_release(d.lmp_ver) or OLDEST_LMP) < OLDEST_LMP]
-    offline = [d for d in devices if is_offline(parse_time(d.last_seen), now)]
     if old:
         yield Check(
             "lmp", Status.WARN, f"{_count(old, 'runs', 'run')} LmP before {OLDEST_LMP}, and would not follow"
@@ -210,8 +193,7 @@ async def _ask_each(
     return asked
 
 
-def _shadowed(devices: Sequence[wire.Device], own_entries: Mapping[str, str | None]) -> Check:
-    shadowed = [device for device in devices if own_entries.get(device.uuid) is not None]
+def _shadowed(shadowed: Sequence[wire.Device]) -> Check:
     if not shadowed:
         return Check("shadowed", Status.PASS, "no device has an entry of its own")
     who = _count(shadowed, "has an entry of its", "have an entry of their")

@@ -1,11 +1,13 @@
 """Finding what a command is about, and reading what it has now: groups, devices, their configuration."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.failures import ApiError
 from fioctl_rotate.errors import Error
+from fioctl_rotate.ops.at_once import together
 from fioctl_rotate.rotation.entry import rotation_id_of
 from fioctl_rotate.rotation.outcome import entry_in
 from fioctl_rotate.rotation.plan import CurrentEntry
@@ -28,6 +30,46 @@ async def find(api: FactoryApi, scope: Scope, *, by_uuid: bool = False) -> tuple
     return Scope.of_device(device.name or device.uuid, device.uuid), device
 
 
+@dataclass(frozen=True)
+class Target:
+    """What a push is for, as it was read once: plan, checks and push share it.
+
+    `log` is the scope's configuration log, `devices` are those that follow it. For one device `group_log` is that
+    of its group, `of_group`.
+    """
+
+    scope: Scope
+    log: Sequence[wire.Config]
+    devices: Sequence[wire.Device]
+    certs: wire.Certs
+    group_log: Sequence[wire.Config] = ()
+    of_group: str | None = None
+
+
+async def read_target(api: FactoryApi, scope: Scope, *, by_uuid: bool = False, certs: bool = True) -> Target:
+    """All that is asked before a push, but for each device; at once, as far as that goes.
+
+    `by_uuid` has the scope's name be a device's uuid. Without `certs` the Factory's certificates, which a token may
+    not be allowed to read, are left out. Raises Error for an unknown group or device.
+    """
+
+    async def read_certs() -> wire.Certs:
+        return await api.certs() if certs else wire.Certs()
+
+    async def read_log(group: str | None) -> Sequence[wire.Config]:
+        return await api.config(Scope.of_group(group)).log() if group else []
+
+    if scope.shared:
+        _, log, devices, found_certs = await together(
+            find(api, scope), api.config(scope).log(), api.devices(scope.device_filters), read_certs()
+        )
+        return Target(scope, log, devices, found_certs)
+    scope, device = await find(api, scope, by_uuid=by_uuid)
+    of_group = device.group_name if device else None
+    log, group_log, found_certs = await together(api.config(scope).log(), read_log(of_group), read_certs())
+    return Target(scope, log, [device] if device else [], found_certs, group_log, of_group)
+
+
 async def find_group(api: FactoryApi, group: str) -> wire.DeviceGroup:
     """The group of that name; Error with the names that there are where there is none."""
     groups = await api.groups()
@@ -48,13 +90,6 @@ async def find_device(api: FactoryApi, name: str, *, by_uuid: bool = False) -> w
         what = "uuid" if by_uuid else "name"
         hint = "`fioctl-rotate devices list` shows them" + ("" if by_uuid else "; -u takes a uuid")
         raise Error(f"factory {api.factory} has no device with the {what} `{name}`", hint=hint) from error
-
-
-async def read_current(api: FactoryApi, scope: Scope) -> CurrentEntry:
-    """What the scope has now. Raises Error in words where it is a group that is gone."""
-    if scope.shared and scope.name:
-        await find_group(api, scope.name)
-    return current_entry_of(await api.config(scope).log())
 
 
 def current_entry_of(log: Sequence[wire.Config]) -> CurrentEntry:

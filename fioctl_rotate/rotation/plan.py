@@ -15,9 +15,10 @@ from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.value import Value
 
 if TYPE_CHECKING:
+    from fioctl_rotate.checks import Check
     from fioctl_rotate.rotation.stages import Stages
 
-VERSION = 2
+VERSION = 3
 
 
 class RotationRequest(Value):
@@ -70,12 +71,37 @@ class CurrentEntry(Value):
         return None if self.value is None else entries.rotation_id_of(self.value)
 
 
+class Made(Value):
+    """Who made a plan (None where the token may not say), when (RFC 3339 in UTC), and which version of us did."""
+
+    by: str | None
+    at: str
+    version: str
+
+
+class NotFollowing(Value):
+    """How many devices will not follow for one reason, and the names of the first of them."""
+
+    reason: str
+    count: int
+    devices: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = f" and {self.count - len(self.devices)} more" if self.count > len(self.devices) else ""
+        return f"{self.count} {self.reason} ({', '.join(self.devices)}{more})"
+
+
 class Plan(Value):
     """A push as it would be sent.
 
-    `current` is what the scope has now, `devices` how many devices follow it; both are None where nobody was
-    asked. `of_group` is the group whose entry a device no longer sees once it has one of its own. A plan with
-    `stages` begins with some devices of the group; `fleet_wide` is the entry's value that then lies beneath.
+    Fields:
+        current: what the scope has now; None where nobody was asked.
+        devices, members: how many devices follow the scope, and the digest of their uuids; None where not known.
+        of_group: the group whose entry a device no longer sees once it has one of its own.
+        stages: where it begins with some devices of the group; `fleet_wide` is the entry's value that then lies
+            beneath.
+        checks: what was checked when the plan was made; `allow` are the names of checks that may fail.
+        not_following: the devices that will not follow, as far as they are known.
     """
 
     factory: str
@@ -88,6 +114,11 @@ class Plan(Value):
     of_group: str | None = None
     stages: "Stages | None" = None
     fleet_wide: str | None = None
+    members: str | None = None
+    checks: "tuple[Check, ...]" = ()
+    allow: tuple[str, ...] = ()
+    not_following: tuple[NotFollowing, ...] = ()
+    made: Made | None = None
 
     @property
     def rotation_id(self) -> str:
@@ -140,11 +171,17 @@ class Plan(Value):
         raise Refused(f"rotation {self.rotation_id} is an older one in the log of {self.scope}", hint=hint)
 
     def document(self) -> dict[str, Any]:
-        """The plan for `--format json`: `{factory, server, target, current, request}`.
+        """The plan as JSON, without what is not known.
 
-        `current` is null where nobody was asked, else `{"file": …}` with null for no entry.
+        `{factory, server, target, current, request, checks, allow, not-following, made}`; `current` is null where
+        nobody was asked, else `{"file": …}` with null for no entry.
         """
-        target = {**self.scope.document(), "of-group": self.of_group, "devices": self.devices}
+        target = {
+            **self.scope.document(),
+            "of-group": self.of_group,
+            "devices": self.devices,
+            "members": self.members,
+        }
         staged = {"stages": self.stages.document(), "fleet-wide": self.fleet_wide} if self.stages else {}
         return {
             "factory": self.factory,
@@ -153,7 +190,22 @@ class Plan(Value):
             "current": None if self.current is None else {"file": self.current.file},
             "request": self.body,
             **staged,
+            "checks": [
+                {"name": check.name, "status": str(check.status), "message": check.message}
+                for check in self.checks
+            ],
+            "allow": list(self.allow),
+            "not-following": [
+                {"reason": of.reason, "count": of.count, "devices": list(of.devices)}
+                for of in self.not_following
+            ],
+            "made": self.made and {"by": self.made.by, "at": self.made.at, "version": self.made.version},
         }
+
+    @property
+    def digest(self) -> str:
+        """The digest of all that the plan says."""
+        return digest_of(without_nulls(self.document()))
 
     @property
     def mark(self) -> str:
@@ -189,6 +241,8 @@ class Plan(Value):
         ):
             if value != default:
                 words += [option, value]
+        for name in self.allow:
+            words += ["--allow", name]
         return shlex.join([*words, "--rotation-id", rotation_id or self.rotation_id, *self.factory_options])
 
 
@@ -203,13 +257,26 @@ def make_plan(
     current: CurrentEntry | None = None,
     taken: Iterable[str] = (),
     devices: int | None = None,
+    members: str | None = None,
     of_group: str | None = None,
+    allow: tuple[str, ...] = (),
 ) -> Plan:
     """The plan for `request`; `taken` are ids in use beyond the scope's log. Raises UsageError or Refused."""
     used = set(taken) | (set(current.ids) if current else set())
     rotation_id = request.rotation_id or entries.new_rotation_id(unix_seconds, used)
     entry = request.entry(est_host, rotation_id)
-    plan = Plan(factory, server, scope, entry, request.reason, current, devices, of_group)
+    plan = Plan(
+        factory,
+        server,
+        scope,
+        entry,
+        request.reason,
+        current,
+        devices,
+        of_group,
+        members=members,
+        allow=allow,
+    )
     plan.check_id()
     return plan
 
@@ -222,59 +289,6 @@ def request_body(entry: Entry, reason: str) -> dict[str, Any]:
             {"name": FILE_NAME, "value": entry.render(), "unencrypted": True, "on-changed": [HANDLER]},
         ],
     }
-
-
-def to_file(plan: Plan) -> dict[str, Any]:
-    """The plan as a file keeps it: its document without nulls, and a digest of it that shows a change."""
-    document: dict[str, Any] = without_nulls(plan.document())
-    return {**document, "plan": {"version": VERSION, "digest": digest_of(document)}}
-
-
-def from_file(document: Mapping[str, Any], *, allow_edited: bool = False) -> Plan:
-    """The plan in a file.
-
-    Raises UsageError where the file is no plan or would not be accepted from the command line, Refused where it
-    was edited and `allow_edited` is False.
-    """
-    rest = {key: value for key, value in document.items() if key != "plan"}
-    try:
-        head = document["plan"]
-        version, digest = head["version"], head["digest"]
-        target, request = document["target"], document["request"]
-        value, reason = str(request["files"][0]["value"]), str(request["reason"])
-        plan = Plan(
-            str(document["factory"]),
-            str(document["server"]),
-            Scope.from_document(target),
-            Entry.parse(value),
-            reason,
-            CurrentEntry(document["current"].get("file")),
-            target.get("devices"),
-            target.get("of-group"),
-            _stages(document),
-            document.get("fleet-wide"),
-        )
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UsageError(f"the file is not a plan: {error} is missing or not what it should be") from error
-    if version != VERSION:
-        raise UsageError(f"the plan is of version {version}; this program reads version {VERSION}")
-    if digest != digest_of(rest) and not allow_edited:
-        raise Refused(
-            "the plan was edited after it was written",
-            hint="review it again, then allow it with --edited; or make a new plan",
-        )
-    if request != plan.body:
-        raise UsageError("the plan's request is not one that rotate-certs would make")
-    return plan
-
-
-def _stages(document: Mapping[str, Any]) -> "Stages | None":
-    if "stages" not in document:
-        return None
-    # An offline dry run does without it.
-    from fioctl_rotate.rotation.stages import stages_from
-
-    return stages_from(document["stages"])
 
 
 def without_nulls(value: Any) -> Any:
@@ -294,3 +308,8 @@ def digest_of(value: object) -> str:
 
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def members_digest(uuids: Iterable[str]) -> str:
+    """The digest of the devices that follow a scope."""
+    return digest_of(sorted(uuids))

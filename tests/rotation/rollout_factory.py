@@ -107,7 +107,7 @@ class Factory(World):
         request = StageRequest(parse_sizes(sizes), (), 600, parse_share("0", "x"), 86400, clear_older, **more)
         async with self.api() as api:
             scope = Scope.of_group("field")
-            plan = await plan_push(
+            plan, _ = await plan_push(
                 api, scope, RotationRequest("yearly", "est.example.com", rotation_id="r-9"), unix_seconds=1
             )
             return (await plan_stages(api, plan, request, now=self.now)).plan

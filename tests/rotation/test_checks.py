@@ -11,7 +11,7 @@ from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.push import plan_push
-from fioctl_rotate.ops.push_checks import check_push
+from fioctl_rotate.ops.push_checks import CHECKS, check_push
 from fioctl_rotate.rotation.plan import RotationRequest
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.tracker import SMALL_FLEET
@@ -35,14 +35,14 @@ def factory(tmp_path):
     async def look(later, serve, device, wish):
         async with open_api(settings) as api:
             scope = Scope.of_device("device-1") if device else Scope.of_group("field")
-            plan = await plan_push(api, scope, RotationRequest("test", **wish), unix_seconds=1)
+            plan, target = await plan_push(api, scope, RotationRequest("test", **wish), unix_seconds=1)
             now = datetime.now(UTC) + later
             if not serve:
-                return await check_push(api, plan, now=now)
+                return await check_push(api, plan, target, now=now)
             async with mock.serve(
                 directory, ports=Ports(0, made.factory.gateway_port, made.factory.est_port)
             ):
-                return await check_push(api, plan, now=now)
+                return await check_push(api, plan, target, now=now)
 
     def check(later=timedelta(), *, serve=True, device=False, **wish):
         wish.setdefault("port", made.factory.est_port)
@@ -67,10 +67,16 @@ def test_one_device(factory):
     assert len(findings.baselines.devices) == 1
 
 
-def test_est_server_that_cannot_be_reached_from_here_is_a_warning(factory):
+def test_est_server_that_cannot_be_reached_from_here_fails(factory):
+    findings = factory(serve=False, port=1)
+    assert told(findings)["est-reachable"] == "fail"
+    assert set(told(findings)) <= set(CHECKS)
+
+
+def test_mock_that_is_not_served_is_a_warning(factory):
     findings = factory(serve=False)
     assert told(findings)["est-reachable"] == "warn"
-    assert not findings.failed
+    assert "mock serve" in findings.checks[0].message
 
 
 def test_est_server_of_another_root_fails(factory, tmp_path):
@@ -87,7 +93,6 @@ def test_est_server_of_another_root_fails(factory, tmp_path):
                 return await asyncio.to_thread(factory, serve=False, port=port)
 
     findings = asyncio.run(look())
-    assert findings.failed
     assert told(findings)["est-chain"] == "fail"
     assert told(findings)["est-name"] == "pass"
 
@@ -113,6 +118,8 @@ def test_devices_that_were_not_seen_lately(factory):
 
 
 OWN_EST = ["--server-name", "est.example.invalid"]
+# This Factory has no PKI, so its EST server cannot be checked.
+PUSH = ["config", "rotate-certs", "-g", "field", "-r", "yearly", *OWN_EST]
 
 
 @pytest.fixture
@@ -131,22 +138,12 @@ def test_earlier_rotation_under_way_is_refused_and_nothing_is_sent(commands, rec
     checked = commands("rotations", "check", "-g", "field", *OWN_EST)
     assert checked.code == 5
     assert "fail  earlier    rotation certs-1 is under way on 1 device(s)" in checked.out
-    push = [
-        "config",
-        "rotate-certs",
-        "-g",
-        "field",
-        "-r",
-        "again",
-        "--rotation-id",
-        "certs-2",
-        *OWN_EST,
-        "-y",
-    ]
+    push = [*PUSH, "--rotation-id", "certs-2", "--allow", "est"]
     refused = commands(*push)
     assert (refused.code, refused.out) == (5, "")
+    assert "nothing was sent because of earlier" in refused.err
     assert "certs-2" not in commands("config", "log", "-g", "field").out
-    assert commands(*push, "--no-checks").code == 0
+    assert commands(*PUSH, "--rotation-id", "certs-2", "--no-checks").code == 0
     assert "certs-2" in commands("config", "log", "-g", "field").out
 
 
@@ -157,7 +154,6 @@ def test_earlier_rotation_that_did_not_end_well_is_a_warning(commands, recent):
     recent.rotate("failed", fail=1)
     recent.rotate("lost")
     result = commands("rotations", "check", "-g", "field", *OWN_EST)
-    assert result.code == 0
     earlier = next(line for line in result.out.splitlines() if "earlier" in line)
     assert earlier.startswith("warn")
     assert "failed on 1 device(s)" in earlier
@@ -195,19 +191,7 @@ def test_large_fleet_is_asked_one_by_one_where_that_is_wanted(commands, recent):
 def test_push_remembers_the_keys_of_before(commands, recent):
     """So that the first look after it proves a changed key, however fast the device was."""
     recent.add("a")
-    push = [
-        "config",
-        "rotate-certs",
-        "-g",
-        "field",
-        "-r",
-        "yearly",
-        "--rotation-id",
-        "certs-1",
-        *OWN_EST,
-        "-y",
-    ]
-    assert commands(*push).code == 0
+    assert commands(*PUSH, "--rotation-id", "certs-1", "--allow", "est").code == 0
     recent.wait(hours=1)
     recent.rotate("a")
     recent.come_back("a")
@@ -217,19 +201,7 @@ def test_push_remembers_the_keys_of_before(commands, recent):
 
 def test_keys_of_before_are_known_by_whatever_name_the_server_goes(commands, cli, recent, monkeypatch):
     recent.add("a")
-    push = [
-        "config",
-        "rotate-certs",
-        "-g",
-        "field",
-        "-r",
-        "yearly",
-        "--rotation-id",
-        "certs-1",
-        *OWN_EST,
-        "-y",
-    ]
-    assert commands(*push).code == 0
+    assert commands(*PUSH, "--rotation-id", "certs-1", "--allow", "est").code == 0
     recent.wait(hours=1)
     recent.rotate("a")
     recent.come_back("a")

@@ -26,7 +26,7 @@ async def race(world: World, seed: int, operators: int) -> list[Outcome | None]:
     async def plan(number: int) -> Plan:
         request = RotationRequest("race", server_name="est.example.com", rotation_id=f"certs-{seed}-{number}")
         async with world.api() as api:
-            return await plan_push(api, FIELD, request, unix_seconds=seed)
+            return (await plan_push(api, FIELD, request, unix_seconds=seed))[0]
 
     async def operate(plan: Plan) -> Outcome | None:
         async with world.api() as api:

@@ -1,0 +1,149 @@
+"""How a plan is shown: in a dry run, before the question whether to push it, and by `plan show`."""
+
+import shlex
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from fioctl_rotate.cli.common import Result, Table, emit, emit_json, note, warn
+from fioctl_rotate.cli.stages import stage_lines
+from fioctl_rotate.errors import printable
+from fioctl_rotate.rotation import entry as entries
+from fioctl_rotate.rotation.plan import VERSION, Plan, without_nulls
+
+if TYPE_CHECKING:
+    from fioctl_rotate.checks import Check
+
+
+class PlanFormat(StrEnum):
+    """How a plan is shown."""
+
+    TEXT = "text"
+    JSON = "json"
+    TOML = "toml"
+
+
+def show_plan(plan: Plan, plan_format: PlanFormat) -> None:
+    """The dry run, to stdout."""
+    if plan_format is PlanFormat.JSON:
+        emit_json(plan_document(plan))
+    elif plan_format is PlanFormat.TOML:
+        from fioctl_rotate.ops.plan_file import to_toml
+
+        emit(to_toml(without_nulls(plan_document(plan))).rstrip("\n"))
+    else:
+        Result(None, plan_lines(plan)).show_text()
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON, with its digest; an offline one can't be applied, and has none."""
+    document = plan.document()
+    if plan.current is None:
+        return document
+    return {**document, "plan": {"version": VERSION, "digest": plan.digest}}
+
+
+def plan_lines(plan: Plan) -> Iterator[str | Table]:
+    """The plan for people: what goes to whom, how that differs from now, what the checks said, who won't follow."""
+    yield printable(f"Would send {summary(plan)}")
+    yield printable(f"Reason: {plan.reason}")
+    if plan.made is not None:
+        by = f" by {plan.made.by}" if plan.made.by else ""
+        yield printable(f"Made{by} at {plan.made.at} with fioctl-rotate {plan.made.version}")
+    yield f"\t{entries.FILE_NAME} - [{entries.HANDLER}]"
+    for line in plan.entry.render().splitlines():
+        yield f"\t | {line}"
+    yield ""
+    yield from _compared(plan)
+    if plan.stages is not None:
+        yield ""
+        yield from stage_lines(plan)
+    if plan.checks:
+        yield ""
+        yield from _checked(plan)
+    for of in plan.not_following:
+        yield printable(f"Will not follow: {of}")
+    yield ""
+    if plan.current is not None:
+        yield f"Digest: {plan.digest}"
+    if plan.stages is not None:
+        yield "Write it with --out, review it, and push it with `fioctl-rotate apply`."
+        return
+    yield "To push just this:"
+    yield f"  {printable(plan.command())}"
+
+
+def note_plan(plan: Plan) -> None:
+    """The same, to stderr: what a question is about."""
+    for line in plan_lines(plan):
+        if isinstance(line, Table):
+            for row in line.rows:
+                note("\t".join(printable(cell or "") for cell in row))
+        else:
+            note(line)
+
+
+def check_summary(checks: "tuple[Check, ...]") -> Iterator[str]:
+    """A line for each check that did not pass, and how many did."""
+    from fioctl_rotate.checks import Status
+    from fioctl_rotate.cli.common import check_lines
+
+    open_checks = [check for check in checks if check.status is not Status.PASS]
+    yield from check_lines(open_checks)
+    yield f"{len(checks) - len(open_checks)} of {len(checks)} checks passed"
+
+
+def tell_about(plan: Plan, server_name: str | None) -> None:
+    """What a person should know of a plan before it is sent, on stderr."""
+    if server_name and plan.entry.host != server_name:
+        note(f"EST server name {printable(server_name)} goes out as {plan.entry.host}")
+    for text in entries.slot_warnings(plan.entry):
+        warn(text)
+    scope = plan.scope
+    if not scope.shared:
+        group = f" `{plan.of_group}`" if plan.of_group else ""
+        command = shlex.join([*scope.config_command("delete"), entries.FILE_NAME])
+        warn(
+            f"with an entry of its own, {scope.name} will no longer follow its group{group}; delete the entry to "
+            f"have it follow again: {command}"
+        )
+        return
+    note(f"devices that join {printable(str(scope))} later will get this entry too, and rotate then")
+    if plan.devices == 0:
+        warn(f"{scope} has no devices: nobody would rotate now")
+
+
+def summary(plan: Plan) -> str:
+    """One line: what goes to whom, where."""
+    devices = {None: "an unknown number of devices", 1: "1 device"}.get(
+        plan.devices, f"{plan.devices} devices"
+    )
+    return (
+        f"rotation {plan.rotation_id} to {plan.scope} ({devices}) of factory {plan.factory} at {plan.server}, "
+        f"EST server {plan.entry.est_server}"
+    )
+
+
+def _compared(plan: Plan) -> Iterator[str]:
+    kind = plan.scope.kind
+    if plan.current is None:
+        yield "Not compared with what is there now: the Factory was not asked."
+    elif plan.already_there:
+        yield f"The {kind} has just this entry: a push would send nothing."
+    elif plan.current.file is None:
+        yield f"The {kind} has no {entries.FILE_NAME} now."
+    else:
+        yield f"Compared with what the {kind} has now:"
+        for line in plan.changes():
+            yield f"\t {printable(line)}"
+
+
+def _checked(plan: Plan) -> Iterator[str]:
+    from fioctl_rotate.checks import blocking
+
+    yield from check_summary(plan.checks)
+    if plan.allow:
+        yield f"Allowed to fail: {', '.join(plan.allow)}"
+    stops = ", ".join(check.name for check in blocking(plan.checks, allow=plan.allow))
+    if stops:
+        yield f"A push is refused because of {stops}; --allow NAME waives one check."

@@ -1,0 +1,77 @@
+"""A plan's file: TOML that people read, with a digest that shows whether it is what was reviewed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fioctl_rotate.errors import Refused, UsageError
+from fioctl_rotate.files import read_file, write_atomic
+from fioctl_rotate.rotation.plan import Plan
+from fioctl_rotate.rotation.plan_document import from_file, to_file
+from fioctl_rotate.toml import parse_toml
+
+_MOST_BYTES = 16 << 20  # a plan in stages lists its devices
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """A plan that was read from a file, and whether it is there just as it was written."""
+
+    plan: Plan
+    intact: bool
+
+    def accept(self, *, edited: bool, digest: str | None) -> Plan:
+        """The plan, if it may be applied. Raises Refused where it was edited, or is not the one of that digest."""
+        if not self.intact and not edited:
+            raise Refused(
+                "the plan was edited after it was written",
+                hint="review it again, then allow it with --edited; or make a new plan",
+            )
+        if digest is not None and digest != self.plan.digest:
+            raise Refused(
+                f"the plan is not the one that was approved: expected {digest}, got {self.plan.digest}"
+            )
+        return self.plan
+
+
+def read_plan(path: Path) -> PlanFile:
+    """The plan in the file at `path`; `-` reads stdin. Raises UsageError where there is none."""
+    try:
+        data = read_file(path, most=_MOST_BYTES)
+    except OSError as error:
+        raise UsageError(f"cannot read plan {path}: {error.strerror}") from error
+    return parse_plan(data, f"plan {path}")
+
+
+def parse_plan(data: bytes, what: str) -> PlanFile:
+    """The plan in a file's bytes; `what` is what errors call it. Raises UsageError where there is none.
+
+    A byte order mark and another way to end lines change nothing. Anything else that the file has and the plan has
+    not, a comment above all, could tell a reviewer what is not so: it counts as an edit.
+    """
+    document = parse_toml(data, what)
+    plan, intact = from_file(document)
+    text = data.decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n")
+    return PlanFile(plan, intact and text == plan_text(plan).rstrip("\n"))
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Write the plan's file, for `apply`; `-` writes it to stdout."""
+    write_atomic(path, plan_text(plan).encode(), 0o644)
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan's file."""
+    return to_toml(to_file(plan))
+
+
+def to_toml(document: Mapping[str, Any]) -> str:
+    """A document as TOML; the entry's value spans lines, so that it can be read and compared."""
+    import tomllib
+
+    import tomli_w
+
+    text = tomli_w.dumps(document, multiline_strings=True)
+    # In strings that span lines tomli-w writes CR LF as LF: where somebody's entry has one, none may span lines.
+    return text if tomllib.loads(text) == document else tomli_w.dumps(document)

@@ -1,0 +1,107 @@
+"""Checks that stop a push, and what waives them: by name, recorded, and no more than that."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.commandline import Cli
+from tests.pushing import log, push
+
+# Nothing listens there, and it isn't where the mock serves its own EST server.
+NOWHERE = ("--server-name", "localhost", "-p", "1")
+PUSH = ("config", "rotate-certs", "-g", "field", "-r", "why", "--rotation-id", "certs-1")
+DEVICE = ("device", "config", "rotate-certs", "device-1", "-r", "why", "--rotation-id", "certs-1")
+
+
+@pytest.mark.parametrize("command", [PUSH, DEVICE], ids=["group", "device"])
+def test_an_est_server_that_cannot_be_reached_stops_a_push(
+    cli: Cli, acme: Path, command: tuple[str, ...]
+) -> None:
+    refused = cli(*command, *NOWHERE)
+    assert (refused.code, refused.out) == (5, "")
+    assert "fail  est-reachable  localhost:1 refuses connections" in refused.err
+    assert "nothing was sent because of est-reachable" in refused.err
+    assert "--allow est-reachable" in refused.err
+    assert log(cli) == []
+
+
+def test_a_waiver_is_for_one_check_and_is_recorded(cli: Cli, acme: Path) -> None:
+    assert cli(*PUSH, *NOWHERE, "--allow", "lifetimes").code == 5
+    result = cli(*PUSH, *NOWHERE, "--allow", "est-reachable", "--format", "json")
+    assert result.code == 0, result.err
+    assert result.json["allow"] == ["est-reachable"]
+    failed = [check["name"] for check in result.json["checks"] if check["status"] == "fail"]
+    assert failed == ["est-reachable"]
+    assert "--allow est-reachable" in result.json["repeat"]
+    assert cli(*PUSH, *NOWHERE, "--allow", "est-reachable").out.startswith("already there")
+
+
+@pytest.mark.parametrize("name", ["nothing", "", "devices-changed", "est-reachable "])
+def test_a_name_that_is_no_check_is_refused_with_those_that_are(cli: Cli, acme: Path, name: str) -> None:
+    result = cli(*PUSH, "--allow", name)
+    assert (result.code, result.out) == (2, "")
+    assert f"there is no check `{name.strip()}" in result.err
+    assert "est-reachable, est-chain" in result.err
+
+
+@pytest.mark.parametrize("options", [("--allow", "est-reachable"), ("--strict",)])
+def test_without_checks_there_is_nothing_to_allow(cli: Cli, acme: Path, options: tuple[str, ...]) -> None:
+    result = cli(*PUSH, "--no-checks", *options)
+    assert (result.code, "does not go with --no-checks" in result.err) == (2, True)
+
+
+def test_a_mock_that_nobody_serves_is_a_warning_of_that(cli: Cli, acme: Path) -> None:
+    result = cli(*PUSH)
+    assert result.code == 0
+    assert f"`fioctl-rotate mock serve {acme}` is not running" in result.err
+
+
+def test_strict_lets_warnings_stop_it_too(cli: Cli, acme: Path) -> None:
+    refused = cli(*PUSH, "--strict")
+    assert refused.code == 5
+    assert "nothing was sent because of est-reachable" in refused.err
+    assert log(cli) == []
+    # The devices of the mock have never been seen.
+    waived = ("--allow", "est-reachable", "--allow", "online")
+    assert cli(*PUSH, "--strict", *waived).code == 0
+
+
+def test_a_dry_run_records_what_failed_and_is_no_error(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    shown = push(cli, *PUSH, *NOWHERE, "--dryrun", "--out", plan)
+    assert "fail  est-reachable  localhost:1 refuses connections" in shown.out
+    assert "A push is refused because of est-reachable; --allow NAME waives one check." in shown.out
+    as_json = push(cli, *PUSH, *NOWHERE, "--dryrun", "--format", "json").json
+    assert ("est-reachable", "fail") in [(check["name"], check["status"]) for check in as_json["checks"]]
+    assert 'name = "est-reachable"\nstatus = "fail"' in plan.read_text()
+    assert push(cli, "plan", "show", plan).out == shown.out
+
+
+def test_apply_checks_again_and_inherits_the_named_waivers_alone(
+    cli: Cli, acme: Path, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *PUSH, *NOWHERE, "--dryrun", "--no-checks", "--out", plan)
+    refused = cli("apply", plan)
+    assert (refused.code, "because of est-reachable" in refused.err) == (5, True)
+    push(cli, *PUSH, *NOWHERE, "--dryrun", "--allow", "lifetimes", "--out", plan)
+    assert cli("apply", plan).code == 5
+    assert log(cli) == []
+    push(cli, *PUSH, *NOWHERE, "--dryrun", "--allow", "est-reachable", "--out", plan)
+    assert 'allow = [\n    "est-reachable",\n]' in plan.read_text()
+    assert cli("apply", plan).code == 0
+
+
+def test_a_waiver_at_apply_is_beside_those_of_the_plan(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, *PUSH, *NOWHERE, "--dryrun", "--allow", "online", "--out", plan)
+    result = cli("apply", plan, "--allow", "est-reachable", "--format", "json")
+    assert result.code == 0, result.err
+    assert result.json["allow"] == ["online", "est-reachable"]
+
+
+def test_no_waiver_lets_wrong_input_through(cli: Cli, acme: Path) -> None:
+    result = cli(*PUSH, "-e", "/.well-known/est/", "--allow", "est-endpoint", "--no-checks")
+    assert (result.code, result.out) == (2, "")
+    wrong = cli(*PUSH, "-e", "/.well-known/est/", "--allow", "est-endpoint")
+    assert (wrong.code, "--est-resource /.well-known/est" in wrong.err) == (2, True)
