@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fioctl_rotate.cli.common import connected, option, settings_of, single, with_api
 from fioctl_rotate.cli.planning import PlanArgument, Sending, with_sending
-from fioctl_rotate.cli.pushing import send, waivers
+from fioctl_rotate.cli.pushing import in_time, send, waivers
 from fioctl_rotate.cli.stages import with_max_failures
 from fioctl_rotate.errors import Refused
 from fioctl_rotate.rotation.plan import Plan
@@ -59,7 +59,8 @@ def apply(
             # It goes on from wherever it stands, and compares at each step.
             await send(api, plan, None, sending)
             return
-        resumed, target = await resume(api, plan, allow=allow, checked=not sending.no_checks)
+        resuming = resume(api, plan, allow=allow, checked=not sending.no_checks)
+        resumed, target = await in_time(api, resuming)
         await send(api, resumed, target, sending)
 
     with_api(settings, work, timeout=sending.timeout)
