@@ -1,13 +1,11 @@
 """TLS contexts for clients and servers."""
 
-import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+from fioctl_rotate.armor import certificate_blocks
 from fioctl_rotate.errors import Error
-
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
 
 
 def client_context(
@@ -69,12 +67,8 @@ def _mutual_tls(*, required: bool) -> ssl.SSLContext:
 def _trust(context: ssl.SSLContext, certificates_pem: str, what: str) -> None:
     """Have `context` trust the certificates in the text, which may have comments of any kind around them."""
     try:
-        context.load_verify_locations(cadata="\n".join(_CERTIFICATE.findall(certificates_pem)))
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-    ) as error:  # an empty text; a character outside of ASCII; no certificate
+        context.load_verify_locations(cadata=certificate_blocks(certificates_pem, what))
+    except (ValueError, OSError) as error:  # no block; a block that is not a certificate
         raise Error(f"{what}: expected certificates in PEM") from error
 
 

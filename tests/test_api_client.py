@@ -304,10 +304,13 @@ def est_certificate(names: list[str] | None) -> str:
 @pytest.mark.parametrize(
     ("certificate", "words"),
     [
-        (lambda: est_certificate(None), ["0 DNS names", "--server-name"]),
-        (lambda: est_certificate([]), ["0 DNS names", "--server-name"]),
-        (lambda: est_certificate(["a.example", "b.example"]), ["2 DNS names", "a.example, b.example"]),
-        (lambda: "no certificate", ["the EST TLS certificate", "is not PEM"]),
+        (lambda: est_certificate(None), ["expected one DNS name, got none", "--server-name"]),
+        (lambda: est_certificate([]), ["expected one DNS name, got none", "--server-name"]),
+        (
+            lambda: est_certificate(["a.example", "b.example"]),
+            ["expected one DNS name, got a.example, b.example"],
+        ),
+        (lambda: "no certificate", ["is not PEM"]),
         (lambda: " ", ["authorized no EST server"]),
         (lambda: est_certificate(["*.example.com"]), ["*.example.com"]),
     ],

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fioctl_rotate.errors import Error, printable
 from fioctl_rotate.http import httpx
 from fioctl_rotate.pki.certificates import DIGITAL_SIGNATURE
+from fioctl_rotate.pki.parsing import load_pkcs7
 from fioctl_rotate.pki.subject import copied_subject, raw_subject
 
 CLIENT_AUTH = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
@@ -198,13 +198,7 @@ def decode_certificates(body: bytes) -> list[x509.Certificate]:
         der = base64.b64decode(body.translate(None, b"\r\n"), validate=True)
     except binascii.Error as error:
         raise Error("the EST server's answer is not base64") from error
-    try:
-        certificates = pkcs7.load_der_pkcs7_certificates(der)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise Error("the EST server's answer is not PKCS#7 with certificates") from error
-    if not certificates:
-        raise Error("the EST server's answer holds no certificate")
-    return certificates
+    return load_pkcs7(der, "the EST server's answer")
 
 
 def accepted(answer: Answer, current: x509.Certificate, *, only_201: bool) -> x509.Certificate:

@@ -19,7 +19,7 @@ from fioctl_rotate.est.client import (
 )
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.pki.describe import expiry, fingerprint
-from fioctl_rotate.pki.parsing import dns_names
+from fioctl_rotate.pki.parsing import dns_names, load_certificate_der
 from fioctl_rotate.rotation.entry import reenroll_url
 from fioctl_rotate.tls import client_context
 
@@ -88,9 +88,10 @@ async def probe(
 async def _leaf(server: Target, timeout: float) -> x509.Certificate:
     """The server's certificate, whoever signed it. Raises NoAnswer."""
     try:
-        return x509.load_der_x509_certificate(await _handshake(server, _trusting_anything(), timeout))
-    except (ValueError, x509.InvalidVersion) as error:
-        raise NoAnswer(ValueError("has a certificate that is not valid DER")) from error
+        der = await _handshake(server, _trusting_anything(), timeout)
+        return load_certificate_der(der, "its certificate")
+    except Error as error:
+        raise NoAnswer(ValueError(error.message)) from error
 
 
 async def _shows_certificate(server: Target, timeout: float) -> bool:

@@ -16,11 +16,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import UNSET
 
 from fioctl_rotate import files, wire
+from fioctl_rotate.errors import Error
 from fioctl_rotate.mock.problem import Problem
 from fioctl_rotate.mock.store import accounts, backend_keys
 from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.mock.store.backend_keys import BackendKey
 from fioctl_rotate.pki import certificates, keys
+from fioctl_rotate.pki.parsing import dns_names, extension, is_ca, load_bundle, load_certificate, load_crl
 
 CA, EST_TLS, TLS = "ca", "est-tls", "tls"
 """What the backend makes keys for: the online CA, the EST server, the device gateway."""
@@ -117,7 +119,7 @@ def key_pair(db: sqlite3.Connection, directory: Path, factory: FactoryRecord, ki
 
 def bundled(pem: str | None) -> list[x509.Certificate]:
     """The certificates in `pem`, which may be empty or None."""
-    return x509.load_pem_x509_certificates(pem.encode()) if pem and pem.strip() else []
+    return load_bundle(pem, "the certificates on file")
 
 
 def keys_directory(directory: Path, factory: str) -> Path:
@@ -192,7 +194,7 @@ class _Upload:
         if not isinstance(given, str):
             if not known:
                 raise _wrong("root-crt", "is missing, and the Factory has none yet")
-            return x509.load_pem_x509_certificate(known.encode())
+            return load_certificate(known, "the root on file")
         root = self._single("root-crt", given)
         if known and certificates.pem(root) != known:
             raise Problem(409, "the Factory has another root, and a root is set once")
@@ -220,14 +222,9 @@ class _Upload:
         field = f"{kind}-crt"
         certificate = self._single(field, pem)
         self._issued(field, certificate, root)
-        try:
-            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        except x509.ExtensionNotFound as error:
-            raise _wrong(field, f"has no {error.oid._name}") from None
-        if names.get_values_for_type(x509.DNSName) != [name]:
+        if dns_names(certificate) != [name]:
             raise _wrong(field, f"is not for the DNS name {name} alone")
-        if ExtendedKeyUsageOID.SERVER_AUTH not in usages:
+        if ExtendedKeyUsageOID.SERVER_AUTH not in (extension(certificate, x509.ExtendedKeyUsage) or ()):
             raise _wrong(field, "is not for TLS servers (extended key usage serverAuth)")
         if not self._claim(certificate, kind):
             raise _wrong(field, "is for another key than the CSR's")
@@ -238,8 +235,8 @@ class _Upload:
     ) -> tuple[str | None, set[str]]:
         """Device CAs and disabled serials after a CRL: it takes a CA away, holds it, or frees it again."""
         try:
-            crl = x509.load_pem_x509_crl(pem.encode())
-        except ValueError:
+            crl = load_crl(pem, "the CRL")
+        except Error:
             raise _wrong("ca-revoke-crl", "is not a CRL in PEM") from None
         root_key = root.public_key()
         if not isinstance(root_key, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(root_key):
@@ -268,8 +265,8 @@ class _Upload:
 
     def _parse(self, field: str, pem: str) -> list[x509.Certificate]:
         try:
-            return x509.load_pem_x509_certificates(pem.encode())
-        except ValueError:
+            return load_bundle(pem, field)
+        except Error:
             raise _wrong(field, "is not a certificate in PEM") from None
 
     def _single(self, field: str, pem: str) -> x509.Certificate:
@@ -286,11 +283,7 @@ class _Upload:
         units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
         if [unit.value for unit in units] != [self._factory.name]:
             raise _wrong(field, f"has a subject without OU={self._factory.name}")
-        try:
-            ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        except x509.ExtensionNotFound:
-            ca = False
-        if not ca:
+        if not is_ca(certificate):
             raise _wrong(field, "is not a CA certificate")
         self._valid(field, certificate)
 

@@ -15,9 +15,6 @@ from typing import Any
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509.oid import NameOID
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -26,6 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fioctl_rotate.clock import Clock
+from fioctl_rotate.errors import Error
 from fioctl_rotate.mock import authority
 from fioctl_rotate.mock.body import read_body
 from fioctl_rotate.mock.operation import BODY_LIMIT, decode
@@ -37,6 +35,7 @@ from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.mock.store.config_levels import Level
 from fioctl_rotate.mock.store.database import DeviceRecord, Store
 from fioctl_rotate.pki import keys
+from fioctl_rotate.pki.parsing import load_certificate, load_public_key
 
 
 @dataclass(frozen=True)
@@ -232,7 +231,10 @@ def _client_certificate(request: Request) -> x509.Certificate:
     chain = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_chain") or []
     if not chain:
         raise Problem(403, "a device needs its client certificate")
-    return x509.load_pem_x509_certificate(chain[0].encode())
+    try:
+        return load_certificate(chain[0], "the client certificate")
+    except Error as error:
+        raise Problem(403, error.message) from None
 
 
 def _common_name(certificate: x509.Certificate) -> str:
@@ -244,9 +246,6 @@ def _common_name(certificate: x509.Certificate) -> str:
 
 def _public_key(pem: str) -> str:
     try:
-        key = load_pem_public_key(pem.encode())
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise Problem(400, "the key is not valid", {"next_pubkey": "expected an EC public key in PEM"})
-    return keys.public_key_pem(key)
+        return keys.public_key_pem(load_public_key(pem, "next_pubkey"))
+    except Error as error:
+        raise Problem(400, "the key is not valid", {"next_pubkey": error.message}) from None

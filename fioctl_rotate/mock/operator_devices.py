@@ -5,11 +5,13 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from fioctl_rotate import wire
+from fioctl_rotate.errors import Error
 from fioctl_rotate.mock import authority
 from fioctl_rotate.mock.operation import DEVICE, PAGED, Call, Operations
 from fioctl_rotate.mock.problem import Problem
 from fioctl_rotate.mock.requests import DeviceChange, Registration
 from fioctl_rotate.mock.store import device_records, updates
+from fioctl_rotate.pki.parsing import load_certificate
 
 _FILTERS = ("group", "name", "uuid", "match_tag", "target_name")
 _SORTS = ("name", "-name", "last_seen", "-last_seen")
@@ -111,8 +113,8 @@ def show_update(call: Call) -> list[wire.Event]:
 
 def _certificate(pem: str) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(pem.encode())
-    except (ValueError, x509.InvalidVersion):
+        return load_certificate(pem, "client.pem")
+    except Error:
         raise _wrong_certificate("is not a certificate in PEM") from None
 
 

@@ -15,11 +15,11 @@ from fioctl_rotate.api import oauth
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.peer import Peer
 from fioctl_rotate.api.proxies import proxy_for
+from fioctl_rotate.armor import certificate_blocks
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.http import httpx
 from fioctl_rotate.ops.settings_file import changing
-from fioctl_rotate.pki.armor import certificate_blocks
 from fioctl_rotate.settings import Settings
 
 Trace = Callable[[str], None]

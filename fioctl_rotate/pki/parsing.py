@@ -14,10 +14,9 @@ from cryptography.exceptions import InternalError, InvalidKey, UnsupportedAlgori
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
-from cryptography.utils import CryptographyDeprecationWarning
 
+from fioctl_rotate import armor
 from fioctl_rotate.errors import Error, printable
-from fioctl_rotate.pki import armor
 from fioctl_rotate.pki.keys import P256, key_kind
 
 E = TypeVar("E", bound=x509.ExtensionType)
@@ -209,9 +208,9 @@ def _readable(what: str, kind: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library's warnings about odd certificates off stderr: what matters is said in our words."""
+    """Keep the library's warnings about odd bytes off stderr: what matters is said in our messages."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        warnings.simplefilter("ignore")
         yield
 
 

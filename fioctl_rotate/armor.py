@@ -5,7 +5,7 @@ a byte order mark, and people comments in any language.
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fioctl_rotate.errors import Error, printable
 
@@ -14,8 +14,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _BEGIN = re.compile(rb"-----BEGIN ([ -,.-~]+(?:-[ -,.-~]+)*)-----")
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """One PEM block: its label, such as CERTIFICATE, and its lines from BEGIN to END as one text."""
 
     label: str
