@@ -104,18 +104,22 @@ def read_text(path: Path) -> str:
         raise Error(f"{path} is not UTF-8 text") from error
 
 
-def write_atomic(path: Path, data: bytes | bytearray, mode: int = 0o600) -> None:
-    """Replace `path` with `data`: temporary file beside it, created with `mode`, fsync, rename. `-` is stdout."""
+def write_atomic(path: Path, data: bytes | bytearray, mode: int = 0o600, *, sync: bool = True) -> None:
+    """Replace `path` with `data`: temporary file beside it, created with `mode`, fsync, rename. `-` is stdout.
+
+    Without `sync` the file is whole after a kill, but may not be after a power cut.
+    """
     if path == STDIO:
         _to_stdout(data)
         return
-    temporary = _written_beside(path, data, mode)
+    temporary = _written_beside(path, data, mode, sync=sync)
     try:
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _fsync_directory(path.parent)
+    if sync:
+        _fsync_directory(path.parent)
 
 
 def create_new(path: Path, data: bytes, mode: int = 0o400) -> None:
@@ -211,8 +215,8 @@ def _rename_new(source: Path, target: Path) -> None:
         source.unlink()
 
 
-def _written_beside(path: Path, data: bytes | bytearray, mode: int) -> Path:
-    """A temporary file beside `path` with `mode` and `data`, synced. An OSError names `path`, which people know."""
+def _written_beside(path: Path, data: bytes | bytearray, mode: int, *, sync: bool = True) -> Path:
+    """A temporary file beside `path` with `mode` and `data`. An OSError names `path`, which people know."""
     import tempfile  # only those who write pay for it
 
     try:
@@ -225,7 +229,8 @@ def _written_beside(path: Path, data: bytes | bytearray, mode: int) -> Path:
             file.write(data)
             file.flush()
             _set_mode(file.fileno(), mode)
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -1,7 +1,8 @@
 """A device as fioconfig runs it: it checks in, writes what changed, and rotates its certificate when told to.
 
 Its directory holds everything: sota.toml, keys and certificates, the stored configuration, a rotation's state, and
-`secrets/` with the configuration's files. Source: fioconfig's app.go, state.go, rotate.go.
+`secrets/` with the configuration's files. What a device writes is whole after a kill; it is not synced to the disk,
+for a simulation need not survive a power cut. Source: fioconfig's app.go, state.go, rotate.go.
 """
 
 import asyncio
@@ -234,7 +235,7 @@ def _write_if_changed(path: Path, value: str) -> bool:
             return False
     except FileNotFoundError:
         pass
-    write_atomic(path, data, 0o640)
+    write_atomic(path, data, 0o640, sync=False)
     return True
 
 

@@ -61,7 +61,7 @@ class Sota:
         for key, value in values.items():
             table, _, name = key.partition(".")
             self._tables.setdefault(table, {})[name] = value
-        write_atomic(self.path, tomli_w.dumps(self._tables).encode(), 0o640)
+        write_atomic(self.path, tomli_w.dumps(self._tables).encode(), 0o640, sync=False)
 
     @property
     def uses_slots(self) -> bool:
@@ -86,12 +86,12 @@ class TokenDirectory:
     def generate_key(self, slot: str) -> ec.EllipticCurvePrivateKey:
         """Make a key in the slot, in the place of one that is there."""
         key = generate_key()
-        write_atomic(self.key_path(slot), private_key_pem(key), 0o600)
+        write_atomic(self.key_path(slot), private_key_pem(key), 0o600, sync=False)
         return key
 
     def import_certificate(self, slot: str, certificate: x509.Certificate) -> None:
         """Put the certificate into the slot, in the place of one that is there."""
-        write_atomic(self.certificate_path(slot), certificate.public_bytes(Encoding.PEM), 0o600)
+        write_atomic(self.certificate_path(slot), certificate.public_bytes(Encoding.PEM), 0o600, sync=False)
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,10 @@ def next_slot(slots: list[str] | None, current: str, fallback: str) -> str:
 
 
 def write_unique(directory: Path, prefix: str, text: str) -> Path:
-    """A new file `<prefix>.<random>.pem` in `directory`, mode 0600, synced to disk."""
+    """A new file `<prefix>.<random>.pem` in `directory`, mode 0600."""
     fd, name = tempfile.mkstemp(dir=directory, prefix=f"{prefix}.", suffix=".pem")
     with os.fdopen(fd, "w") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
     return Path(name)
 
 

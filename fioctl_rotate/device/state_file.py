@@ -48,7 +48,7 @@ def load(storage: Path) -> RotationState | None:
 
 def save(storage: Path, state: RotationState) -> None:
     """Write the state, mode 0640."""
-    write_atomic(storage / STATE_FILE, go_json(state), 0o640)
+    write_atomic(storage / STATE_FILE, go_json(state), 0o640, sync=False)
 
 
 def complete(storage: Path) -> None:

@@ -57,5 +57,5 @@ def read_config(storage: Path) -> bytes | None:
 def store_config(storage: Path, data: bytes, modified: datetime.datetime) -> None:
     """Write `config.encrypted` with this time of modification, which the next check-in sends. Raises OSError."""
     path = storage / CONFIG_FILE
-    write_atomic(path, data, 0o640)
+    write_atomic(path, data, 0o640, sync=False)
     os.utime(path, (modified.timestamp(), modified.timestamp()))
