@@ -83,7 +83,7 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
         )
     if last is not None and last.decision.verdict is Verdict.FAILED:
         raise DeviceFailed(
-            f"{last.decision.message}; nothing more is sent",
+            f"{last.decision.message}; no other device gets the entry",
             hint="`--max-failures N` goes on knowingly; `fioctl-rotate rotations stop "
             f"{plan.rotation_id} -g {plan.scope.name}` takes the entry back",
         )

@@ -180,7 +180,14 @@ def decide(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) ->
         return _last_stage(rollout, picture, now, states)
     failed = next((state for state in states if state.outcome is Outcome.FAILED), None)
     if failed is not None:
-        return Decision(Verdict.FAILED, stage, states, message=_failure(rollout, failed))
+        # Nobody is given anything more. Those that have rotated are settled: until then a reboot would harm them.
+        settling = tuple(
+            action
+            for state in states[:stage]
+            for action in _early(rollout, picture, state)
+            if action.do is Do.SETTLE
+        )
+        return Decision(Verdict.FAILED, stage, states, settling, _failure(rollout, failed))
     if stage == 0:
         return Decision(Verdict.GO_ON, 0, states, _clearing(rollout, picture))
     if states[stage - 1].outcome is not Outcome.PASSED:

@@ -186,9 +186,8 @@ class Run:
 
     def poll(self, limit: int = 100) -> Decision:
         decision = decide(self.rollout, self.world.picture(self.rollout), self.memory, self.world.now)
-        if decision.verdict is Verdict.GO_ON or decision.stage == self.rollout.last:
-            for action in decision.actions[:limit]:
-                self.world.send(self.rollout, action)
+        for action in decision.actions[:limit]:
+            self.world.send(self.rollout, action)
         return decision
 
     def pass_time(self, minutes: int = 5, *, reboot: Collection[str] = (), off: Collection[str] = ()) -> None:

@@ -20,7 +20,7 @@ from fioctl_rotate.rotation.stages import parse_share
 from tests.rotation.model_device import value_of
 from tests.rotation.rollout_model import OTHER_FILE, Run, World, rotate_all
 
-EARLY = {Do.CLEAR_GROUP, Do.CLEAR_FLEET, Do.GIVE, Do.SETTLE}
+NEW = {Do.CLEAR_GROUP, Do.CLEAR_FLEET, Do.GIVE, Do.GIVE_GROUP}
 
 
 def start(devices: int = 6, sizes: tuple[int, ...] = (1, 2), older: str | None = None, **options: Any) -> Run:
@@ -130,6 +130,24 @@ def test_a_reboot_in_the_soak_over_an_older_entry_is_harm_that_stops_it() -> Non
     assert "d1: it began another rotation, certs-1" in decision.message
 
 
+def test_after_a_failed_stage_those_that_have_rotated_are_settled_and_no_other_begins() -> None:
+    run = start(older="certs-1", sizes=(3,))
+    run.poll()
+    run.pass_time()
+    # One reboots before it is settled, and rotates again; the two others must not be left to the next reboot.
+    run.world.devices["d1"].reboot()
+    sent = len(run.world.sent)
+    assert run.poll().verdict is Verdict.FAILED
+    new = [(action.do, action.device.name) for action in run.world.sent[sent:] if action.device]
+    assert (Do.SETTLE, "d2") in new
+    assert {do for do, _ in new} == {Do.SETTLE}
+    run.pass_time()
+    for _ in range(3):
+        run.pass_time(reboot={"d2", "d3"})
+        run.poll()
+    assert run.world.devices["d2"].rotated == ["certs-1", "certs-9"]
+
+
 @pytest.mark.parametrize("fleet_wide", [False, True])
 def test_clearing_the_older_entry_first_makes_a_reboot_harmless(fleet_wide: bool) -> None:
     run = start(older=None if fleet_wide else "certs-1")
@@ -207,7 +225,7 @@ def test_whatever_happens_no_device_is_harmed_by_the_rollout(data: st.DataObject
         sent = len(run.world.sent)
         decision = run.poll(limit=data.draw(st.integers(0, 3)))
         if failed and any(state.outcome is Outcome.FAILED for state in decision.stages):
-            assert not {action.do for action in run.world.sent[sent:]} & EARLY
+            assert not {action.do for action in run.world.sent[sent:]} & NEW
         failed = decision.verdict is Verdict.FAILED
         reboot = set(data.draw(st.lists(st.sampled_from(names), max_size=2)))
         run.pass_time(
