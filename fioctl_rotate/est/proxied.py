@@ -72,7 +72,9 @@ def _verify(
         .extension_policies(
             # The authorities are chosen by hand, as `--client-cas`; the default policy wants a SAN in the leaf,
             # which devices do not have.
-            ca_policy=verification.ExtensionPolicy.permit_all(),
+            ca_policy=verification.ExtensionPolicy.permit_all().require_present(
+                x509.BasicConstraints, verification.Criticality.AGNOSTIC, None
+            ),
             ee_policy=verification.ExtensionPolicy.permit_all().require_present(
                 x509.ExtendedKeyUsage, verification.Criticality.AGNOSTIC, _for_clients
             ),
@@ -82,7 +84,8 @@ def _verify(
     try:
         verifier.verify(certificate, [])
     except verification.VerificationError as error:
-        raise EstError(f"the client certificate is refused: {error}", 403) from error
+        reason = str(error).partition(" (encountered")[0]  # which certificate is clear
+        raise EstError(f"the client certificate is refused: {reason}", 403) from error
 
 
 def _for_clients(
