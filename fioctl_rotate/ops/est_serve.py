@@ -250,7 +250,8 @@ async def _serve(
     context = reloading_context(lambda: loaded.context, required=False) if header is None else None
     async with contextlib.AsyncExitStack() as stack:
         if status is not None and status_sock is not None:
-            await stack.enter_async_context(running(status, status_sock))
+            port = await stack.enter_async_context(running(status, status_sock))
+            _tell(f"status at http://{address('127.0.0.1', port)}/healthz and /metrics")
         limits = Limits(connections=service.connections)
         await stack.enter_async_context(running(app, sock, context, limits=limits, refused=refused))
         await until_interrupted(started)
