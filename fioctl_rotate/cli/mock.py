@@ -10,12 +10,18 @@ from fioctl_rotate.cli import common, mock_devices
 from fioctl_rotate.cli.common import Format, FormatOption, OptionalGroup, Result, note, option, warn
 from fioctl_rotate.cli.mock_devices import DirectoryArgument, FactoryOption
 from fioctl_rotate.rotation.entry import DEFAULT_PORT
+from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
     from fioctl_rotate.ops.mock import FactoryRecord, LogRecord, Made
 
 app = common.group("A mocked Factory to rehearse on.")
 app.command("devices", epilog=mock_devices.EXAMPLE)(mock_devices.devices)
+
+
+PortOption = Annotated[int, option("--port", "Port of the operator API; 0: any free one.", min=0, max=65535)]
+EstPortOption = Annotated[int, option("--est-port", "Port of the EST server.", min=0, max=65535)]
+GatewayPortOption = Annotated[int, option("--gateway-port", "Port of the device gateway.", min=0, max=65535)]
 
 
 @app.command(epilog="Example: fioctl-rotate mock init ./acme --factory acme --group field --devices 5")
@@ -27,13 +33,9 @@ async def init(
     bare: Annotated[
         bool, option("--bare", "Set up nothing, to rehearse the ceremonies: `keys ca create` comes next.")
     ] = False,
-    port: Annotated[
-        int, option("--port", "Port of the operator API; 0: any free one.", min=0, max=65535)
-    ] = 8442,
-    est_port: Annotated[int, option("--est-port", "Port of the EST server.", min=0, max=65535)] = 8443,
-    gateway_port: Annotated[
-        int, option("--gateway-port", "Port of the device gateway.", min=0, max=65535)
-    ] = 8444,
+    port: PortOption = 8442,
+    est_port: EstPortOption = 8443,
+    gateway_port: GatewayPortOption = 8444,
     est_name: Annotated[str, option("--est-name HOST", "DNS name of the EST server.")] = "localhost",
     gateway_name: Annotated[
         str, option("--gateway-name HOST", "DNS name of the device gateway.")
@@ -90,6 +92,54 @@ def _command(*words: object) -> str:
 
 def _devices(made: "Made") -> list[dict[str, str]]:
     return [{"uuid": uuid, "name": name} for uuid, name in made.devices.items()]
+
+
+@app.command(epilog="Example: fioctl-rotate mock clone ./copy -f acme -g field")
+@common.connected
+async def clone(
+    directory: DirectoryArgument,
+    flags: Flags,
+    groups: Annotated[
+        list[str] | None, option("-g --group GROUP", "Clone this group's devices alone; repeatable.")
+    ] = None,
+    port: PortOption = 8442,
+    est_port: EstPortOption = 8443,
+    gateway_port: GatewayPortOption = 8444,
+) -> Result:
+    """Make a mocked Factory of the same shape as yours in DIR, to rehearse on: groups, devices, rotations.
+
+    It is read, and never changed. Of its configurations only the rotation entries are copied, each with the clone's
+    own EST server; keys and certificates are new. Devices that are offline stay off in `mock devices`, old ones do
+    not rotate, and what a device has completed is not replayed. Cut off, it goes on when it is run again.
+    """
+    from fioctl_rotate.ops import mock
+    from fioctl_rotate.ops.clone import clone as make_clone
+
+    addresses = mock.Addresses(api_port=port, gateway_port=gateway_port, est_port=est_port)
+    async with common.connect(flags) as api:
+        cloned = await make_clone(
+            api, directory, groups=groups or (), addresses=addresses, say=note, counted=_count
+        )
+        server = api.server
+    name = cloned.factory.name
+    counts = {
+        "devices": cloned.devices,
+        "offline": cloned.offline,
+        "unsupported": cloned.unsupported,
+        "shadowed": cloned.shadowed,
+        "completed": cloned.completed,
+    }
+    shown = ", ".join(f"{count} {what}" for what, count in counts.items())
+    return Result(
+        {"factory": name, "directory": str(directory), "server": server, "groups": cloned.groups, **counts},
+        [f"cloned factory {name} of {server} into {directory}: {len(cloned.groups)} groups, {shown}"],
+        notes=[*cloned.notes, f"next: {_command('mock', 'serve', directory)}"],
+    )
+
+
+def _count(read: int, devices: int) -> None:
+    if read % 1000 == 0 and read < devices:
+        note(f"{read} of {devices} devices read")
 
 
 @app.command(

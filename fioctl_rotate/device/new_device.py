@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate.device.device import SECRETS
 from fioctl_rotate.device.identity import TokenDirectory
+from fioctl_rotate.device.state_file import COMPLETED_FILE, RotationState, go_json
 from fioctl_rotate.pki.certificates import pem, sign_device
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 
@@ -24,12 +25,15 @@ class Kind:
 
     `strict_est`: fioconfig before 2026-02, which takes only 201 and the bare media type from an EST server.
     `slots`: key and certificate in a token, under ids 01 and 03. `clock_offset`: seconds its clock is ahead.
+    `offline`: nobody runs it. `completed`: the ROTATIONID of the rotation that it has completed last.
     """
 
     lmp: int = 97
     strict_est: bool = False
     slots: bool = False
     clock_offset: int = 0
+    offline: bool = False
+    completed: str | None = None
 
 
 def create_device(
@@ -64,6 +68,7 @@ def create_device(
             "lmp": kind.lmp,
             "strict_est": kind.strict_est,
             "clock_offset": kind.clock_offset,
+            "offline": kind.offline,
         },
     }
     sota["tls"] |= {"server": gateway, "ca_source": "file"}
@@ -74,6 +79,9 @@ def create_device(
     if target is not None:
         text = tomli_w.dumps({"TARGET_NAME": target[0], "CUSTOM_VERSION": str(target[1])})
         _write_new(directory / "current-target", text.encode(), 0o644)
+    if kind.completed is not None:
+        done = RotationState(rotation_id=kind.completed, finalized=True)
+        _write_new(directory / COMPLETED_FILE, go_json(done), 0o640)
     _write_new(directory / "sota.toml", tomli_w.dumps(sota).encode(), 0o640)
     return certificate
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.identity import Sota
 from fioctl_rotate.errors import Error, Refused, message_of
 
 # Each device under way holds a connection and, with TLS, about 100 kB; the server sees as many at once.
@@ -31,6 +32,14 @@ def device_directories(base: Path, uuids: Iterable[str] | None = None) -> list[P
         for path in sorted(base.iterdir() if base.is_dir() else [])
         if (path.name in wanted if wanted is not None else (path / "sota.toml").exists())
     ]
+
+
+def stays_off(directory: Path) -> bool:
+    """Whether nobody runs this device: it is one that was offline on the Factory of which this is a clone."""
+    try:
+        return Sota(directory / "sota.toml").number("simulation.offline", 0) != 0
+    except Error:
+        return False  # a damaged one is named when it runs
 
 
 @contextlib.contextmanager

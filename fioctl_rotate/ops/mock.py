@@ -1,15 +1,15 @@
 """A mocked Factory: made ready to rotate, served, and its event queue read."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fioctl_rotate import files
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.device.new_device import Kind
-from fioctl_rotate.errors import Error, Refused, UsageError, message_of
+from fioctl_rotate.errors import UsageError
 from fioctl_rotate.est.server import LogRecord
 from fioctl_rotate.mock import new_factory
 from fioctl_rotate.mock.est_faults import EstFault
@@ -17,16 +17,12 @@ from fioctl_rotate.mock.mock_server import KEPT_PORTS, Ports, serve_factory
 from fioctl_rotate.mock.new_factory import Addresses, token_file
 from fioctl_rotate.mock.store import accounts, event_queue
 from fioctl_rotate.mock.store.accounts import FactoryRecord
-from fioctl_rotate.mock.store.database import Store, moment
-from fioctl_rotate.ops.ceremony import create_pki
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops.connect import open_api
-from fioctl_rotate.ops.est_authorization import authorize_est
-from fioctl_rotate.ops.mock_fleet import Say, make_devices, move_devices
+from fioctl_rotate.ops.mock_fleet import Say, make_devices, move_devices, numbered
+from fioctl_rotate.ops.mock_making import begun, claimed, in_directory, pki_path, set_up, suffix
 from fioctl_rotate.ops.targets import find_group
-from fioctl_rotate.pki.directory import ROOT_CERTIFICATE, PkiDirectory
-from fioctl_rotate.pki.parsing import load_certificate
-from fioctl_rotate.serving import listen
-from fioctl_rotate.settings import Flags, resolve
+from fioctl_rotate.pki.directory import PkiDirectory
 
 __all__ = ["Addresses", "EstFault", "FactoryRecord", "Kind", "LogRecord", "Ports", "token_file"]
 
@@ -64,65 +60,20 @@ async def init(
             "a bare Factory has no groups and devices", hint="leave out --bare, or --group and --devices"
         )
     new_factory.check(factory_name, addresses)
-    with _claimed(directory):
-        factory = new_factory.find_unfinished(directory, factory_name)
-        if factory is None:
-            factory = new_factory.create(
-                directory,
-                factory_name,
-                now=clock(),
-                addresses=_with_free_ports(addresses),
-                unfinished=not bare,
-            )
-            if bare:
-                return Made(factory, None, None, {})
-        pki = PkiDirectory(pki_path(directory, factory_name))
-        _refuse_foreign_root(pki, factory)
-        settings = resolve(Flags(factory=factory_name, mock=str(directory)), {})
-        async with open_api(settings) as api:
-            say(f"creating the PKI in {pki.path}")
-            await create_pki(api, pki, now=clock)
-            say("authorizing the EST server")
-            await authorize_est(api, pki, now=clock)
+    with claimed(directory):
+        factory = begun(directory, factory_name, addresses, clock=clock, bare=bare)
+        if bare:
+            return Made(factory, None, None, {})
+        async with open_api(in_directory(directory, factory_name)) as api:
+            pki = await set_up(api, directory, factory, clock=clock, say=say)
             if group and group not in [known.name for known in await api.groups()]:
                 await api.create_group(group)
             made = {device.uuid: device.name for device in await api.devices({})}
         missing = max(0, devices - len(made))
-        made |= make_devices(directory, factory, pki, group, missing, kinds=kinds, clock=clock, say=say)
+        wanted = numbered(directory, factory_name, missing, group=group, kinds=kinds, now=clock())
+        made |= make_devices(directory, factory, pki, wanted, clock=clock, say=say)
         new_factory.finish(directory, factory_name)
     return Made(factory, pki.path, group, made)
-
-
-@contextlib.contextmanager
-def _claimed(directory: Path) -> Iterator[None]:
-    """Keep other `init`s out of `directory`, which is made where it is missing, while the block runs.
-
-    Raises Refused where it holds anything but mocked Factories, or another `init` runs.
-    """
-    if directory.exists() and not directory.is_dir():
-        raise Refused(f"{directory} is not a directory")
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with files.locked(directory, Refused(f"another `mock init` works in {directory}")):
-            if any(directory.iterdir()) and not (directory / "mock.db").is_file():
-                raise Refused(
-                    f"{directory} is not empty, and holds no mocked Factory",
-                    hint="name a new or an empty directory",
-                )
-            yield
-    except OSError as error:
-        raise Error(message_of(error)) from error
-
-
-def _refuse_foreign_root(pki: PkiDirectory, factory: FactoryRecord) -> None:
-    """Raise Refused where a root is in the PKI directory that is older than the mocked Factory."""
-    pem = files.read_if_there(pki.path / ROOT_CERTIFICATE)
-    root = load_certificate(pem, str(pki.path / ROOT_CERTIFICATE)) if pem else None
-    if root is not None and root.not_valid_before_utc < moment(factory.created_at):
-        raise Refused(
-            f"{pki.path} has a root key that `mock init` has not made",
-            hint="name a new or an empty directory",
-        )
 
 
 async def add_devices(
@@ -142,11 +93,11 @@ async def add_devices(
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
         factory = accounts.choose_factory(db, factory_name)
     pki = PkiDirectory(pki_path(directory, factory.name))
-    settings = resolve(Flags(factory=factory.name, mock=str(directory)), {})
-    async with open_api(settings) as api:
+    async with open_api(in_directory(directory, factory.name)) as api:
         if group is not None:
             await find_group(api, group)
-    made = make_devices(directory, factory, pki, group, devices, kinds=kinds, clock=clock, say=say)
+    wanted = numbered(directory, factory.name, devices, group=group, kinds=kinds, now=clock())
+    made = make_devices(directory, factory, pki, wanted, clock=clock, say=say)
     return Made(factory, pki.path, group, made)
 
 
@@ -192,32 +143,6 @@ def queue(directory: Path, factory_name: str | None = None) -> list[tuple[str, d
         return event_queue.queue(db, accounts.choose_factory(db, factory_name).name)
 
 
-def pki_path(directory: Path, factory: str) -> Path:
-    """The operator's PKI directory of a mocked factory: `pki`, or `pki-NAME` for one that came later."""
-    return directory / f"pki{_suffix(directory, factory)}"
-
-
 def fioctl_config(directory: Path, factory: str) -> Path:
     """The settings file for the real fioctl: `fioctl.yaml`, or `fioctl-NAME.yaml` for a factory that came later."""
-    return directory / f"fioctl{_suffix(directory, factory)}.yaml"
-
-
-def _suffix(directory: Path, factory: str) -> str:
-    with contextlib.closing(Store(directory)) as store, store.reading() as db:
-        first = accounts.choose_factory(db, None).name == factory
-    return "" if first else f"-{factory}"
-
-
-def _with_free_ports(addresses: Addresses) -> Addresses:
-    """The addresses with free ports where they say 0. They are found together, so that they differ."""
-    with contextlib.ExitStack() as stack:
-
-        def found(port: int) -> int:
-            return port or int(stack.enter_context(listen("127.0.0.1", 0)).getsockname()[1])
-
-        return replace(
-            addresses,
-            api_port=found(addresses.api_port),
-            gateway_port=found(addresses.gateway_port),
-            est_port=found(addresses.est_port),
-        )
+    return directory / f"fioctl{suffix(directory, factory)}.yaml"

@@ -8,7 +8,7 @@ from pathlib import Path
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.device.device import Device, Observe, Outcome, Problem
 from fioctl_rotate.device.renew_cert import RotationFailed
-from fioctl_rotate.device.runner import claimed, device_directories, run_devices
+from fioctl_rotate.device.runner import claimed, device_directories, run_devices, stays_off
 from fioctl_rotate.errors import Error
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.mock.store.database import Store
@@ -26,11 +26,12 @@ def factory_in(directory: Path, name: str | None) -> str:
 async def mock_devices(api: FactoryApi, directory: Path, *, group: str | None = None) -> dict[str, str]:
     """The simulated devices of the mocked Factory in `directory`, of one group or of all: name by uuid.
 
+    Those that a clone has as offline stay off, and are left out.
     Raises Error for an unknown group, and where there is none.
     """
     scope, _ = await find(api, Scope.group_or_fleet(group))
     names = {device.uuid: device.name for device in await api.devices(scope.device_filters)}
-    found = [path.name for path in device_directories(directory / "devices", names)]
+    found = [path.name for path in device_directories(directory / "devices", names) if not stays_off(path)]
     if not found:
         where = f"group {group}" if group else f"factory {api.factory}"
         raise Error(

@@ -1,9 +1,12 @@
 """The simulated devices of a mocked Factory: made and registered, and moved along with its gateway."""
 
 import contextlib
+import datetime
 import shutil
+import sqlite3
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
@@ -15,6 +18,7 @@ from fioctl_rotate.device.new_device import Kind, create_device
 from fioctl_rotate.device.runner import device_directories
 from fioctl_rotate.errors import Error, Refused, message_of
 from fioctl_rotate.mock import authority
+from fioctl_rotate.mock.problem import Problem
 from fioctl_rotate.mock.store import accounts, device_records
 from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.mock.store.database import Store
@@ -28,25 +32,64 @@ TARGET = ("intel-corei7-64-lmp-1", 1)
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewDevice:
+    """A simulated device to be made. `lmp_ver` is what the operator API shows; `last_seen` None: never seen."""
+
+    uuid: str
+    name: str
+    group: str | None = None
+    kind: Kind = field(default_factory=Kind)
+    lmp_ver: str | None = None
+    target: tuple[str, int] | None = TARGET
+    tag: str | None = "main"
+    last_seen: datetime.datetime | None = None
+
+
+def numbered(
+    directory: Path,
+    factory: str,
+    count: int,
+    *,
+    group: str | None,
+    kinds: Callable[[int], Kind],
+    now: datetime.datetime,
+) -> list[NewDevice]:
+    """`count` devices more, named `device-N`; `kinds` gives the kind of the first, second, … one."""
+    with contextlib.closing(Store(directory)) as store, store.reading() as db:
+        known = len(device_records.uuids(db, factory))
+    width = len(str(known + count))
+    return [
+        NewDevice(
+            uuid=str(uuid.uuid4()),
+            name=f"device-{known + number:0{width}}",
+            group=group,
+            kind=kinds(number),
+            lmp_ver=str(kinds(number).lmp),
+            last_seen=now,
+        )
+        for number in range(1, count + 1)
+    ]
+
+
 def make_devices(
     directory: Path,
     factory: FactoryRecord,
     pki: PkiDirectory,
-    group: str | None,
-    count: int,
+    devices: Sequence[NewDevice],
     *,
-    kinds: Callable[[int], Kind],
     clock: Clock,
     say: Say,
+    before: Callable[[sqlite3.Connection], None] = lambda _db: None,
 ) -> dict[str, str]:
-    """Make `count` devices in `directory`, all registered or none; returns their names by uuid.
+    """Make the devices in `directory`, all registered or none; returns their names by uuid.
 
-    `kinds` gives the kind of the first, second, … one. They are registered in one transaction, not one request
-    each: thousands take seconds. Raises Error: no local CA, a full disk; Refused: a CA that is not the mock's own.
+    They are registered in one transaction, not one request each: thousands take seconds. `before` is called in it,
+    before the first one.
+    Raises Error: no local CA, a name that is taken, a full disk; Refused: a CA that is not the mock's own.
     """
-    if not count:
-        return {}
-    say(f"registering {count} devices")
+    if devices:
+        say(f"registering {len(devices)} devices")
     root_pem = certificates.pem(pki.root_certificate(factory.name, now=clock()))
     ca_path = pki.path / LOCAL_CA
     ca_pem = files.read_if_there(ca_path)
@@ -63,47 +106,58 @@ def make_devices(
             factory = accounts.choose_factory(db, factory.name)
         if ca not in authority.bundled(factory.ca_crt):
             raise Refused(f"{ca_path} is not a device CA of the mocked Factory {factory.name}")
-        made: list[tuple[str, Kind, x509.Certificate]] = []
-        for number in range(1, count + 1):
-            device, kind = str(uuid.uuid4()), kinds(number)
-            path = directory / "devices" / device
+        made: list[x509.Certificate] = []
+        for device in devices:
+            path = directory / "devices" / device.uuid
             undo.callback(shutil.rmtree, path, ignore_errors=True)
             try:
                 certificate = create_device(
                     path,
-                    subject=certificates.name(device, factory.name),
+                    subject=certificates.name(device.uuid, factory.name),
                     gateway=factory.gateway_url,
                     root_pem=root_pem,
                     ca=ca,
                     ca_key=ca_key,
                     now=clock(),
-                    kind=kind,
-                    target=TARGET,
+                    kind=device.kind,
+                    target=device.target,
                 )
             except OSError as error:
                 raise Error(message_of(error)) from error
-            made.append((device, kind, certificate))
-        names: dict[str, str] = {}
-        with store.transaction() as db:
-            known = len(device_records.uuids(db, factory.name))
-            width = len(str(known + count))
-            for number, (device, kind, certificate) in enumerate(made, known + 1):
-                names[device] = f"device-{number:0{width}}"
-                registered = device_records.register(
-                    db,
-                    factory.name,
-                    device,
-                    authority.public_key_of(certificate),
-                    owner=factory.created_by,
-                    author=factory.created_by,
-                    now=clock(),
-                    name=names[device],
-                    group=group,
-                )
-                device_records.report(db, device, lmp_ver=str(kind.lmp), target_name=TARGET[0], tag="main")
-                device_records.see_device(db, registered, clock())
+            made.append(certificate)
+        try:
+            with store.transaction() as db:
+                before(db)
+                for device, certificate in zip(devices, made, strict=True):
+                    _register(db, factory, device, certificate, clock())
+        except Problem as problem:
+            raise Error(problem.message) from None
         undo.pop_all()
-    return names
+    return {device.uuid: device.name for device in devices}
+
+
+def _register(
+    db: sqlite3.Connection,
+    factory: FactoryRecord,
+    device: NewDevice,
+    certificate: x509.Certificate,
+    now: datetime.datetime,
+) -> None:
+    record = device_records.register(
+        db,
+        factory.name,
+        device.uuid,
+        authority.public_key_of(certificate),
+        owner=factory.created_by,
+        author=factory.created_by,
+        now=now,
+        name=device.name,
+        group=device.group,
+    )
+    target = device.target[0] if device.target else None
+    device_records.report(db, device.uuid, lmp_ver=device.lmp_ver, target_name=target, tag=device.tag)
+    if device.last_seen is not None:
+        device_records.see_device(db, record, device.last_seen)
 
 
 def move_devices(directory: Path, factory: FactoryRecord) -> None:

@@ -156,7 +156,7 @@ def test_a_root_that_came_between_a_cut_and_the_next_run_is_refused(
         raise Cut
 
     with monkeypatch.context() as patched:
-        patched.setattr(mock, "create_pki", cut)
+        patched.setattr("fioctl_rotate.ops.mock_making.create_pki", cut)
         with pytest.raises(Cut):
             init(mock_dir)
     put_root(mock_dir / "pki")

@@ -1,0 +1,116 @@
+"""What all ways to make a mocked Factory share: a directory of its own, and its PKI."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from fioctl_rotate import files
+from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.clock import Clock
+from fioctl_rotate.errors import Error, Refused, message_of
+from fioctl_rotate.mock import new_factory
+from fioctl_rotate.mock.new_factory import Addresses
+from fioctl_rotate.mock.store import accounts
+from fioctl_rotate.mock.store.accounts import FactoryRecord
+from fioctl_rotate.mock.store.database import Store, moment
+from fioctl_rotate.ops.ceremony import create_pki
+from fioctl_rotate.ops.est_authorization import authorize_est
+from fioctl_rotate.ops.mock_fleet import Say
+from fioctl_rotate.pki.directory import ROOT_CERTIFICATE, PkiDirectory
+from fioctl_rotate.pki.parsing import load_certificate
+from fioctl_rotate.serving import listen
+from fioctl_rotate.settings import Flags, Settings, resolve
+
+
+@contextlib.contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Keep other `init`s out of `directory`, which is made where it is missing, while the block runs.
+
+    Raises Refused where it holds anything but mocked Factories, or another `init` runs.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise Refused(f"{directory} is not a directory")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with files.locked(directory, Refused(f"another `mock init` works in {directory}")):
+            if any(directory.iterdir()) and not (directory / "mock.db").is_file():
+                raise Refused(
+                    f"{directory} is not empty, and holds no mocked Factory",
+                    hint="name a new or an empty directory",
+                )
+            yield
+    except OSError as error:
+        raise Error(message_of(error)) from error
+
+
+def begun(
+    directory: Path, factory: str, addresses: Addresses, *, clock: Clock, bare: bool = False
+) -> FactoryRecord:
+    """The factory, new or as far as it was made before it was cut off; a `bare` one is ready with that.
+
+    Ports of `addresses` that are 0 become free ones. Raises UsageError where the factory is there already.
+    """
+    known = new_factory.find_unfinished(directory, factory)
+    return known or new_factory.create(
+        directory, factory, now=clock(), addresses=_with_free_ports(addresses), unfinished=not bare
+    )
+
+
+async def set_up(
+    api: FactoryApi, directory: Path, factory: FactoryRecord, *, clock: Clock, say: Say
+) -> PkiDirectory:
+    """The factory's PKI, created and EST authorized, or as far as it was, completed. `api` is the mock's own.
+
+    Raises Refused where a root is there that was not made for this factory.
+    """
+    pki = PkiDirectory(pki_path(directory, factory.name))
+    _refuse_foreign_root(pki, factory)
+    say(f"creating the PKI in {pki.path}")
+    await create_pki(api, pki, now=clock)
+    say("authorizing the EST server")
+    await authorize_est(api, pki, now=clock)
+    return pki
+
+
+def in_directory(directory: Path, factory: str) -> Settings:
+    """The settings with which commands reach the mocked factory without a server."""
+    return resolve(Flags(factory=factory, mock=str(directory)), {})
+
+
+def pki_path(directory: Path, factory: str) -> Path:
+    """The operator's PKI directory of a mocked factory: `pki`, or `pki-NAME` for one that came later."""
+    return directory / f"pki{suffix(directory, factory)}"
+
+
+def suffix(directory: Path, factory: str) -> str:
+    """What names of files of a factory end in: nothing for the first of the directory."""
+    with contextlib.closing(Store(directory)) as store, store.reading() as db:
+        first = accounts.choose_factory(db, None).name == factory
+    return "" if first else f"-{factory}"
+
+
+def _refuse_foreign_root(pki: PkiDirectory, factory: FactoryRecord) -> None:
+    """Raise Refused where a root is in the PKI directory that is older than the mocked Factory."""
+    pem = files.read_if_there(pki.path / ROOT_CERTIFICATE)
+    root = load_certificate(pem, str(pki.path / ROOT_CERTIFICATE)) if pem else None
+    if root is not None and root.not_valid_before_utc < moment(factory.created_at):
+        raise Refused(
+            f"{pki.path} has a root key that `mock init` has not made",
+            hint="name a new or an empty directory",
+        )
+
+
+def _with_free_ports(addresses: Addresses) -> Addresses:
+    """The addresses with free ports where they say 0. They are found together, so that they differ."""
+    with contextlib.ExitStack() as stack:
+
+        def found(port: int) -> int:
+            return port or int(stack.enter_context(listen("127.0.0.1", 0)).getsockname()[1])
+
+        return replace(
+            addresses,
+            api_port=found(addresses.api_port),
+            gateway_port=found(addresses.gateway_port),
+            est_port=found(addresses.est_port),
+        )
