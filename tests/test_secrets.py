@@ -40,13 +40,17 @@ NEVER = [
 # Commands that run until they are told to stop.
 ENDLESS = {("demo",), ("est", "serve"), ("mock", "serve"), ("mock", "devices")}
 # What fails here for a reason: no EST server runs, the rotation has no end, the group has a device, the device has
-# no file of its own.
+# no file of its own, nobody is denied, there is no such owner, and a device would be cut off.
 NOT_DONE = {
     "est check",
     "rotations check",
     "rotations watch",
     "config device-group delete",
     "devices config delete",
+    "devices delete-denied",
+    "devices chown",
+    "keys ca revoke-device-ca",
+    "keys ca update",
 }
 
 
@@ -125,20 +129,25 @@ def command(leaf: Leaf, place: Path) -> list[str]:
             "url": "https://localhost:1/est",
             "factory": "another",
         },
-        **{"plan_file": out / "plan.toml", "description": "what", "devices": 1},
+        **{"plan_file": out / "plan.toml", "description": "what"},
+        **{"files": "motd=hello", "uuids": device, "owner": "nobody", "new_name": "pump", "shell": "bash"},
+        "devices": device if leaf.path[0] == "devices" else 1,
         **{
             "root_cert": pki / "factory_ca.pem",
             "tls_cert": pki / "est-tls.pem",
             "tls_key": pki / "est-tls.key",
         },
         **{"ca_cert": pki / "local-ca.pem"},
-        "name": "other" if leaf.path[-1] == "create" else "field",
+        "name": {"create": "other", "use": "default"}.get(leaf.path[-1], "field"),
         "directory": {"init": place / "new"}.get(
             leaf.path[-1], place / "mock" if leaf.path[0] == "mock" else pki
         ),
     }
     special: dict[tuple[str, ...], list[object]] = {
         ("config", "device-group", "update"): ["--name", "third"],
+        ("config", "delete"): ["-g", "field"],
+        ("keys", "ca", "disable-device-ca"): ["--ca-file", "local-ca.pem"],
+        ("keys", "ca", "revoke-device-ca"): ["--ca-file", "local-ca.pem"],
         ("keys", "ca", "add-device-ca"): ["--local-ca", "--local-ca-filename", "second.pem"],
         ("config", "rotate-certs"): ["--server-name", "localhost", "--no-checks"],
         ("devices", "config", "rotate-certs"): ["--server-name", "localhost", "-p", "1"],
@@ -324,7 +333,10 @@ def test_a_command_that_runs_until_it_is_stopped_keeps_its_secrets(name: str, pl
     words = [sys.executable, "-m", "fioctl_rotate", *command(LEAVES[name], place)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         assert running.stdout is not None
-        said = running.stdout.readline()
+        # What it warns of comes first; it runs once it says how it is ended.
+        said = ""
+        while "Ctrl-C" not in said and (line := running.stdout.readline()):
+            said += line
         children = environments(running.pid)
         running.send_signal(signal.SIGINT)
         said += running.communicate(timeout=60)[0]

@@ -1,8 +1,10 @@
 """Start-up: what is imported for a help, a completion and an offline dry run; and what every command has."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from typer.main import get_command
 
 import fioctl_rotate
 from fioctl_rotate.cli import app
+from fioctl_rotate.seen import cache_file, load
+from fioctl_rotate.settings import default_config_file
 from tests.commandline import Cli
 from tests.reference import Leaf, leaves
 
@@ -100,6 +104,55 @@ def test_completion_imports_nothing_heavy(typed: str, completed: str) -> None:
     )
     assert completed in out.split()
     assert heavy <= {"dataclasses"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("config log -g ", {"field", "lab"}),
+        ("config log -g f", {"field"}),
+        ("rotations show ", {"certs-1", "certs-2"}),
+        ("devices show device-", {"device-1", "device-2"}),
+        ("device config group device-1 la", {"lab"}),
+        ("devices list --profile ", {"play", "work"}),
+        ("profiles use w", {"work"}),
+        ("devices show -f other ", set()),
+    ],
+)
+def test_tab_completes_the_names_that_were_seen_last_and_asks_nobody(
+    typed: str, completed: set[str], cli: Cli, acme: Path
+) -> None:
+    path = default_config_file()
+    path.parent.mkdir(parents=True)
+    path.write_text('[profiles.work]\nfactory = "a"\n[profiles.play]\nfactory = "b"\n')
+    assert cli("config", "device-group", "create", "lab").code == 0
+    for number in (1, 2):
+        rotate = ("config", "rotate-certs", "-g", "field", "-r", "why", "--rotation-id", f"certs-{number}")
+        assert cli(*rotate, "--no-checks").code == 0
+    for command in (
+        ("devices", "list"),
+        ("config", "log", "-g", "field"),
+        ("config", "device-group", "list"),
+    ):
+        assert cli(*command).code == 0
+    shutil.rmtree(acme)
+    words = f"fioctl-rotate {typed}".split(" ")
+    out, heavy = imported(
+        _FIOCTL_ROTATE_COMPLETE="complete_bash", COMP_WORDS=" ".join(words), COMP_CWORD=str(len(words) - 1)
+    )
+    assert set(out.split()) == completed
+    assert heavy == set()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"factories": [1, {"groups": 3}], "profiles": "x"}', "null"]
+)
+def test_a_damaged_cache_completes_nothing_and_is_mended(cli: Cli, acme: Path, content: str) -> None:
+    cache_file().parent.mkdir(parents=True, exist_ok=True)
+    cache_file().write_text(content)
+    assert load() == {"profiles": [], "factories": load()["factories"]}
+    assert cli("config", "device-group", "list").code == 0
+    assert load()["factories"][0]["groups"] == ["field"]
 
 
 def test_completion_can_be_set_up() -> None:

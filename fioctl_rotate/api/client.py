@@ -7,7 +7,9 @@ from fioctl_rotate import wire
 from fioctl_rotate.api.exchange import Exchange
 from fioctl_rotate.api.peer import Peer
 from fioctl_rotate.errors import UsageError, printable
+from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
 from fioctl_rotate.rotation.scope import Scope
+from fioctl_rotate.seen import Seen
 
 # A configuration request, as the model or as the body that was shown before it is sent.
 ConfigBody = wire.ConfigRequest | Mapping[str, object]
@@ -37,6 +39,7 @@ class FactoryApi:
         self.factory = factory
         self.server = peer.name
         self.deadline = deadline
+        self.seen = Seen()
         self._exchange = Exchange(peer, announce=announce, deadline=deadline)
 
     @property
@@ -77,15 +80,18 @@ class FactoryApi:
     def config(self, scope: Scope) -> "ScopeConfig":
         """The configuration of a scope; of a device's, `uuid` must be known."""
         if scope.kind == "device":
-            return ScopeConfig(self._exchange, _of_device(scope.uuid or "", "config/"), self._by_uuid())
+            path = _of_device(scope.uuid or "", "config/")
+            return ScopeConfig(self._exchange, path, self._by_uuid(), self.seen)
         path = self._in_group(scope.name, "config/") if scope.kind == "group" else self._in_factory("config/")
-        return ScopeConfig(self._exchange, path, {})
+        return ScopeConfig(self._exchange, path, {}, self.seen)
 
     # --- Groups ---
 
     async def groups(self) -> list[wire.DeviceGroup]:
         """The factory's device groups."""
-        return (await self._exchange.get(self._in_factory("device-groups/"), wire.DeviceGroupList)).groups
+        groups = (await self._exchange.get(self._in_factory("device-groups/"), wire.DeviceGroupList)).groups
+        self.seen.groups = [group.name for group in groups]
+        return groups
 
     async def create_group(self, name: str, description: str | None = None) -> wire.DeviceGroup:
         """Make a device group."""
@@ -114,7 +120,9 @@ class FactoryApi:
     async def device(self, name: str, *, by_uuid: bool = False) -> wire.Device:
         """One device, by name or by uuid, with its public key and active configuration."""
         params = self._by_uuid() if by_uuid else {"factory": self.factory}
-        return await self._exchange.get(_of_device(name, ""), wire.Device, params)
+        device = await self._exchange.get(_of_device(name, ""), wire.Device, params)
+        self.seen.add_devices([device.name])
+        return device
 
     async def device_pages(
         self,
@@ -131,6 +139,7 @@ class FactoryApi:
         if sortby is not None:
             params["sortby"] = sortby
         async for page in self._exchange.pages("/ota/devices/", params, wire.DeviceList):
+            self.seen.add_devices(device.name for device in page.devices)
             yield page
 
     async def device_page(
@@ -210,8 +219,8 @@ class FactoryApi:
 class ScopeConfig:
     """The configuration of one scope, under its path in the API. Made by `FactoryApi.config`."""
 
-    def __init__(self, exchange: Exchange, path: str, params: dict[str, str]) -> None:
-        self._exchange, self._path, self._params = exchange, path, params
+    def __init__(self, exchange: Exchange, path: str, params: dict[str, str], seen: Seen) -> None:
+        self._exchange, self._path, self._params, self._seen = exchange, path, params, seen
 
     async def log(self, limit: int | None = None) -> list[wire.Config]:
         """Its log, newest first, at most `limit` entries."""
@@ -220,6 +229,10 @@ class ScopeConfig:
             log.extend(page.config)
             if limit is not None and len(log) >= limit:
                 break
+        for config in log:
+            for file in config.files or ():
+                if file.name == FILE_NAME:
+                    self._seen.rotations[rotation_id_of(file.value)] = None
         return log[:limit]
 
     async def merge(self, body: ConfigBody) -> None:

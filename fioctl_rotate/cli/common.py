@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command_from_info, get_command_name, get_group
 from typer.models import CommandInfo
 
+from fioctl_rotate.cli.completion import names
 from fioctl_rotate.cli.hints import TYPED
 from fioctl_rotate.cli.output import Format as Format
 from fioctl_rotate.cli.output import Result as Result
@@ -80,7 +81,7 @@ CONNECTION_OPTIONS: Options = {
     "server": option("--server URL", "Operator API [env: FIOCTL_ROTATE_SERVER] [default: https://api.foundries.io]."),
     "mock": option("--mock DIR", "Use the mocked Factory in DIR, no server [env: FIOCTL_ROTATE_MOCK]."),
     "config": option("-c --config FILE", "Settings file, TOML [env: FIOCTL_ROTATE_CONFIG]."),
-    "profile": option("--profile NAME", "Profile of the settings file [env: FIOCTL_ROTATE_PROFILE]."),
+    "profile": option("--profile NAME", "Profile [env: FIOCTL_ROTATE_PROFILE].", autocompletion=names("profiles")),
     "verbose": option("-v --verbose", "Show each request on stderr."),
 }  # fmt: skip
 
@@ -158,7 +159,7 @@ connected = spread("flags", Flags, CONNECTION_OPTIONS, then=_with_typed_before)
 """Gives a command the connection options; it receives them as one `Flags` in its parameter `flags`."""
 
 
-GROUP = option("-g --group GROUP", "Device group.")
+GROUP = option("-g --group GROUP", "Device group.", autocompletion=names("groups"))
 GroupOption = Annotated[str, GROUP]
 OptionalGroup = Annotated[str | None, GROUP]
 FormatOption = Annotated[Format, option("--format", "How to show the result.")]

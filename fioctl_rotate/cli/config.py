@@ -6,6 +6,7 @@ import typer
 
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import GroupOption, LimitOption, OptionalGroup, Result, Table, YesOption
+from fioctl_rotate.cli.completion import names
 from fioctl_rotate.cli.configs import (
     AppsOption,
     Change,
@@ -29,7 +30,9 @@ app = common.group("Rotate a group's certificates; the configuration of groups."
 groups_app = common.group("Device groups.")
 app.add_typer(groups_app, name="device-group")
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.")]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the group.", autocompletion=names("groups"))
+]
 
 
 @app.command(

@@ -7,6 +7,7 @@ import typer
 
 from fioctl_rotate.cli import common, devices_config
 from fioctl_rotate.cli.common import LimitOption, Result, Table, YesOption, option
+from fioctl_rotate.cli.completion import names
 from fioctl_rotate.cli.configs import log_lines
 from fioctl_rotate.cli.devices_config import ByUuidOption, DeviceArgument
 from fioctl_rotate.errors import Error, UsageError, printable
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 app = common.group("Rotate a device's certificate; list, show and change devices.")
 app.add_typer(devices_config.app, name="config")
 
-DevicesArgument = Annotated[list[str], typer.Argument(metavar="DEVICE...", help="Names of the devices.")]
+DevicesArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="DEVICE...", help="Names of the devices.", autocompletion=names("devices")),
+]
 UuidsArgument = Annotated[list[str], typer.Argument(metavar="UUID...", help="UUIDs on the deny list.")]
 PageOption = Annotated[int | None, option("-p --page N", "Page to show.", min=1)]
 PageSizeOption = Annotated[
@@ -77,7 +81,7 @@ class Selection(Value):
 
 
 SELECTION_OPTIONS: common.Options = {
-    "group": option("-g --group --by-group GROUP", "Devices of this group."),
+    "group": option("-g --group --by-group GROUP", "Devices of this group.", autocompletion=names("groups")),
     "tag": option("--by-tag TAG", "Devices that follow this tag."),
     "target": option("--by-target TARGET", "Devices that run this target."),
     "uuid": option("--uuid UUID", "The device with this uuid."),

@@ -6,6 +6,7 @@ import typer
 
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import LimitOption, Result, YesOption
+from fioctl_rotate.cli.completion import names
 from fioctl_rotate.cli.configs import (
     AppsOption,
     Change,
@@ -26,7 +27,9 @@ from fioctl_rotate.settings import Flags
 
 app = common.group("A device's own configuration, and its group.")
 
-DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Name of the device.")]
+DeviceArgument = Annotated[
+    str, typer.Argument(metavar="DEVICE", help="Name of the device.", autocompletion=names("devices"))
+]
 ByUuidOption = Annotated[bool, common.option("-u --by-uuid", "DEVICE is a uuid, not a name.")]
 
 
@@ -108,7 +111,10 @@ async def set_config(
 async def group(
     flags: Flags,
     device: DeviceArgument,
-    group: Annotated[str | None, typer.Argument(metavar="[GROUP]", help="Group to put it into.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Argument(metavar="[GROUP]", help="Group to put it into.", autocompletion=names("groups")),
+    ] = None,
     unset: Annotated[bool, common.option("--unset", "Take it out of its group.")] = False,
     by_uuid: ByUuidOption = False,
 ) -> Result:

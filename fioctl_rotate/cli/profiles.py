@@ -9,6 +9,7 @@ import typer
 
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import Result, Table, option
+from fioctl_rotate.cli.completion import names
 from fioctl_rotate.settings import (
     DEFAULT_PROFILE,
     DEFAULT_SERVER,
@@ -49,7 +50,12 @@ def list_profiles(config: ConfigOption = None) -> Result:
 @app.command("use", epilog="Example: fioctl-rotate profiles use work")
 def use(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Profile; `default` is the top level of the file.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Profile; `default` is the top level of the file.",
+            autocompletion=names("profiles"),
+        ),
     ],
     config: ConfigOption = None,
 ) -> Result:

@@ -35,6 +35,7 @@ from fioctl_rotate.cli.common import (
     warn,
     wrapped,
 )
+from fioctl_rotate.cli.completion import names
 from fioctl_rotate.cli.output import write_out
 from fioctl_rotate.cli.planning import REQUEST_OPTIONS, JunitOption, SummaryOption
 from fioctl_rotate.errors import Refused, UsageError, printable
@@ -52,13 +53,18 @@ stopping.add_to(app)
 
 CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
 
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ROTATIONID; `rotations list` shows them.")]
 ConcurrencyOption = Annotated[
     int, option("--concurrency N", "Requests at the same time, at most.", min=1, max=256)
 ]
+IdArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="ROTATIONID; `rotations list` shows them.", autocompletion=names("rotations")
+    ),
+]
 SCOPE_OPTIONS: Options = {
     "group": GROUP,
-    "device": option("--device DEVICE", "One device, in place of a group."),
+    "device": option("--device DEVICE", "One device, in place of a group.", autocompletion=names("devices")),
 }
 
 

@@ -20,7 +20,8 @@ from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.http import httpx
 from fioctl_rotate.ops.settings_file import changing
-from fioctl_rotate.settings import Settings
+from fioctl_rotate.seen import remember
+from fioctl_rotate.settings import Settings, load_file
 
 Trace = Callable[[str], None]
 
@@ -44,7 +45,16 @@ async def open_api(
     factory = settings.require_factory()
     deadline = None if timeout is None else time.monotonic() + timeout
     async with _operator(settings, trace, clock) as peer:
-        yield FactoryApi(peer, factory, announce=announce, deadline=deadline)
+        api = FactoryApi(peer, factory, announce=announce, deadline=deadline)
+        yield api
+        _remember(api, settings)
+
+
+def _remember(api: FactoryApi, settings: Settings) -> None:
+    """Keep the names that were seen, for completion."""
+    path = settings.config_file
+    profiles = load_file(path)["profiles"] if path is not None and path.exists() else ()
+    remember(api.factory, api.server, api.seen, profiles)
 
 
 async def renewed(
