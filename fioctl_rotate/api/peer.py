@@ -8,9 +8,10 @@ import socket
 import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlencode
+
+import msgspec
 
 from fioctl_rotate import __version__
 from fioctl_rotate.api.failures import ApiError, Unreachable
@@ -27,8 +28,7 @@ _NOT_OURS = "is this the address of a device gateway or an EST server?"
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError, ExceptionGroup)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An answer. `request` is what it answers, for people: method and path."""
 
     request: str

@@ -3,20 +3,21 @@
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.settings import is_loopback
+from fioctl_rotate.value import Value
 
 _SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
-@dataclass(frozen=True)
-class Proxy:
+class Proxy(Value):
     """A proxy: `url` may hold a password, `name` is for people, `variable` is what names it."""
 
-    url: str = field(repr=False)
+    _secret = frozenset({"url"})
+
+    url: str
     name: str
     variable: str
 
