@@ -15,7 +15,8 @@ MOST = 32
 class Pace:
     """How many requests may be under way: from START up to `most`, halved each time the server is busy.
 
-    It grows by one after so many answers as requests may be under way. One pace is kept for a whole watch.
+    It doubles after so many answers as requests may be under way; once the server was busy, it grows by one. One
+    pace is kept for a whole watch.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -25,18 +26,20 @@ class Pace:
         self.limit = min(START, most)
         self._answers = 0
         self._under_way = 0
+        self._was_busy = False
 
     def answered(self, *, busy: bool = False) -> None:
         """The server has answered a request; `busy` says that it did so with 429 or 503."""
         self._under_way = max(0, self._under_way - 1)
         if busy and not self._under_way:
             # The requests that are under way now may be told the same: they count once.
-            self._under_way = self.limit
+            self._under_way, self._was_busy = self.limit, True
             self.limit, self._answers = max(1, self.limit // 2), 0
         elif not busy:
             self._answers += 1
         if self._answers >= self.limit and self.limit < self.most:
-            self.limit, self._answers = self.limit + 1, 0
+            grown = self.limit + 1 if self._was_busy else 2 * self.limit
+            self.limit, self._answers = min(grown, self.most), 0
 
 
 async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], pace: Pace) -> None:
@@ -50,6 +53,7 @@ async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], pac
             for item in waiting:
                 await work(item)
                 start()
+                start()
                 if running > pace.limit:
                     return
         finally:
@@ -57,7 +61,7 @@ async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], pac
 
     def start() -> None:
         nonlocal running
-        # One more at a time: each that goes on starts the next.
+        # Each worker that goes on starts up to two: as fast as a pace grows.
         if running < pace.limit:
             running += 1
             group.create_task(worker())

@@ -27,7 +27,7 @@ from fioctl_rotate.rotation.messages import advice, by_urgency, where, why
 from fioctl_rotate.rotation.progress import LAST, STEPS
 from fioctl_rotate.rotation.state import DeviceState, Rotation, State
 
-_MOST_ROWS = 1000  # of devices that need attention, and as many of those that are done
+_MOST_ROWS = 500  # of devices that need attention, and as many of those that are done
 _MOST_GROUPS = 50
 _NAMED = 5
 

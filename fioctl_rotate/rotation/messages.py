@@ -116,6 +116,10 @@ def _advice_on_failures(rotation: Rotation, states: Sequence[DeviceState]) -> li
             "a finalized device that does not come back may have a certificate from a CA that the gateway does "
             "not trust: compare the EST server's CA with `fioctl-rotate keys ca show --just-device-cas`"
         )
+    if any(state.state == State.LEFT for state in states):
+        lines.append(
+            f"a device that left follows what its new group has; one that had begun {rotation.id} goes on with it"
+        )
     return lines
 
 

@@ -4,7 +4,8 @@
 
 It prints its URL. The Factory is `acme`; its devices are in the group `field`, whose newest entry is the rotation
 `certs-1`. With `done` every device has been through it. LATENCY, in seconds, is how long each answer takes. It
-counts requests: GET /count gives the number since the last time, and how many were for each kind.
+counts requests: GET /count gives the number since the last time, and how many were for each kind. POST /see/N has
+N more devices be seen.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ STEPS = (
     "Update device specific configuration on server with new key",
     "Finalize aktualizr configuration",
 )
-PUSHED, SEEN_BEFORE, SEEN_AFTER = "2026-11-24T12:00:00", "2026-11-24T11:00:00Z", "2026-11-24T13:00:00Z"
+PUSHED, BEGUN = "2026-11-24T12:00:00", "2026-11-24T12:05:00Z"
+SEEN_BEFORE, SEEN_AFTER, SEEN_AGAIN = (f"2026-11-24T{hour}:00:00.%06dZ" for hour in (11, 13, 14))
 
 
 def encode(value: object) -> bytes:
@@ -37,18 +39,17 @@ class Api:
         self.counts: Counter[str] = Counter()
         self.files = [{"name": "fio-rotate-certs", "value": ENTRY, "unencrypted": True}]
         self.names = [f"device-{number:06}" for number in range(devices)]
-        seen = SEEN_AFTER if done else SEEN_BEFORE
+        # Newest first, as a list by last-seen is asked for.
+        self.seen_before = SEEN_AFTER if done else SEEN_BEFORE
         self.listed = [
-            encode(
-                {"uuid": f"uuid-{name}", "name": name, "device-group": "field", "last-seen": seen,
-                 "lmp-ver": "4.0.20-2-95", "target-name": "lmp-1", "tag": "main", "status": "OK", "is-prod": False}
-            )
-            for name in self.names
-        ]  # fmt: skip
+            self._listed(name, self.seen_before % (999_999 - number))
+            for number, name in enumerate(self.names)
+        ]
+        self.seen = 0
         self.events = encode(
             [
                 {
-                    "deviceTime": SEEN_AFTER,
+                    "deviceTime": BEGUN,
                     "eventType": {"id": step},
                     "event": {"version": "1", "success": True},
                 }
@@ -66,6 +67,9 @@ class Api:
         if parts == ["count"]:
             counts, self.counts = self.counts, Counter()
             return "", encode(counts)
+        if parts[0] == "see":
+            self._see(int(parts[1]))
+            return "", b"{}"
         if parts[1] == "devices":
             return self._devices(parts[2:], query)
         match parts[3:]:
@@ -83,6 +87,20 @@ class Api:
                 return "group config", encode({"config": [entry], "total": 1, "next": None})
         return "fleet config", encode({"config": [], "total": 0, "next": None})
 
+    def _listed(self, name: str, seen: str) -> bytes:
+        return encode(
+            {"uuid": f"uuid-{name}", "name": name, "device-group": "field", "last-seen": seen,
+             "lmp-ver": "4.0.20-2-95", "target-name": "lmp-1", "tag": "main", "status": "OK", "is-prod": False}
+        )  # fmt: skip
+
+    def _see(self, count: int) -> None:
+        """The oldest devices are seen, and become the newest."""
+        for _ in range(count):
+            name = self.names[len(self.names) - 1 - self.seen]
+            self.seen += 1
+            self.listed.pop()
+            self.listed.insert(0, self._listed(name, SEEN_AGAIN % self.seen))
+
     def _devices(self, rest: list[str], query: dict[str, str]) -> tuple[str, bytes]:
         if not rest:
             limit, page = int(query.get("limit", 500)), int(query.get("page", 1))
@@ -95,14 +113,14 @@ class Api:
         if rest[1:2] == ["updates"]:
             if len(rest) > 2:
                 return "events", self.events
-            update = {"correlation-id": "certs-1", "target": "lmp-1", "version": "1", "time": SEEN_AFTER}
+            update = {"correlation-id": "certs-1", "target": "lmp-1", "version": "1", "time": BEGUN}
             return "updates", encode({"updates": [update] if self.done else [], "total": 1, "next": None})
         if rest[1:2] == ["config"]:
             return "device config", encode({"config": [], "total": 0, "next": None})
         name = rest[0].removeprefix("uuid-")
         key = f"{'new' if self.done else 'old'} key of {name}"
         device = {"uuid": f"uuid-{name}", "name": name, "factory": "acme", "public-key": key,
-                  "last-seen": SEEN_AFTER if self.done else SEEN_BEFORE, "lmp-ver": "4.0.20-2-95"}  # fmt: skip
+                  "last-seen": self.seen_before % 0, "lmp-ver": "4.0.20-2-95"}  # fmt: skip
         return "device", encode(device)
 
 
