@@ -139,7 +139,7 @@ def create_new(path: Path, data: bytes, mode: int = 0o400) -> None:
         _fsync_directory(path.parent)
     except FileExistsError as error:
         raise Error(f"{path} already exists, and is never overwritten") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise Error(f"{path} cannot be written: {_reason(error)}") from error
 
 

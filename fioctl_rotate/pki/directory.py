@@ -165,7 +165,7 @@ class PkiDirectory:
             except BlockingIOError as error:
                 raise Error(f"{self.path} is in use by another command; try again when it is done") from error
             except OSError as error:
-                raise Error(f"{self.path} cannot be locked: {error.strerror or error}") from error
+                raise Error(f"{self.path} cannot be used: {error.strerror or error}") from error
             yield
         finally:
             os.close(fd)
@@ -176,7 +176,7 @@ class PkiDirectory:
         A temporary file may hold a key. Under the lock nobody is writing, so all of them are leftovers.
         """
         for name in (ROOT_KEY, ROOT_CERTIFICATE, "*.key", "*.pem", ONLINE_CA, GATEWAY_TLS):
-            for leftover in self.path.glob(f".{name}.????????"):
+            for leftover in filter(Path.is_file, self.path.glob(f".{name}.????????")):
                 target = leftover.with_name(leftover.name[1:-9])
                 if target.is_file() and target.stat().st_size == 0:
                     target.unlink()
@@ -190,7 +190,7 @@ class PkiDirectory:
         mode = stat.S_IMODE(self.path.stat().st_mode)
         if mode & 0o077:
             found.append(f"{self.path} is open to others (mode {mode:04o}); `chmod 700` closes it")
-        for path in sorted(self.path.glob("*.key")):
+        for path in filter(Path.exists, sorted(self.path.glob("*.key"))):
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
                 found.append(f"{path} can be read by others (mode {mode:04o}); `chmod 400` closes it")

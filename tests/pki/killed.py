@@ -1,11 +1,13 @@
 """Runs a command of ours over and over, each time killed (SIGKILL) a little later, and again to its end.
 
-`python killed.py SCRATCH TEMPLATE ARGUMENT…`: TEMPLATE has `mock` and `pki` (or not), each round gets a copy. A
-round's first run is killed just before its nth step: a file or directory made, linked, renamed or removed, a
-request sent, its answer taken. Prints one JSON object a round; ends with the first round that was not killed.
+`python killed.py [--fat] SCRATCH TEMPLATE ARGUMENT…`: TEMPLATE has `mock` and `pki` (or not), each round gets
+a copy. A round's first run is killed just before its nth step: a file or directory made, linked, renamed or
+removed, a request sent, its answer taken. Prints one JSON object a round; ends with the first round that was not
+killed. With --fat, the file system has neither hard links nor modes.
 Children are forked, so a round costs milliseconds; they run the real command line.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -76,7 +78,24 @@ def state(pki: Path) -> dict[str, str]:
     return {path.name: f"{path.stat().st_mode & 0o7777:04o} {path.read_text()}" for path in pki.iterdir()}
 
 
+def fat() -> None:
+    """Have hard links and modes refused, as on FAT."""
+
+    def refused(event: str) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            sys.audit(event, *arguments)
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        return call
+
+    os.link = refused("os.link")
+    os.fchmod = refused("os.fchmod")
+
+
 def main() -> None:
+    if sys.argv[1] == "--fat":
+        del sys.argv[1]
+        fat()
     scratch, template, arguments = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     for step in range(1, 1000):
         place = scratch / str(step)
