@@ -250,11 +250,16 @@ async def _serve(
     context = reloading_context(lambda: loaded.context, required=False) if header is None else None
     async with contextlib.AsyncExitStack() as stack:
         if status is not None and status_sock is not None:
-            port = await stack.enter_async_context(running(status, status_sock))
-            _tell(f"status at http://{address('127.0.0.1', port)}/healthz and /metrics")
+            await stack.enter_async_context(running(status, status_sock))
         limits = Limits(connections=service.connections)
         await stack.enter_async_context(running(app, sock, context, limits=limits, refused=refused))
-        await until_interrupted(started)
+        await until_interrupted(lambda: _started(started, status_sock))
+
+
+def _started(started: Callable[[], None], status_sock: socket.socket | None) -> None:
+    started()
+    if status_sock is not None:
+        _tell(f"status at http://{address(*status_sock.getsockname())}/healthz and /metrics")
 
 
 def _status(expiries: Callable[[], dict[str, datetime.datetime]]) -> "Status":

@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,123 +18,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fioctl_rotate.errors import Error
-from fioctl_rotate.est.client import build_csr, decode_certificates
+from fioctl_rotate.est.client import decode_certificates
 from fioctl_rotate.est.go_duration import parse_duration
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.serving import listen
 from fioctl_rotate.tls import client_context
-
-
-@pytest.fixture
-def live_pki(pki):
-    """A PKI that is valid now, by the clock that a server in its own process goes by."""
-    return type(pki).make(now=datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1))
-
-
-@pytest.fixture
-def files(live_pki, tmp_path):
-    """The files that the options name, by option."""
-    key = generate_key()
-    tls = certificates.sign_tls_server(
-        certificates.name("est", "acme"),
-        [x509.DNSName("localhost")],
-        key.public_key(),
-        live_pki.root,
-        live_pki.root_key,
-        now=live_pki.now,
-    )
-    contents = {
-        "root-cert": certificates.pem(live_pki.root).encode(),
-        "tls-cert": certificates.pem(tls).encode(),
-        "tls-key": private_key_pem(key),
-        "ca-cert": certificates.pem(live_pki.ca).encode(),
-        "ca-key": private_key_pem(live_pki.ca_key),
-    }
-    paths = {}
-    for name, data in contents.items():
-        paths[name] = tmp_path / f"{name}.pem"
-        paths[name].write_bytes(data)
-    return paths
-
-
-def options(files):
-    return [argument for name, path in files.items() for argument in (f"--{name}", str(path))]
-
-
-class Process:
-    """`est serve` under way; `log` are its lines so far."""
-
-    def __init__(self, files, *more):
-        self.process = subprocess.Popen(
-            [
-                *(
-                    sys.executable,
-                    "-m",
-                    "fioctl_rotate",
-                    "est",
-                    "serve",
-                    "--host",
-                    "127.0.0.1",
-                    "--port",
-                    "0",
-                ),
-                *options(files),
-                *more,
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stderr is not None
-        self.stderr = self.process.stderr
-        self.log: list[str] = []
-        started = self.read()
-        assert started.startswith("EST server at https://"), started
-        self.url = started.split()[3].rstrip(";").replace("127.0.0.1", "localhost")
-
-    def read(self):
-        self.log.append(self.stderr.readline().rstrip("\n"))
-        return self.log[-1]
-
-    def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        with self.process:
-            self.log += self.stderr.read().splitlines()
-            return self.process.wait(20)
-
-
-@pytest.fixture
-def started(files):
-    running = []
-
-    def start(*more):
-        running.append(Process(files, *more))
-        return running[-1]
-
-    yield start
-    for process in running:
-        if process.process.poll() is None:
-            process.stop(signal.SIGKILL)
-
-
-@pytest.fixture
-def enroll(live_pki, tmp_path):
-    """Re-enroll as a device of `issuer`; returns the answer."""
-
-    def post(url, issuer=None, uuid="uuid-1"):
-        issuer = issuer or live_pki
-        certificate, key = issuer.device(certificates.name(uuid, "acme"))
-        cert_file, key_file = tmp_path / "device.pem", tmp_path / "device.key"
-        cert_file.write_text(certificates.pem(certificate))
-        key_file.write_bytes(private_key_pem(key))
-        context = client_context(certificates.pem(live_pki.root), cert=cert_file, key=key_file)
-        body = build_csr(generate_key(), certificate)
-        headers = {"Content-Type": "application/pkcs10"}
-        return httpx.post(
-            f"{url}/simplereenroll", content=body, headers=headers, verify=context, trust_env=False
-        )
-
-    return post
+from tests.est.process import options
 
 
 def test_a_device_enrolls_and_is_logged(started, enroll, live_pki):
