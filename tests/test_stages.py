@@ -191,3 +191,25 @@ def test_a_group_of_devices_over_tls(cli: Cli, mock_dir: Path, monkeypatch: pyte
         assert sorted(update["correlation-id"] for update in updates) == ["r-1", "r-9"]
         log = cli("device", "config", "log", f"device-{number}", "-n", 1, "--format", "json").json["config"]
         assert not any(config["files"] for config in log)
+
+
+def test_a_plan_file_stands_for_its_rotation(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan, junit, summary, html = (tmp_path / name for name in ("plan.toml", "j.xml", "s.md", "r.html"))
+    cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
+    result = cli("rotations", "show", plan, "--junit", junit, "--summary", summary)
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[1] == "in progress, stage 1 of 2"
+    assert "1 of 2\trunning\t0 of 1" in result.out
+    assert "## Rotation r\\-9 of group field in stages" in summary.read_text()
+    assert junit.exists()
+    # Nothing was sent by looking.
+    assert cli("device", "config", "log", "device-1", "--format", "json").json["config"] == []
+
+    assert cli("apply", plan, "--no-checks", "--interval", "0.05", "--timeout", "3").code == 4
+    shown = cli("rotations", "show", plan, "--format", "json").json
+    assert [(device["name"], device["point"]) for device in shown["devices"]] == [("device-1", "given")]
+    watched = cli("rotations", "watch", plan, "--interval", "0.05", "--timeout", "1")
+    assert watched.code == 4
+    assert "device-1  given" in watched.out
+    assert cli("rotations", "report", plan, "--html", html).code == 0
+    assert '<h2 id="stages">Stages</h2>' in html.read_text()

@@ -50,9 +50,7 @@ def apply(
     if max_failures is not None:
         plan = with_max_failures(plan, max_failures)
         sending = sending.replace(note=f"max-failures {max_failures}")
-    settings = settings_of(flags)
-    settings = settings.replace(factory=settings.factory or plan.factory)
-    _check_destination(plan, settings)
+    settings = settings_for(flags, plan)
 
     async def work(api: "FactoryApi") -> None:
         if plan.stages is not None:
@@ -66,7 +64,10 @@ def apply(
     with_api(settings, work, timeout=sending.timeout)
 
 
-def _check_destination(plan: Plan, settings: Settings) -> None:
+def settings_for(flags: Flags, plan: Plan) -> Settings:
+    """The settings of a command about the plan. Raises Refused where they name another Factory or server."""
+    settings = settings_of(flags)
+    settings = settings.replace(factory=settings.factory or plan.factory)
     if plan.factory != settings.factory:
         raise Refused(f"the plan is for factory {plan.factory}, not for {settings.factory}")
     if _full(plan.server) != _full(settings.destination):
@@ -74,6 +75,7 @@ def _check_destination(plan: Plan, settings: Settings) -> None:
             f"the plan is for {plan.server}, not for {settings.destination}",
             hint="name the server or the mock that the plan names, or make a new plan",
         )
+    return settings
 
 
 def _full(server: str) -> str:

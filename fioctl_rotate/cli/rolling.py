@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fioctl_rotate.cli.common import Format, console, emit, is_terminal, note, table, warn
+from fioctl_rotate.cli.common import Format, Result, Table, console, emit, is_terminal, note, table, warn
 from fioctl_rotate.errors import DeviceFailed, InProgress, TimedOut, printable
 
 if TYPE_CHECKING:
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
     from fioctl_rotate.api.client import FactoryApi
     from fioctl_rotate.ops.rollout import Step
+    from fioctl_rotate.ops.watch import Snapshot
     from fioctl_rotate.rotation.plan import Plan
     from fioctl_rotate.rotation.rollout import Rollout
+
+
+STAGES = ("STAGE", "STATUS", "DONE", "DEVICES")
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Rolling:
     """How to follow a rollout. `interval` and `timeout` are in seconds; `junit` is the file to write at the end.
 
     `detailed` has a run whose time is over end with exit code 6, in progress, rather than 4. `note` goes into the
-    reason of each write.
+    reason of each write; without `send` nothing is written.
     """
 
     interval: float = 15.0
@@ -35,6 +39,7 @@ class Rolling:
     junit: Path | None = None
     detailed: bool = False
     note: str = ""
+    send: bool = True
 
 
 async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
@@ -59,6 +64,7 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
                         show=view.show,
                         sent=view.sent,
                         note=rolling.note,
+                        send=rolling.send,
                     )
             except TimeoutError:
                 timed_out = True
@@ -87,6 +93,74 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
             hint="`--max-failures N` goes on knowingly; `fioctl-rotate rotations stop "
             f"{plan.rotation_id} -g {plan.scope.name}` takes the entry back",
         )
+
+
+async def shown(
+    api: "FactoryApi", plan: "Plan", *, junit: Path | None = None, summary: Path | None = None
+) -> Result:
+    """How the rollout stands, from one poll that sends nothing: a row a stage."""
+    from fioctl_rotate.cli.output import write_out
+    from fioctl_rotate.ops import markdown
+    from fioctl_rotate.ops.junit import render_rollout
+    from fioctl_rotate.rotation import rollout_document as document
+    from fioctl_rotate.rotation.rollout import Verdict
+
+    rollout, step = await _one_poll(api, plan)
+    if junit is not None:
+        write_out(junit, render_rollout(rollout, step.decision, step.picture))
+    rows = list(document.rows(rollout, step.decision, step.picture))
+    head = f"Rotation {plan.rotation_id} of {plan.scope} in stages, factory {api.factory} at {api.server}"
+    if summary is not None:
+        write_out(summary, markdown.of_rollout(head, rows, step.decision.message), append=True)
+    devices = [
+        document.of_staged_device(stage.number, staged)
+        for stage in step.decision.stages
+        for staged in stage.devices
+    ]
+    failed = step.decision.verdict in (Verdict.FAILED, Verdict.REFUSED)
+    return Result(
+        {
+            "factory": api.factory,
+            "server": api.server,
+            **document.of_decision(rollout, step.decision, step.picture),
+            "devices": devices,
+        },
+        [
+            printable(head),
+            f"{step.decision.verdict}, stage {step.decision.stage} of {rollout.last}",
+            "",
+            Table(STAGES, rows),
+        ],
+        warnings=step.problems,
+        error=DeviceFailed(step.decision.message) if failed else None,
+    )
+
+
+async def stage_rows(api: "FactoryApi", plan: "Plan") -> "tuple[list[tuple[str, str, str, str]], Snapshot]":
+    """For a report: a row a stage (which, how it stands, how many are done, who is not), and the group's devices.
+
+    The group's log does not have the rotation before the last stage, so what is said of it comes from the plan.
+    """
+    from fioctl_rotate.ops.watch import Watch
+    from fioctl_rotate.rotation.rollout_document import rows
+    from fioctl_rotate.rotation.state import Rotation
+
+    rollout, step = await _one_poll(api, plan)
+    rotation = Rotation(
+        plan.rotation_id,
+        plan.scope,
+        est_server=plan.entry.est_server,
+        pushed_at=step.picture.group.given_at,
+        reason=plan.reason,
+    )
+    return list(rows(rollout, step.decision, step.picture)), await Watch(api, rotation).poll()
+
+
+async def _one_poll(api: "FactoryApi", plan: "Plan") -> "tuple[Rollout, Step]":
+    from fioctl_rotate.ops.rollout import Reader
+
+    reader = Reader(api, plan)
+    return reader.rollout, await reader.poll()
 
 
 def stage_of(step: "Step", rollout: "Rollout") -> str:
@@ -222,7 +296,7 @@ class _Live(_Lines):
         rest = f"polls every {self._rolling.interval:g} s; Ctrl-C stops here, the same command goes on"
         return Group(
             Text(printable(head), style="bold"),
-            table(("STAGE", "STATUS", "DONE", "DEVICES"), rows(self._rollout, step.decision, step.picture)),
+            table(STAGES, rows(self._rollout, step.decision, step.picture)),
             *(Text(f"{printable(problem)}; reading it again", style="yellow") for problem in step.problems),
             *(Text(printable(text), style="dim") for text in self._writes),
             Text(""),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fioctl_rotate.cli import stopping
+from fioctl_rotate.cli import rolling, stopping
+from fioctl_rotate.cli.apply import settings_for
 from fioctl_rotate.cli.common import (
     GROUP,
     Format,
@@ -46,6 +47,7 @@ from fioctl_rotate.settings import Flags
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
     from fioctl_rotate.ops.watch import Snapshot
+    from fioctl_rotate.rotation.plan import Plan
     from fioctl_rotate.rotation.state import DeviceState, Rotation
 
 app = group("The state of a rotation on every device.")
@@ -60,6 +62,12 @@ IdArgument = Annotated[
     str,
     typer.Argument(
         metavar="ID", help="ROTATIONID; `rotations list` shows them.", autocompletion=names("rotations")
+    ),
+]
+IdOrPlan = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID|PLAN", help="ROTATIONID, or the file of a plan.", autocompletion=names("rotations")
     ),
 ]
 SCOPE_OPTIONS: Options = {
@@ -135,7 +143,7 @@ async def list_rotations(flags: Flags, scope: Scope | None) -> Result:
 @with_any_scope
 async def show(
     flags: Flags,
-    rotation_id: IdArgument,
+    rotation_id: IdOrPlan,
     scope: Scope | None,
     failed: Annotated[
         bool, option("--failed", "Only devices that are failing, or finalized and not done.")
@@ -156,6 +164,11 @@ async def show(
     from fioctl_rotate.rotation import document
     from fioctl_rotate.rotation.messages import by_urgency
 
+    if (plan := plan_named(rotation_id)) is not None:
+        if plan.stages is not None:
+            async with open_api(settings_for(flags, plan)) as api:
+                return await rolling.shown(api, plan, junit=junit, summary=summary)
+        rotation_id, scope = plan.rotation_id, plan.scope
     wanted = {"failing", "finalized"} if failed else set()
     wanted |= {"pending"} if pending else set()
     async with connect(flags) as api:
@@ -191,7 +204,7 @@ async def show(
 @with_any_scope
 async def watch(
     flags: Flags,
-    rotation_id: IdArgument,
+    rotation_id: IdOrPlan,
     scope: Scope | None,
     interval: Annotated[float, duration_option("--interval", "Polling interval.", shortest=0.05)] = 15.0,
     timeout: Annotated[
@@ -216,6 +229,12 @@ async def watch(
     from fioctl_rotate.ops.watch import Watch, open_watch
     from fioctl_rotate.rotation.state import Rotation
 
+    if (plan := plan_named(rotation_id)) is not None:
+        if plan.stages is not None:
+            async with open_api(settings_for(flags, plan)) as api:
+                await rolling.roll(api, plan, rolling.Rolling(interval, timeout, format, junit, send=False))
+            return
+        rotation_id, scope = plan.rotation_id, plan.scope
     following = Following(interval, timeout, exit_status, format, junit, summary)
     async with connect(flags, timeout=timeout) as api:
 
@@ -292,7 +311,7 @@ async def settle(
 @with_any_scope
 async def report(
     flags: Flags,
-    rotation_id: IdArgument,
+    rotation_id: IdOrPlan,
     scope: Scope | None,
     html: Annotated[Path | None, option("--html FILE", "HTML page to write.")] = None,
     csv: Annotated[Path | None, option("--csv FILE", "Table of every device to write.")] = None,
@@ -309,12 +328,19 @@ async def report(
 
     if html is None and csv is None:
         raise UsageError("name a file to write: --html FILE or --csv FILE")
-    async with connect(flags) as api:
-        snapshot = await snapshot_of(api, rotation_id, scope, concurrency)
+    plan = plan_named(rotation_id)
+    if plan is not None:
+        rotation_id, scope = plan.rotation_id, plan.scope
+    stages: list[tuple[str, str, str, str]] = []
+    async with connect(flags) if plan is None else open_api(settings_for(flags, plan)) as api:
+        if plan is not None and plan.stages is not None:
+            stages, snapshot = await rolling.stage_rows(api, plan)
+        else:
+            snapshot = await snapshot_of(api, rotation_id, scope, concurrency)
         names = await ops.user_names(api, snapshot.rotation)
     written = []
     if html is not None:
-        page = ops.render(snapshot, factory=api.factory, server=api.server, users=names)
+        page = ops.render(snapshot, factory=api.factory, server=api.server, users=names, stages=stages)
         write_out(html, page, overwrite=force)
         written.append(html)
     if csv is not None:
@@ -326,6 +352,15 @@ async def report(
         [f"wrote {files}: {snapshot.message}"],
         error=failure_of(snapshot, exit_status=False),
     )
+
+
+def plan_named(text: str) -> "Plan | None":
+    """The plan in the file that `text` names, None where it is a ROTATIONID, which has no dot and no slash."""
+    if not ("." in text or "/" in text or text == "-"):
+        return None
+    from fioctl_rotate.ops.plan_file import read_plan
+
+    return read_plan(Path(text)).plan
 
 
 async def snapshot_of(

@@ -44,6 +44,12 @@ def of_rotation(snapshot: Snapshot, *, factory: str, server: str) -> str:
     return "\n".join(parts) + "\n"
 
 
+def of_rollout(head: str, rows: Iterable[Sequence[str]], message: str) -> str:
+    """A rollout in stages: a row a stage (`rotation.rollout_document.rows`), and what stopped it."""
+    parts = [f"## {text(head)}\n", table(("Stage", "Status", "Done", "Devices"), rows)]
+    return "\n".join([*parts, *([f"{text(message)}\n"] if message else [])]) + "\n"
+
+
 def _sentence(line: str) -> str:
     """Our own sentence: what stands between backticks is a command."""
     words, *more = re.split(r"`([^`]*)`", line)

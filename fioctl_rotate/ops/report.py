@@ -53,8 +53,15 @@ class Overcome:
     names: str
 
 
-def render(snapshot: Snapshot, *, factory: str, server: str, users: Mapping[str, str]) -> str:
-    """The page. `users` are people's names by id. What servers and devices said is shown as text."""
+def render(
+    snapshot: Snapshot,
+    *,
+    factory: str,
+    server: str,
+    users: Mapping[str, str],
+    stages: Sequence[Sequence[str]] = (),
+) -> str:
+    """The page. `users` are people's names by id, `stages` a row a stage. What servers and devices said is text."""
     room = files("fioctl_rotate.ops")
     script = room.joinpath("report.js").read_text("utf-8")
     environment = Environment(
@@ -67,6 +74,7 @@ def render(snapshot: Snapshot, *, factory: str, server: str, users: Mapping[str,
         snapshot=snapshot,
         facts=_facts(snapshot, factory, server, users),
         advice=advice(snapshot.rotation, snapshot.states),
+        stages=stages,
         attention=_attention(snapshot),
         done=_done(snapshot),
         curves=curves_of(snapshot),
