@@ -6,7 +6,7 @@ import fcntl
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fioctl_rotate.errors import Error
@@ -66,7 +66,7 @@ def _from_stdin(most: int) -> bytes:
     return data
 
 
-def _to_stdout(data: bytes | bytearray) -> None:
+def _to_stdout(data: bytes) -> None:
     if sys.stdout is None:
         raise OSError(errno.EBADF, "stdout is closed", "-")
     stream = getattr(sys.stdout, "buffer", None)
@@ -104,13 +104,15 @@ def read_text(path: Path) -> str:
         raise Error(f"{path} is not UTF-8 text") from error
 
 
-def write_atomic(path: Path, data: bytes | bytearray, mode: int = 0o600, *, sync: bool = True) -> None:
+def write_atomic(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600, *, sync: bool = True) -> None:
     """Replace `path` with `data`: temporary file beside it, created with `mode`, fsync, rename. `-` is stdout.
+
+    Much data may come in pieces.
 
     Without `sync` the file is whole after a kill, but may not be after a power cut.
     """
     if path == STDIO:
-        _to_stdout(data)
+        _to_stdout(data if isinstance(data, bytes) else b"".join(data))
         return
     temporary = _written_beside(path, data, mode, sync=sync)
     try:
@@ -215,7 +217,7 @@ def _rename_new(source: Path, target: Path) -> None:
         source.unlink()
 
 
-def _written_beside(path: Path, data: bytes | bytearray, mode: int, *, sync: bool = True) -> Path:
+def _written_beside(path: Path, data: bytes | Iterable[bytes], mode: int, *, sync: bool = True) -> Path:
     """A temporary file beside `path` with `mode` and `data`. An OSError names `path`, which people know."""
     import tempfile  # only those who write pay for it
 
@@ -226,7 +228,7 @@ def _written_beside(path: Path, data: bytes | bytearray, mode: int, *, sync: boo
     temporary = Path(name)
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             _set_mode(file.fileno(), mode)
             if sync:

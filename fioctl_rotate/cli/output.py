@@ -91,14 +91,12 @@ class Result(Value):
 
 def write_out(path: "Path", text: str, *, append: bool = False, overwrite: bool = True) -> None:
     """Write `text` to a file that was named; `-` is stdout. Raises UsageError where it may not be overwritten."""
-    from fioctl_rotate.files import write_atomic
+    from fioctl_rotate.files import STDIO, write_atomic
 
-    if str(path) == "-":
-        sys.stdout.write(text)
-    elif append:
+    if append and path != STDIO:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
-    elif overwrite or not path.exists():
+    elif overwrite or path == STDIO or not path.exists():
         write_atomic(path, text.encode(), 0o644)
     else:
         raise UsageError(f"{path} already exists", hint="--force overwrites it")

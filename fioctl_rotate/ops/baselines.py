@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -51,7 +52,6 @@ def load(api: FactoryApi, rotation: Rotation) -> Readings:
 
 def save(api: FactoryApi, rotation: Rotation, readings: Readings) -> None:
     """Keep what was read. A folder that cannot be written is not an error: the file only saves work."""
-    encoder = msgspec.json.Encoder()
     header = _Header(
         format=_FORMAT,
         pushed_at=rotation.pushed_at,
@@ -59,14 +59,12 @@ def save(api: FactoryApi, rotation: Rotation, readings: Readings) -> None:
         total=readings.total,
         whole_list=readings.whole_list,
     )
-    data = bytearray()
-    for line in (header, *readings.devices.values()):
-        encoder.encode_into(line, data, -1)
-        data += b"\n"
+    encoder = msgspec.json.Encoder()
+    lines = (encoder.encode(line) + b"\n" for line in chain([header], readings.devices.values()))
     path = _file(api, rotation)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(path, data)
+        write_atomic(path, lines)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
