@@ -96,7 +96,7 @@ def test_every_exit_code_is_explained() -> None:
 
 def test_both_commands_for_a_fresh_machine_are_there_and_ci_runs_the_second() -> None:
     test_command = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/pytest"
-    assert "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/fioctl-rotate demo" in README
+    assert "python3 -m venv .venv && . .venv/bin/activate && pip install -q . && fioctl-rotate demo" in README
     assert test_command in README
     assert test_command in (ROOT / ".ci" / "run").read_text()
 
