@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,7 +64,7 @@ async def create(
     return Result(
         document,
         [f"PKI of {api.factory} on {api.server}: {state}, {len(made.device_cas)} device CA(s)"],
-        [f"keep {directory} offline; `fioctl-rotate est authorize {directory}` comes next"],
+        [f"keep {directory} offline; `fioctl-rotate est authorize {quote(str(directory))}` comes next"],
     )
 
 

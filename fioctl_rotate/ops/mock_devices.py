@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -36,7 +37,7 @@ async def mock_devices(api: FactoryApi, directory: Path, *, group: str | None = 
         where = f"group {group}" if group else f"factory {api.factory}"
         raise Error(
             f"{where} has no simulated device in {directory}",
-            hint=f"`fioctl-rotate mock add-devices {directory} --devices 3` makes some",
+            hint=f"`fioctl-rotate mock add-devices {shlex.quote(str(directory))} --devices 3` makes some",
         )
     return {uuid: names[uuid] for uuid in found}
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import shlex
 import shutil
 import sqlite3
 import uuid
@@ -90,14 +91,16 @@ def make_devices(
     """
     if devices:
         say(f"registering {len(devices)} devices")
-    root_pem = certificates.pem(pki.root_certificate(factory.name, now=clock()))
     ca_path = pki.path / LOCAL_CA
     ca_pem = files.read_if_there(ca_path)
     if ca_pem is None:
+        in_mock = ["--factory", factory.name, "--mock", str(directory)]
+        create = ["fioctl-rotate", "keys", "ca", "create", str(pki.path), *in_mock]
         raise Error(
             f"{pki.path} has no {LOCAL_CA}, which signs for the mock's devices",
-            hint=f"`fioctl-rotate keys ca create {pki.path}` makes it",
+            hint=f"`{shlex.join(create)}` makes it",
         )
+    root_pem = certificates.pem(pki.root_certificate(factory.name, now=clock()))
     ca = load_certificate(ca_pem, str(ca_path))
     key_path = ca_path.with_suffix(".key")
     ca_key = load_private_key(files.read(key_path), name=str(key_path))

@@ -2,6 +2,8 @@
 
 import asyncio
 import datetime
+import re
+import shlex
 import shutil
 import sqlite3
 from pathlib import Path
@@ -192,6 +194,20 @@ def test_a_ca_that_is_not_the_mock_s_signs_nothing(cli: Cli, mock_dir: Path, tmp
     result = cli("mock", "add-devices", mock_dir, "--devices", 1)
     assert result.code == 5
     assert f"{mock_dir / 'pki' / 'local-ca.pem'} is not a device CA of the mocked Factory acme" in result.err
+
+
+def test_devices_need_a_local_ca_and_the_hint_works_as_printed(cli: Cli, tmp_path: Path) -> None:
+    directory = tmp_path / "a mock"
+    assert cli("mock", "init", directory, "-f", "acme", "--bare", *FREE).code == 0
+    result = cli("mock", "add-devices", directory, "--devices", 1)
+    assert (result.code, "has no local-ca.pem" in result.err) == (1, True)
+    hint = re.search(r"hint: `fioctl-rotate (.*)` makes it", result.err)
+    assert hint is not None
+    assert cli(*shlex.split(hint[1]), "-y").code == 0
+    none = cli("mock", "devices", directory)
+    hint = re.search(r"hint: `fioctl-rotate (.*)` makes some", none.err)
+    assert hint is not None
+    assert cli(*shlex.split(hint[1])).code == 0
 
 
 def test_a_damaged_state_is_one_line(cli: Cli, mock_dir: Path) -> None:
