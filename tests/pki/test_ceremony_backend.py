@@ -1,7 +1,6 @@
 """Ceremonies against a backend that fails, or that asks for what it should not."""
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.peer import Peer
-from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error, Refused
-from fioctl_rotate.mock.operator import operator_app
-from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops.ceremony import create_pki
 from fioctl_rotate.ops.device_cas import add_device_ca
 from fioctl_rotate.ops.est_authorization import authorize_est
@@ -25,34 +21,35 @@ from fioctl_rotate.ops.prompter import Prompter
 from fioctl_rotate.pki.directory import PkiDirectory
 from tests.commandline import Cli
 from tests.making import CN, FACTORY, NAME, OU, certificate, csr, dns, pem, subject, usage
+from tests.scripted import Asked, Reply, Server, running_mock
+
+Fault = Callable[[str, bytes | None], Reply | None]
 
 
 class Backend:
-    """The mock's operator API with a fault: `answer` may take a request's place, or its answer's."""
+    """The mock's operator API with a fault, which may take the place of a request, or of its answer."""
 
-    def __init__(self, directory: Path, answer: Callable[[str, bytes | None], httpx.Response | None]) -> None:
+    def __init__(self, directory: Path, fault: Fault) -> None:
         self._directory = directory
-        self._answer = answer
+        self._fault = fault
         self.seen: list[str] = []
 
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.seen.append(request.method)
-        if (instead := self._answer(request.method, None)) is not None:
-            return instead
-        with contextlib.closing(Store(self._directory)) as store:
-            app = operator_app(store, authenticate=False, clock=utc_now)
-            response = await httpx.ASGITransport(app, raise_app_exceptions=False).handle_async_request(
-                request
-            )
-            body = await response.aread()
-        return self._answer(request.method, body) or httpx.Response(response.status_code, content=body)
-
     def run(self, work: Callable[[FactoryApi], Any]) -> Any:
-        async def connected() -> Any:
-            async with Peer("http://mock", lambda: httpx.MockTransport(self), name="the test") as peer:
-                return await work(FactoryApi(peer, FACTORY))
+        with running_mock(self._directory) as honest:
 
-        return asyncio.run(connected())
+            def answer(asked: Asked) -> Reply:
+                self.seen.append(asked.method)
+                if (instead := self._fault(asked.method, None)) is not None:
+                    return instead
+                reply = honest(asked)
+                return self._fault(asked.method, reply.content) or reply
+
+            async def connected(url: str) -> Any:
+                async with Peer(url, httpx.AsyncHTTPTransport) as peer:
+                    return await work(FactoryApi(peer, FACTORY))
+
+            with Server(answer) as server:
+                return asyncio.run(connected(server.url))
 
 
 def honest(_method: str, _body: bytes | None) -> None:
@@ -66,11 +63,11 @@ def test_create_after_the_api_failed_at_any_request_ends_with_the_same_root(
 ) -> None:
     count = -1
 
-    def fail(_method: str, body: bytes | None) -> httpx.Response | None:
+    def fail(_method: str, body: bytes | None) -> Reply | None:
         nonlocal count
         count += body is None
         failing = count == number and (body is None) == (lost == "request")
-        return httpx.Response(403, json={"message": "not now"}) if failing else None
+        return Reply(403, {"message": "not now"}) if failing else None
 
     directory = PkiDirectory(tmp_path / "pki")
     with pytest.raises(Error, match="not now"):
@@ -92,10 +89,10 @@ def with_csr(field: str, made: x509.CertificateSigningRequest | bytes | None) ->
     """A backend whose POST answers this CSR in `field`."""
     text = made.decode() if isinstance(made, bytes) else pem(made).decode() if made is not None else None
 
-    def answer(method: str, body: bytes | None) -> httpx.Response | None:
+    def answer(method: str, body: bytes | None) -> Reply | None:
         if method != "POST" or body is None:
             return None
-        return httpx.Response(201, json=json.loads(body) | {field: text})
+        return Reply(201, json.loads(body) | {field: text})
 
     return answer
 
@@ -185,11 +182,11 @@ def test_a_certificate_that_comes_back_other_than_sent_is_an_error(
     other = (created.path / "tls-crt").read_text()
     patched = False
 
-    def answer(method: str, body: bytes | None) -> httpx.Response | None:
+    def answer(method: str, body: bytes | None) -> Reply | None:
         nonlocal patched
         patched = patched or method == "PATCH"
         if method == "GET" and patched and body is not None:
-            return httpx.Response(200, json=json.loads(body) | {"est-tls-crt": other})
+            return Reply(200, json.loads(body) | {"est-tls-crt": other})
         return None
 
     with pytest.raises(Error, match="gives back is not what was uploaded"):
@@ -213,12 +210,12 @@ def test_a_replacement_is_asked_about_and_no_means_no(factory: Path, created: Pk
     assert backend.seen == ["GET"]
 
 
-def managed(method: str, body: bytes | None) -> httpx.Response | None:
+def managed(method: str, body: bytes | None) -> Reply | None:
     """A Factory whose gateway has a name of the managed service's."""
     if method != "GET" or body is None or b"tls-crt" not in body:
         return None
     tls = certificate(name=subject((CN, "r1"), (OU, FACTORY)), extensions=[dns("r1.ota-lite.foundries.io")])
-    return httpx.Response(200, json=json.loads(body) | {"tls-crt": pem(tls).decode()})
+    return Reply(200, json.loads(body) | {"tls-crt": pem(tls).decode()})
 
 
 def test_the_managed_est_servers_name_is_told_from_the_gateways(factory: Path, created: PkiDirectory) -> None:
