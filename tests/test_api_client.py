@@ -1,12 +1,14 @@
 """Talking to the operator API when it does not answer as it should: words, exit codes, and where the token goes."""
 
+import copy
 import datetime
 import email.utils
 import itertools
+import json
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import stamina
 from cryptography import x509
 
 from fioctl_rotate.pki import certificates
+from tests.answers import ANSWERS
 from tests.commandline import Cli, Result
 from tests.making import certificate
 from tests.scripted import Answer, Asked, Drop, Hang, Reply, Server, running_mock
@@ -380,16 +383,43 @@ def test_nulls_are_as_good_as_nothing(cli: Cli, serve: Serve) -> None:
     assert cli("config", "device-group", "list", "--format", "json").json["groups"] == []
 
 
-def test_an_answer_of_any_kind_ends_in_words(cli: Cli, serve: Serve) -> None:
-    """Whatever field is null or absent in what is read, no command ends in a defect."""
-    empty: dict[str, Any] = {"/devices/d/": {"uuid": "u"}, "config/": {"config": [{}]}, "/users/": []}
-    serve(lambda asked: Reply(200, next((v for k, v in empty.items() if k in asked.path.split("?")[0]), {})))
-    for command in (
-        ("devices", "show", "d"),
-        ("devices", "list"),
-        ("devices", "config", "log", "d"),
-        ("config", "log"),
-        ("config", "device-group", "list"),
-    ):
+# Without these an answer says nothing.
+NEEDED = {"uuid", "polis-id"}
+
+
+def paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The way to each field in a document."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield (*path, key)
+            yield from paths(item, (*path, key))
+
+
+def changed(document: Any, path: tuple[str | int, ...], *, absent: bool) -> Any:
+    """A copy of the document in which one field is null, or absent."""
+    copied = place = copy.deepcopy(document)
+    for key in path[:-1]:
+        place = place[key]
+    if absent:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = None
+    return copied
+
+
+@pytest.mark.parametrize("absent", [False, True], ids=["null", "absent"])
+@pytest.mark.parametrize("command", ANSWERS, ids=" ".join)
+def test_whatever_field_is_null_or_absent_a_command_shows_the_rest(
+    cli: Cli, serve: Serve, command: tuple[str, ...], absent: bool
+) -> None:
+    sent: Any = None
+    serve(lambda asked: Reply(200, [] if asked.path.endswith("/users/") else sent))
+    for path in paths(ANSWERS[command]):
+        sent = changed(ANSWERS[command], path, absent=absent)
+        assert absent or "null" in json.dumps(sent)
         result = cli(*command)
-        assert result.code == 0, (command, result.err)
+        null_item = isinstance(path[-1], int) and not absent
+        if null_item or path[-1] in NEEDED or (path[-1] == "name" and "files" in path):
+            ends_in_words(result, 1, "is not understood", f"{path[-1]}")
+        else:
+            assert (result.code, result.err) == (0, ""), (path, result.err)
