@@ -77,7 +77,7 @@ def duration_option(name: str, help: str, *, shortest: float = 0.0, signed: bool
 
 CONNECTION_OPTIONS: Options = {
     "factory": option("-f --factory NAME", "Factory name [env: FIOCTL_FACTORY]."),
-    "token": option("-t --token TOKEN", "API token, seen in the process list [env: FIOCTL_TOKEN]."),
+    "token": option("-t --token TOKEN", "API token; visible in the process list [env: FIOCTL_TOKEN]."),
     "server": option("--server URL", "Operator API [env: FIOCTL_ROTATE_SERVER] [default: https://api.foundries.io]."),
     "mock": option("--mock DIR", "Use the mocked Factory in DIR, no server [env: FIOCTL_ROTATE_MOCK]."),
     "config": option("-c --config FILE", "Settings file, TOML [env: FIOCTL_ROTATE_CONFIG]."),

@@ -73,7 +73,7 @@ def version() -> Result:
 def completion(
     shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh, fish or powershell.")],
 ) -> Result:
-    """Print the script that has a shell complete commands, options, groups, devices and rotation ids.
+    """Print a script for shell completion: commands, options, groups, devices, rotation ids, profiles.
 
     For bash: `source <(fioctl-rotate completion bash)`. Tab asks no server: it knows what this machine saw last.
     """

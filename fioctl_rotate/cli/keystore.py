@@ -26,7 +26,7 @@ KEY_OPTIONS: common.Options = {
     "hsm_token_label": option("--hsm-token-label LABEL", "Token label; the root's key in it is root-ca."),
     "hsm_uri": option("--hsm-uri URI", "PKCS#11 URI of the key: another label or id (RFC 7512)."),
     "hsm_pin_file": option("--hsm-pin-file FILE", f"File with the token's PIN; else {PIN_VARIABLE}, else asked."),
-    "hsm_pin": option("--hsm-pin PIN", "The token's PIN, seen in the process list (fioctl's option)."),
+    "hsm_pin": option("--hsm-pin PIN", "The token's PIN; visible in the process list (fioctl's option)."),
     "key_passphrase_file": option(
         "--key-passphrase-file FILE", f"File with the key's passphrase; else {PASSPHRASE_VARIABLE}, else asked."
     ),

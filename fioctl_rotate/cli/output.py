@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 # All control characters but the line feed and the tab.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-_NARROWEST = 24  # columns of a terminal that a cell keeps beside a long one
+_WIDEST = 40  # columns of a terminal that a column is wide; a longer cell moves the rest of its row
+_ROOM = 30  # columns that the last cell needs to be broken into lines of its own
 
 
 class Format(StrEnum):
@@ -46,11 +47,42 @@ class Table(Value):
 
     def show(self) -> None:
         """Write the table to stdout."""
+        rows = ([printable(cell or "") for cell in row] for row in self.rows)
         if is_terminal(sys.stdout):
-            console().print(table(self.headers, self.rows))
+            self._show_aligned(list(rows))
             return
-        for row in (self.headers, *self.rows):
-            emit("\t".join(printable(cell or "") for cell in row).rstrip("\t"))
+        for row in (self.headers, *rows):
+            emit("\t".join(row).rstrip("\t"))
+
+    def _show_aligned(self, rows: Sequence[Sequence[str]]) -> None:
+        """No cell is cut: a terminal that is too narrow breaks the line."""
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        columns = range(len(self.headers) - 1)
+        widths = [
+            max(
+                cell_len(row[n])
+                for row in (self.headers, *rows)
+                if n < len(row) and cell_len(row[n]) <= _WIDEST
+            )
+            for n in columns
+        ]
+
+        def line(row: Sequence[str]) -> str:
+            cells = [cell + " " * (widths[n] - cell_len(cell)) for n, cell in enumerate(row[: len(widths)])]
+            start = "".join(f"{cell}  " for cell in cells)
+            last = row[len(widths)] if len(row) > len(widths) else ""
+            room = shutil.get_terminal_size().columns - cell_len(start)
+            if room >= _ROOM and last:
+                last = f"\n{' ' * cell_len(start)}".join(
+                    textwrap.wrap(last, room, break_on_hyphens=False, break_long_words=False)
+                )
+            return (start + last).rstrip()
+
+        console().print(Text(line(self.headers), style="bold"), soft_wrap=True)
+        for row in rows:
+            emit(line(row))
 
 
 class Result(Value):
@@ -237,19 +269,13 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str | None]]) -> "rich.table.Table":
-    """rich's table for a terminal; cells come from servers and devices: neither markup nor terminal control.
-
-    A long cell does not squeeze the columns before the last.
-    """
+    """rich's table, for a live view; cells come from servers and devices: neither markup nor terminal control."""
     from rich.table import Table
     from rich.text import Text
 
-    cells = [[printable(cell or "") for cell in row] + [""] * (len(headers) - len(row)) for row in rows]
     result = Table(box=None, pad_edge=False, header_style="bold")
-    for number, header in enumerate(headers):
-        longest = max((len(row[number]) for row in cells), default=0)
-        keep = min(max(longest, len(header)), _NARROWEST) if number + 1 < len(headers) else None
-        result.add_column(header, overflow="fold", min_width=keep)
-    for row in cells:
-        result.add_row(*map(Text, row))
+    for header in headers:
+        result.add_column(header, overflow="fold")
+    for row in rows:
+        result.add_row(*(Text(printable(cell or "")) for cell in row))
     return result
