@@ -24,6 +24,7 @@ from tests.scripted import Answer, Asked, Drop, Hang, Reply, Server, running_moc
 
 Serve = Callable[..., Server]
 ROTATE = ("config", "rotate-certs", "-g", "field", "-r", "why", "--no-checks")
+LIST = ("config", "device-group", "list")
 OWN_EST = ("--server-name", "est.example.com")
 NOW = datetime.datetime.now(datetime.UTC)
 
@@ -69,9 +70,11 @@ def test_an_answer_that_is_none_is_told_in_words_and_nothing_is_sent(
 ) -> None:
     server = serve(lambda _: reply)
     ends_in_words(cli(*ROTATE, *OWN_EST, *verbose), 1, *words)
-    # Reading is tried again where that may help, writing is not begun.
-    assert len(server.asked) == (4 if reply.status == 429 or reply.status >= 500 else 1)
     assert {asked.method for asked in server.asked} == {"GET"}
+    # Reading is tried again where that may help.
+    server.asked.clear()
+    ends_in_words(cli(*LIST, *verbose), 1, *words)
+    assert len(server.asked) == (4 if reply.status == 429 or reply.status >= 500 else 1)
 
 
 @pytest.mark.parametrize("how", [Drop, Hang])
@@ -84,7 +87,7 @@ def test_no_answer_is_told_in_words(
     monkeypatch.setenv("FIOCTL_ROTATE_TIMEOUT", "0.2")
     server = serve(answer)
     words = {Drop: "broke off", Hang: "did not answer in time"}[how]
-    ends_in_words(cli(*ROTATE, *OWN_EST), 1, server.url, words)
+    ends_in_words(cli(*LIST), 1, server.url, words)
     assert len(server.asked) == 4
 
 
@@ -99,7 +102,7 @@ def test_a_server_that_is_not_there_is_told_in_words(
 def test_reading_goes_on_after_failures_that_pass(cli: Cli, serve: Serve) -> None:
     replies = iter([Reply(500), Reply(429), Reply(502), Reply(200, {"groups": [{"name": "field"}]})])
     serve(lambda _: next(replies))
-    result = cli("config", "device-group", "list", "--format", "json")
+    result = cli(*LIST, "--format", "json")
     assert (result.code, result.err) == (0, "")
     assert result.json["groups"][0]["name"] == "field"
 
@@ -131,7 +134,7 @@ def test_retry_after_is_obeyed(cli: Cli, serve: Serve, form: str) -> None:
         lambda _: Reply(200, {"groups": []}) if next(count) else Reply(429, b"", {"Retry-After": wish()})
     )
     with stamina.set_testing(False):
-        assert cli("config", "device-group", "list").code == 0
+        assert cli(*LIST).code == 0
     waited = server.asked[1].at - server.asked[0].at
     # A date has whole seconds, so up to one of the three is cut off.
     assert waited >= {"seconds": 1.99, "date": 1.9, "nonsense": 0.1}[form]
@@ -148,9 +151,7 @@ def test_a_redirect_is_not_followed_and_the_token_stays(cli: Cli, serve: Serve, 
     elsewhere = Server(lambda _: Reply(200, {"groups": []}))
     with elsewhere:
         serve(lambda asked: Reply(status, b"", {"Location": f"{elsewhere.url}{asked.path}"}))
-        ends_in_words(
-            cli("config", "device-group", "list", "-v"), 1, "redirects", elsewhere.url, "not followed"
-        )
+        ends_in_words(cli(*LIST, "-v"), 1, "redirects", elsewhere.url, "not followed")
     assert elsewhere.asked == []
 
 
@@ -182,9 +183,9 @@ def test_pages_are_followed_to_the_last(cli: Cli, serve: Serve) -> None:
 
 def test_the_token_goes_in_its_header(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve(lambda _: Reply(200, {"groups": []}))
-    assert cli("config", "device-group", "list").code == 0
+    assert cli(*LIST).code == 0
     monkeypatch.setenv("TOKEN_HEADER", "X-Token")
-    assert cli("config", "device-group", "list", "-t", "canary-other").code == 0
+    assert cli(*LIST, "-t", "canary-other").code == 0
     first, second = (asked.headers for asked in server.asked)
     assert first["osf-token"] == "canary-token"
     assert second["x-token"] == "canary-other"
@@ -200,7 +201,7 @@ def test_a_proxy_for_the_world_does_not_get_what_is_for_this_machine(
     with proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         server = serve(lambda _: Reply(200, {"groups": []}))
-        assert cli("config", "device-group", "list").code == 0
+        assert cli(*LIST).code == 0
     assert len(server.asked) == 1
     assert proxy.asked == []
 
@@ -349,10 +350,10 @@ def test_cacert_is_trusted_beside_the_systems_roots(
 ) -> None:
     context, root = tls
     server = serve(lambda _: Reply(200, {"groups": []}), context)
-    ends_in_words(cli("config", "device-group", "list"), 1, server.url, "certificate verify failed")
+    ends_in_words(cli(*LIST), 1, server.url, "certificate verify failed")
     assert server.asked == []
     monkeypatch.setenv("CACERT", str(root))
-    assert cli("config", "device-group", "list").code == 0
+    assert cli(*LIST).code == 0
 
 
 @pytest.mark.parametrize("content", [None, b"no certificate", b"\xff\xfe"])
@@ -364,7 +365,7 @@ def test_a_cacert_that_is_none_is_told(
         path.write_bytes(content)
     monkeypatch.setenv("CACERT", str(path))
     server = serve(lambda _: Reply(200, {"groups": []}))
-    ends_in_words(cli("config", "device-group", "list"), 2, "CACERT", str(path))
+    ends_in_words(cli(*LIST), 2, "CACERT", str(path))
     assert server.asked == []
 
 
@@ -380,7 +381,7 @@ def test_nulls_are_as_good_as_nothing(cli: Cli, serve: Serve) -> None:
     )
     listed = cli("devices", "list", "--format", "json")
     assert (listed.code, listed.json["devices"][0]["group"]["name"]) == (0, "field")
-    assert cli("config", "device-group", "list", "--format", "json").json["groups"] == []
+    assert cli(*LIST, "--format", "json").json["groups"] == []
 
 
 # Without these an answer says nothing.
