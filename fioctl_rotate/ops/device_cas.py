@@ -54,9 +54,8 @@ async def add_device_ca(
                     f"{directory.path / local_ca_filename} is a device CA of {api.factory} already",
                     hint="another one needs another name: --local-ca-filename NAME.pem",
                 )
-            owner = (await api.user("self")).polis_id
             key = local_ca_key or directory.key_file(key_name(local_ca_filename))
-            added.append(own_device_ca(directory, local_ca_filename, root, owner, key, now=now()))
+            added.append(await _local_ca(api, directory, local_ca_filename, root, key, now))
             prompter.note(f"local CA: {directory.path / local_ca_filename}, its key: {key.name}")
         if online_ca:
             added.append(await _online_ca(api, directory, root, prompter, now))
@@ -66,6 +65,13 @@ async def add_device_ca(
         await api.patch_certs(wire.CertsPatch(ca_crt=bundle))
         require_landed("device CAs", (await api.certs()).ca_crt, [*trusted, *added], api)
         return added
+
+
+async def _local_ca(
+    api: FactoryApi, directory: PkiDirectory, filename: str, root: Root, key: KeyStore, now: Clock
+) -> x509.Certificate:
+    owner = (await api.user("self")).polis_id
+    return own_device_ca(directory, filename, root, owner, key, now=now())
 
 
 async def _online_ca(

@@ -17,7 +17,11 @@ _MANAGED_EST = ".est.foundries.io"
 
 def require_own_root(api: FactoryApi, certs: wire.Certs, root: x509.Certificate) -> None:
     """Raise Refused where the Factory has no root, or another one than `root`."""
-    theirs = factory_root(api, certs)
+    require_same_root(api, factory_root(api, certs), root)
+
+
+def require_same_root(api: FactoryApi, theirs: x509.Certificate, root: x509.Certificate) -> None:
+    """Raise Refused where the Factory's root is another one than `root`."""
     if theirs != root:
         raise Refused(
             f"the root in this directory is not the root of {api.factory} on {api.server}",

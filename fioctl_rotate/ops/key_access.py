@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fioctl_rotate.errors import UsageError
@@ -29,7 +29,7 @@ def named_hsm(module: Path | None, token_label: str | None, uri: str | None) -> 
             "give the PKCS#11 module once: as --hsm-module, or as module-path in --hsm-uri",
             hint="--hsm-uri 'pkcs11:token=LABEL?module-path=/usr/lib/softhsm/libsofthsm2.so'",
         )
-    return named if module is None else Pkcs11Uri(**vars(named) | {"module_path": str(module)})
+    return named if module is None else replace(named, module_path=str(module))
 
 
 @dataclass(frozen=True)

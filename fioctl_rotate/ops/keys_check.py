@@ -11,7 +11,7 @@ from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.errors import Error
 from fioctl_rotate.ops.device_cas import same_subject
-from fioctl_rotate.ops.factory_certs import device_cas, present_est, require_own_root
+from fioctl_rotate.ops.factory_certs import device_cas, factory_root, require_same_root
 from fioctl_rotate.ops.issuing import key_name
 from fioctl_rotate.pki import certificate_rules, describe
 from fioctl_rotate.pki.directory import GATEWAY_TLS, LOCAL_CA, ONLINE_CA, ROOT_CERTIFICATE, PkiDirectory
@@ -109,40 +109,72 @@ def _factory(
     api: FactoryApi,
     now: datetime.datetime,
 ) -> Iterator[Check]:
-    where = f"{api.factory} on {api.server}"
-    if not certs.root_crt:
-        yield Check(
-            "Factory root",
-            Status.FAIL,
-            f"{where} has no PKI of its own; `fioctl-rotate keys ca create DIR` sets it up",
-        )
-        return
-    if root is None:
-        return
     try:
-        require_own_root(api, certs, root)
-        yield Check("Factory root", Status.PASS, f"{where} has this root")
-        tls = load_bundle(certs.tls_crt, "the Factory's gateway TLS certificate")
-        est = present_est(certs)
+        theirs = factory_root(api, certs)
+        if root is None:
+            return  # nothing to compare with: the check of the directory's root says why
+        require_same_root(api, theirs, root)
+    except Error as error:
+        hint = f"; {error.hint}" if error.hint else ""
+        yield Check("Factory root", Status.FAIL, f"{error.message}{hint}")
+        return
+    yield Check("Factory root", Status.PASS, f"{api.factory} on {api.server} has this root")
+    tls = (certs.tls_crt, "the Factory's gateway TLS certificate", "devices cannot connect")
+    yield from _servers("gateway TLS", *tls, root, now)
+    est = (
+        certs.est_tls_crt,
+        "the Factory's EST TLS certificate",
+        "`fioctl-rotate est authorize DIR` makes it",
+    )
+    yield from _servers("EST TLS", *est, root, now)
+    try:
         cas = device_cas(certs)
     except Error as error:
-        yield Check("Factory root", Status.FAIL, error.message)
+        yield Check("device CAs", Status.FAIL, error.message)
         return
-    yield from _servers("gateway TLS", tls, root, now, "devices cannot connect")
-    yield from _servers(
-        "EST TLS", [est] if est else [], root, now, "`fioctl-rotate est authorize DIR` makes it"
-    )
+    yield from _device_cas(cas, certs.disabled_ca_serials or [], api.factory, root, now)
+    yield from _strangers(directory, cas, root)
+
+
+def _servers(
+    what: str, pem: str | None, name: str, missing: str, root: x509.Certificate, now: datetime.datetime
+) -> Iterator[Check]:
+    try:
+        found = load_bundle(pem, name)
+    except Error as error:
+        yield Check(what, Status.FAIL, error.message)
+        return
+    if not found:
+        yield Check(what, Status.WARN, f"the Factory has none; {missing}")
+    for certificate in found:
+        violations = certificate_rules.server_certificate_violations(certificate, root, now=now)
+        yield _judged(what, certificate, violations, now)
+
+
+def _device_cas(
+    cas: Sequence[x509.Certificate],
+    disabled: Sequence[str],
+    factory: str,
+    root: x509.Certificate,
+    now: datetime.datetime,
+) -> Iterator[Check]:
     if not cas:
-        yield Check(
-            "device CAs",
-            Status.WARN,
-            "the Factory trusts none; `fioctl-rotate keys ca add-device-ca DIR --local-ca` adds one",
-        )
+        hint = "`fioctl-rotate keys ca add-device-ca DIR --local-ca` adds one"
+        yield Check("device CAs", Status.WARN, f"the Factory trusts none; {hint}")
     for number, certificate in enumerate(cas, 1):
-        violations = certificate_rules.device_ca_violations(certificate, api.factory, root, now=now)
-        yield _judged(f"device CA {number}", certificate, violations, now)
+        name = f"device CA {number}"
+        violations = certificate_rules.device_ca_violations(certificate, factory, root, now=now)
+        yield _judged(name, certificate, violations, now)
+        if str(certificate.serial_number) in disabled:
+            yield Check(name, Status.WARN, "is disabled: it registers no new devices")
     for warning in same_subject(cas):
         yield Check("device CA subjects", Status.WARN, warning)
+
+
+def _strangers(
+    directory: PkiDirectory, cas: Sequence[x509.Certificate], root: x509.Certificate
+) -> Iterator[Check]:
+    """CAs in the directory that the Factory does not trust."""
     for path in sorted(directory.path.glob("*.pem")):
         try:
             local = directory.certificate(path.name)
@@ -150,16 +182,6 @@ def _factory(
             continue  # the check of the file itself says what is wrong
         if local is not None and is_ca(local) and local != root and local not in cas:
             yield Check(path.name, Status.WARN, "is not one of the device CAs that the Factory trusts")
-
-
-def _servers(
-    what: str, found: Sequence[x509.Certificate], root: x509.Certificate, now: datetime.datetime, missing: str
-) -> Iterator[Check]:
-    if not found:
-        yield Check(what, Status.WARN, f"the Factory has none; {missing}")
-    for certificate in found:
-        violations = certificate_rules.server_certificate_violations(certificate, root, now=now)
-        yield _judged(what, certificate, violations, now)
 
 
 def _judged(

@@ -46,6 +46,7 @@ class KeyStore(Protocol):
     @property
     def name(self) -> str:
         """What messages call the key."""
+        ...
 
     def load(self, certificate: x509.Certificate | None = None) -> ec.EllipticCurvePrivateKey | None:
         """The key, or None where there is none. Raises Error where there is one that cannot be used.
@@ -55,6 +56,7 @@ class KeyStore(Protocol):
 
     def create(self) -> ec.EllipticCurvePrivateKey:
         """Make the key; the next `load` returns it, whatever happens after. Raises Error where there is one."""
+        ...
 
 
 class FileKeyStore:

@@ -145,6 +145,7 @@ def test_a_disabled_ca_is_still_trusted(cli: Cli, pki: Path) -> None:
     cas, disabled = trusted(cli)
     assert serial in cas
     assert disabled == [serial]
+    assert "is disabled: it registers no new devices" in cli("keys", "check", pki).out
 
 
 def test_revoking_is_refused_until_the_right_number_is_given(cli: Cli, pki: Path) -> None:
