@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -253,6 +254,8 @@ async def _serve(
             await stack.enter_async_context(running(status, status_sock))
         limits = Limits(connections=service.connections)
         await stack.enter_async_context(running(app, sock, context, limits=limits, refused=refused))
+        # What lives as long as the process is never garbage: not looking at it again saves CPU.
+        gc.freeze()
         await until_interrupted(lambda: _started(started, status_sock))
 
 
