@@ -146,7 +146,7 @@ async def add_device_ca(
 ) -> Result:
     """Add a device CA to those that the Factory's gateway trusts; the earlier ones stay trusted.
 
-    At least one of --online-ca and --local-ca is needed. A new online CA takes over registration.
+    At least one of --online-ca and --local-ca is needed. A new online CA registers devices from then on.
     """
     pki = keys.directory(directory)
     async with common.connect(flags) as api:

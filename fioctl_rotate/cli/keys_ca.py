@@ -58,7 +58,7 @@ async def disable(
 ) -> Result:
     """Disable device CAs: no new devices can be registered with them; the devices they have go on.
 
-    The first step where a device CA is compromised. The root signs a CRL that says so, and the Factory takes it.
+    The first step where a device CA is compromised. The root signs a CRL that says so, and it is uploaded.
     """
     from fioctl_rotate.ops.ca_removal import disable_device_cas, serial_numbers
 

@@ -138,12 +138,12 @@ def prompter(*, yes: bool, replaces: bool = False) -> "Prompter":
 
 
 class GoBooleans(common.Leaf):
-    """A command whose `--flag/--no-flag` options are also taken as fioctl's `--flag=true` and `--flag=false`."""
+    """A command whose `--flag/--no-flag` options are also accepted as fioctl's `--flag=true` and `--flag=false`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Translate the spellings of Go's ParseBool; any other value stays, and is refused by the parser."""
-        words = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True)
-        words |= dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False)
+        values = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True)
+        values |= dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False)
         negations = {
             name: parameter.secondary_opts[0]
             for parameter in self.params
@@ -156,7 +156,7 @@ class GoBooleans(common.Leaf):
                 translated += args[position:]
                 break
             name, separator, value = argument.partition("=")
-            if separator and name in negations and value in words:
-                argument = name if words[value] else negations[name]
+            if separator and name in negations and value in values:
+                argument = name if values[value] else negations[name]
             translated.append(argument)
         return super().parse_args(ctx, translated)

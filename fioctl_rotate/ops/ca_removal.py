@@ -169,7 +169,7 @@ async def devices_cut_off(
     """Every device whose present certificate isn't known to come from a CA of `trusted` that stays.
 
     A rotation after a newer CA appeared may still have been signed by the old one, so an unknown issuer counts.
-    Only the EST server's log tells: by the digest of the public key that the Factory has of the device.
+    Only the EST server's log says which: by the digest of the public key that the Factory has of the device.
     """
     issued: dict[str, list[Issued]] = {}
     for record in read_est_log(est_log) if est_log is not None else []:
@@ -190,7 +190,7 @@ async def devices_cut_off(
 
 
 async def _issuer(api: FactoryApi, device: wire.Device, issued: Sequence[Issued]) -> str | None:
-    """The key id of the CA that issued the device's present certificate, as far as the log tells."""
+    """The key id of the CA that issued the device's present certificate, as far as the log says."""
     if not issued:
         return None
     # Lists leave the key out.

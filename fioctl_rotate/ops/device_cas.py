@@ -89,8 +89,8 @@ async def _online_ca(
 def same_subject(cas: Sequence[x509.Certificate]) -> Iterator[str]:
     """A warning for each subject that several CAs have.
 
-    OpenSSL finds a certificate's issuer by its name unless an authority key identifier says which; it takes the
-    first that it finds and never tries the second. Go tries all of them.
+    OpenSSL finds a certificate's issuer by its name unless an authority key identifier says which. It uses
+    the first that it finds and never tries the second. Go tries all of them.
     """
     subjects: dict[x509.Name, list[x509.Certificate]] = {}
     for ca in cas:

@@ -1,4 +1,4 @@
-"""The Factory's certificates as its API gives and takes them: its root, its EST server's name, CSRs, uploads."""
+"""The Factory's certificates as its API gives and accepts them: its root, its EST server's name, CSRs, uploads."""
 
 from collections.abc import Sequence
 

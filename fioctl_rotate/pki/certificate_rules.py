@@ -24,7 +24,7 @@ from fioctl_rotate.pki.subject import raw_subject
 def root_violations(
     certificate: x509.Certificate, factory: str | None, *, now: datetime.datetime
 ) -> list[str]:
-    """Every rule that a root breaks. `factory` None takes any single OU. The manual's openssl recipe passes."""
+    """Every rule that a root breaks. `factory` None: any single OU."""
     return list(_ca_certificate(certificate, factory, now, "a root")) + list(_root_path(certificate))
 
 

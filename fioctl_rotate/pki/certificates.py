@@ -138,7 +138,7 @@ def pem(*certificates: x509.Certificate) -> str:
 
 
 def usages(usage: x509.KeyUsage) -> set[str]:
-    """What a KeyUsage says, in RFC 5280's words."""
+    """The bits of a KeyUsage, by their names in RFC 5280."""
     bits = {
         "digitalSignature": usage.digital_signature,
         "nonRepudiation": usage.content_commitment,

@@ -139,7 +139,7 @@ class TokenKeyStore:
 
 
 class TokenPrivateKey(ec.EllipticCurvePrivateKey):
-    """A private key whose signatures the token makes, for whoever takes an EC key: X.509 builders, PKCS#7."""
+    """A private key whose signatures the token makes, for all that use an EC key: X.509 builders, PKCS#7."""
 
     def __init__(
         self, session: Session, private: "pkcs11.Object", public_key: ec.EllipticCurvePublicKey
@@ -260,4 +260,4 @@ def _digest(data: bytes, algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes
         state = hashes.Hash(chosen)
         state.update(data)
         digest = state.finalize()
-    return digest[:32]  # ECDSA takes the leftmost bits, as many as the curve's order has (FIPS 186-5 §6.4.1)
+    return digest[:32]  # ECDSA uses the leftmost bits, as many as the curve's order has (FIPS 186-5 §6.4.1)

@@ -156,7 +156,7 @@ def extension(signed: x509.Certificate | x509.CertificateSigningRequest, kind: t
 
 
 def dns_names(signed: x509.CertificateSigningRequest | x509.Certificate) -> list[str]:
-    """The DNS names in the SAN, as they stand; none where there is no SAN or it cannot be read."""
+    """The DNS names in the SAN, unchanged; none where there is no SAN or it cannot be read."""
     san = extension(signed, x509.SubjectAlternativeName)
     return san.get_values_for_type(x509.DNSName) if san is not None else []
 

@@ -93,6 +93,6 @@ def _file(source: str | None) -> str | None:
     if source.startswith("|"):
         raise UsageError(
             "PKCS#11 URI: pin-source names a program, which is not run",
-            hint="--hsm-pin-file takes its output: --hsm-pin-file <(program)",
+            hint="give its output as a file: --hsm-pin-file <(program)",
         )
     return source.removeprefix("file://").removeprefix("file:")

@@ -67,7 +67,7 @@ def csr_violations(
 ) -> list[str]:
     """Every rule that the CSR breaks as one for `purpose` in `factory`; empty where it may be signed.
 
-    `expected_names` are the DNS names that it must ask for, no others; None takes any valid ones.
+    `expected_names` are the DNS names that it must ask for, and no others; None: any valid ones.
     """
     found, unreadable = extensions(csr)
     violations = [*_signature(csr), *key_violations(csr.public_key()), *_csr_subject(csr, purpose, factory)]

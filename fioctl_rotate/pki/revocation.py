@@ -17,7 +17,7 @@ REVOKE = x509.ReasonFlags.privilege_withdrawn
 DISABLE = x509.ReasonFlags.certificate_hold
 """The CA registers no new devices; its devices go on."""
 
-_VALID = datetime.timedelta(minutes=15)  # the backend takes the CRL at once, and keeps what it says
+_VALID = datetime.timedelta(minutes=15)  # as fioctl has it: the backend uses the CRL at once
 
 
 def make_crl(root: Root, serials: Iterable[int], reason: x509.ReasonFlags, *, now: datetime.datetime) -> str:

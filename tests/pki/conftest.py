@@ -60,7 +60,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[str]]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTHSM2_CONF", str(configuration))
-        # All of one length: pkcs11-tool takes a label that only begins as it was told for the one that is meant.
+        # All of one length: pkcs11-tool accepts a token whose label only begins with the one that was given.
         labels = [f"token-{number:02}" for number in range(20)]
         for label in labels:
             subprocess.run(

@@ -55,7 +55,7 @@ def child(arguments: list[str], before: Callable[[], None]) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def kill_before(step: int, told: Path) -> Callable[[], None]:
+def kill_before(step: int, note: Path) -> Callable[[], None]:
     """What a child does first: from then on it counts its steps, and dies before this one."""
     left = step
 
@@ -65,7 +65,7 @@ def kill_before(step: int, told: Path) -> Callable[[], None]:
             return
         left -= 1
         if left == 0:
-            told.write_text(f"{event} {arguments[0]}")
+            note.write_text(f"{event} {arguments[0]}")
             os.kill(os.getpid(), signal.SIGKILL)
 
     return lambda: sys.addaudithook(hook)
@@ -101,8 +101,8 @@ def main() -> None:
         place = scratch / str(step)
         shutil.copytree(template, place)
         argv = [argument.replace("HERE", str(place)) for argument in arguments]
-        told = scratch / f"{step}.step"
-        killed = child(argv, kill_before(step, told))
+        note = scratch / f"{step}.step"
+        killed = child(argv, kill_before(step, note))
         if not os.WIFSIGNALED(killed):
             print(json.dumps({"step": None, "code": os.waitstatus_to_exitcode(killed), "rounds": step - 1}))
             return
@@ -111,7 +111,7 @@ def main() -> None:
         print(
             json.dumps(
                 {
-                    "step": told.read_text(),
+                    "step": note.read_text(),
                     "place": str(place),
                     "killed": after,
                     "code": code,

@@ -218,6 +218,6 @@ def managed(method: str, body: bytes | None) -> Reply | None:
     return Reply(200, json.loads(body) | {"tls-crt": pem(tls).decode()})
 
 
-def test_the_managed_est_servers_name_is_told_from_the_gateways(factory: Path, created: PkiDirectory) -> None:
+def test_the_managed_est_servers_name_follows_from_the_gateways(factory: Path, created: PkiDirectory) -> None:
     with pytest.raises(Refused, match=r"DNS names: expected r1\.est\.foundries\.io, got localhost"):
         Backend(factory, managed).run(lambda api: authorize_est(api, created))

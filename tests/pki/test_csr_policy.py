@@ -311,7 +311,7 @@ HOSTILE: dict[str, tuple[Make, str]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_est_csr_is_refused_in_words(case: str, cli: Cli, pki: Path, tmp_path: Path) -> None:
+def test_a_hostile_est_csr_is_refused(case: str, cli: Cli, pki: Path, tmp_path: Path) -> None:
     make, line = HOSTILE[case]
     asked, out = tmp_path / "est.csr", tmp_path / "est.pem"
     asked.write_bytes(make())
@@ -325,7 +325,7 @@ def test_a_hostile_est_csr_is_refused_in_words(case: str, cli: Cli, pki: Path, t
     assert not out.exists()
 
 
-def test_every_violation_is_told_on_a_line_of_its_own(cli: Cli, pki: Path, tmp_path: Path) -> None:
+def test_every_violation_has_a_line_of_its_own(cli: Cli, pki: Path, tmp_path: Path) -> None:
     asked = tmp_path / "est.csr"
     asked.write_bytes(
         pem(

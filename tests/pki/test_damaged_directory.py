@@ -73,7 +73,7 @@ def damaged(acme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_each_command_ends_in_words(damage: str, damaged: Callable[[str, str], Path], cli: Cli) -> None:
+def test_each_command_ends_in_one_line(damage: str, damaged: Callable[[str, str], Path], cli: Cli) -> None:
     for name in NAMES:
         for command in COMMANDS.values():
             directory = damaged(damage, name)

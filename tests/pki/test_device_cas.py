@@ -192,7 +192,7 @@ def test_several_cas_by_file_and_serial_are_taken_once_each(cli: Cli, pki: Path)
         (("--ca-file", "/dev/zero"), 1, "/dev/zero cannot be read: larger than"),
     ],
 )
-def test_what_is_no_device_ca_is_not_revoked(
+def test_what_is_not_a_device_ca_is_not_revoked(
     flags: tuple[str, ...], code: int, message: str, cli: Cli, pki: Path
 ) -> None:
     for command in ("revoke-device-ca", "disable-device-ca"):
@@ -233,7 +233,7 @@ def log_line(cli: Cli, device: str, ca: x509.Certificate, *, key: str | None = N
     return json.dumps(record)
 
 
-def test_the_est_log_tells_whose_certificate_is_of_another_ca(cli: Cli, pki: Path, tmp_path: Path) -> None:
+def test_the_est_log_says_whose_certificate_is_of_another_ca(cli: Cli, pki: Path, tmp_path: Path) -> None:
     local, online = load(pki / "local-ca.pem"), load(pki / "online-crt")
     log = tmp_path / "est.log"
     revoke = ("keys", "ca", "revoke-device-ca", pki, "--ca-file", "local-ca.pem", "--est-log", log)

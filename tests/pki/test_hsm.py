@@ -172,7 +172,7 @@ def test_a_token_that_cannot_be_used(token: Token, cli: Cli, pki: Path, tmp_path
     assert f"key root-ca in token {token.label} is missing" in sign(*token.flags)
 
 
-def test_a_wrong_pin_is_told(token: Token, pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_pin_is_an_error(token: Token, pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own: a login is the process's, so another test's would let this one in."""
     monkeypatch.setenv("FIOCTL_ROTATE_HSM_PIN", "7654321")
     done = subprocess.run(

@@ -163,7 +163,7 @@ def test_the_pin_that_a_uri_names(
 
 @needs_softhsm
 def test_an_est_server_signs_with_the_key_that_a_uri_names(adopted: Adopted, tmp_path: Path) -> None:
-    """A wrong one is told before it serves: key and certificate are no pair."""
+    """A wrong one is an error before it serves: key and certificate are not a pair."""
     token, directory = adopted
     token.generate(label="other", id="05")
     command = [

@@ -126,7 +126,7 @@ def test_what_others_can_read_is_warned_about(here: Cli, created: Path) -> None:
 # --- show ---
 
 
-def test_show_tells_what_the_factory_has(here: Cli, created: Path) -> None:
+def test_show_shows_what_the_factory_has(here: Cli, created: Path) -> None:
     everything = here("keys", "ca", "show")
     for name in ("factory_ca.pem", "tls-crt", "online-crt", "local-ca.pem"):
         assert (created / name).read_text() in everything.out
@@ -348,7 +348,7 @@ def test_check_is_content_with_what_create_made(here: Cli, cli: Cli, created: Pa
     assert "Factory root" not in offline.out
 
 
-def test_check_tells_what_is_wrong_and_what_is_missing(here: Cli, cli: Cli, created: Path) -> None:
+def test_check_says_what_is_wrong_and_what_is_missing(here: Cli, cli: Cli, created: Path) -> None:
     (created / "local-ca.key").unlink()
     (created / "local-ca.key").write_bytes((created / "factory_ca.key").read_bytes())
     (created / "tls-crt").unlink()
@@ -403,7 +403,7 @@ def test_authorize_with_a_csr_from_a_file_signs_and_uploads(here: Cli, created: 
     assert here("est", "show").out == authorized.out
 
 
-def test_a_csr_that_is_fetched_is_told_as_json_where_asked(here: Cli, created: Path, tmp_path: Path) -> None:
+def test_a_fetched_csr_is_shown_as_json(here: Cli, created: Path, tmp_path: Path) -> None:
     fetched = here("est", "authorize", created, "--out", tmp_path / "est.csr", "--format", "json").json
     assert list(fetched) == ["factory", "server", "csr"]
     assert fetched["csr"] == str(tmp_path / "est.csr")

@@ -142,7 +142,7 @@ def test_est_keypair_killed_at_every_step_finishes_with_the_same_key(cli: Cli, t
 
     for record in records:
         finished, killed = record["finished"], record["killed"]
-        # Killed when all was done, it is told so: nothing is overwritten.
+        # Killed when all was done, the second run says so: nothing is overwritten.
         assert record["code"] == (1 if "est-tls.pem" in killed else 0), record["step"]
         assert set(finished) == {path.name for path in (template / "pki").iterdir()} | {
             "est-tls.key",

@@ -77,7 +77,7 @@ def damaged(draw: st.DrawFn, whole: list[bytes]) -> Damaged:
 
 
 def loaded(load: Callable[[bytes, str], T], data: bytes) -> T | None:
-    """What was loaded, or None where it was refused in words."""
+    """What was loaded, or None where it was refused."""
     try:
         return load(data, "it")
     except Error as error:
@@ -148,7 +148,7 @@ PUBLIC_KEYS = [
     key.public_key().public_bytes(Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     for key in (P256, RSA)
 ]
-# What loads it, the label of its PEM block (None: it takes DER), and sound ones.
+# What loads it, the label of its PEM block (None: it reads DER), and sound ones.
 LOADERS: dict[str, tuple[Callable[[bytes], Any], str | None, list[bytes]]] = {
     "certificate": (lambda data: parsing.load_certificate(data, "it"), "CERTIFICATE", CERTIFICATES),
     "certificate, DER": (lambda data: parsing.load_certificate_der(data, "it"), None, CERTIFICATES),

@@ -1,4 +1,4 @@
-"""A PKI directory that is not what it should be: each fault told with its file, and nothing signed."""
+"""A PKI directory that is not what it should be: each fault is reported with its file, and nothing is signed."""
 
 import os
 import pty
