@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fioctl_rotate.ops.rollout import Step
     from fioctl_rotate.ops.watch import Snapshot
     from fioctl_rotate.rotation.plan import Plan
-    from fioctl_rotate.rotation.rollout import Rollout
+    from fioctl_rotate.rotation.stage_states import Rollout
 
 
 STAGES = ("STAGE", "STATUS", "DONE", "DEVICES")

@@ -8,8 +8,9 @@ from fioctl_rotate.ops.watch import Snapshot
 from fioctl_rotate.rotation.document import time_text
 from fioctl_rotate.rotation.messages import where, why
 from fioctl_rotate.rotation.picture import Picture
-from fioctl_rotate.rotation.rollout import Decision, Point, Rollout, StagedDevice
+from fioctl_rotate.rotation.rollout import Decision
 from fioctl_rotate.rotation.scope import Scope
+from fioctl_rotate.rotation.stage_states import Point, Rollout, StagedDevice
 from fioctl_rotate.rotation.state import DeviceState, Rotation, State
 
 

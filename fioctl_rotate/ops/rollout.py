@@ -17,12 +17,13 @@ from fioctl_rotate.errors import Refused
 from fioctl_rotate.ops import rollout_memory
 from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.stage_reader import StageReader
-from fioctl_rotate.ops.watch import BAD_POLLS
+from fioctl_rotate.ops.watch import BadPolls
 from fioctl_rotate.rotation.entry import FILE_NAME, settle_reason
 from fioctl_rotate.rotation.picture import Picture, entry_log
 from fioctl_rotate.rotation.plan import Plan, request_body
-from fioctl_rotate.rotation.rollout import Action, Decision, Do, Rollout, Verdict, decide
+from fioctl_rotate.rotation.rollout import Action, Decision, Do, Verdict, decide
 from fioctl_rotate.rotation.scope import Scope
+from fioctl_rotate.rotation.stage_states import Rollout
 
 _PLAN = re.compile(r"\bplan ([0-9a-f]{12})\b")
 
@@ -78,16 +79,13 @@ async def roll_out(
     what the plan relies on, Error where the token is refused or the server stays away.
     """
     reader = Reader(api, plan, now=now)
-    bad = 0
+    bad_polls = BadPolls()
     while True:
         try:
             step = await reader.poll()
-            bad = 0
+            bad_polls.end()
         except (ApiError, Unreachable) as error:
-            bad += 1
-            lasting = isinstance(error, ApiError) and error.status < 500 and error.status != 429
-            if lasting or bad >= BAD_POLLS:
-                raise
+            bad_polls.add(error)
             sent(f"{error.message}; trying again")
             await sleep(interval)
             continue

@@ -18,8 +18,8 @@ from fioctl_rotate.ops.watch import Snapshot, Watch, events_of
 from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
 from fioctl_rotate.rotation.picture import EntryLog, Memory, Picture, Reading, entry_log
 from fioctl_rotate.rotation.progress import STARTED, Progress, from_events, parse_time
-from fioctl_rotate.rotation.rollout import Rollout
 from fioctl_rotate.rotation.scope import Scope
+from fioctl_rotate.rotation.stage_states import Rollout
 from fioctl_rotate.rotation.stages import StageDevice
 from fioctl_rotate.rotation.state import Facts, Rotation
 from fioctl_rotate.rotation.tracker import Tracker, key_digest

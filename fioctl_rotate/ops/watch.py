@@ -52,6 +52,24 @@ class Snapshot:
         return self.problems[0] if self.problems else f"{self.rotation.scope} has no devices"
 
 
+class BadPolls:
+    """Polls in a row that the server did not answer: some are tried again."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def end(self) -> None:
+        """The server has answered."""
+        self._count = 0
+
+    def add(self, error: ApiError | Unreachable) -> None:
+        """One more failed with `error`; raises it where that will not pass, or after BAD_POLLS of them."""
+        self._count += 1
+        lasting = isinstance(error, ApiError) and error.status < 500 and error.status != 429
+        if lasting or self._count >= BAD_POLLS:
+            raise error
+
+
 class Watch:
     """One rotation, watched through `api`.
 
@@ -118,16 +136,13 @@ class Watch:
         `tell` gets each snapshot. A poll that the server does not answer is told, and tried again. Raises Error
         where the token is refused or the server stays away.
         """
-        bad = 0
+        bad_polls = BadPolls()
         while True:
             try:
                 snapshot = await self.poll()
-                bad = 0
+                bad_polls.end()
             except (ApiError, Unreachable) as error:
-                bad += 1
-                lasting = isinstance(error, ApiError) and error.status < 500 and error.status != 429
-                if lasting or bad >= BAD_POLLS:
-                    raise
+                bad_polls.add(error)
                 snapshot = self._snapshot([error.message])
             tell(snapshot)
             self.keep(every=KEEP_EVERY)

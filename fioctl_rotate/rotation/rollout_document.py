@@ -5,7 +5,8 @@ from typing import Any
 
 from fioctl_rotate.rotation.document import of_summary, time_text
 from fioctl_rotate.rotation.picture import Picture
-from fioctl_rotate.rotation.rollout import Decision, Outcome, Rollout, StagedDevice, StageState
+from fioctl_rotate.rotation.rollout import Decision
+from fioctl_rotate.rotation.stage_states import Outcome, Rollout, StagedDevice, StageState
 
 
 def of_stage(state: StageState, of: int) -> dict[str, Any]:

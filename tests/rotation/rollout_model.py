@@ -10,8 +10,9 @@ from fioctl_rotate.ops.stage_reader import attempts_in
 from fioctl_rotate.rotation.entry import FILE_NAME, settle_reason
 from fioctl_rotate.rotation.picture import Memory, Picture, Reading, entry_log
 from fioctl_rotate.rotation.progress import from_events
-from fioctl_rotate.rotation.rollout import Action, Decision, Do, Rollout, Verdict, decide
+from fioctl_rotate.rotation.rollout import Action, Decision, Do, Verdict, decide
 from fioctl_rotate.rotation.scope import Scope
+from fioctl_rotate.rotation.stage_states import Rollout
 from fioctl_rotate.rotation.stages import StageDevice, Stages
 from fioctl_rotate.rotation.state import Facts, Reason, Rotation, State, device_state
 from tests.rotation.model_device import BEGIN, ModelDevice, value_of

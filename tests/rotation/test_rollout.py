@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 
 from fioctl_rotate.rotation.entry import FILE_NAME
 from fioctl_rotate.rotation.picture import Memory
-from fioctl_rotate.rotation.rollout import (
-    Do,
-    Outcome,
-    Point,
-    Verdict,
-)
+from fioctl_rotate.rotation.rollout import Do, Verdict
+from fioctl_rotate.rotation.stage_states import Outcome, Point
 from fioctl_rotate.rotation.stages import parse_share
 from tests.rotation.model_device import value_of
 from tests.rotation.rollout_model import OTHER_FILE, Run, World, rotate_all

@@ -1,0 +1,198 @@
+"""How the early stages of a rollout stand: each device, each stage, and what is remembered between polls. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from fioctl_rotate.rotation.entry import rotation_id_of
+from fioctl_rotate.rotation.picture import Memory, Picture, Reading
+from fioctl_rotate.rotation.progress import LAST, STEPS, Phase
+from fioctl_rotate.rotation.stages import StageDevice, Stages
+
+# A failed step counts as a failure when this long has brought no progress: two check-ins of a device.
+NO_PROGRESS = timedelta(minutes=10)
+
+
+class Point(StrEnum):
+    """How far a device of an early stage came. Only `done` is success: it is safe to reboot."""
+
+    NOT_GIVEN = "not given"
+    GIVEN = "given"
+    RUNNING = "running"
+    FAILING = "failing"
+    FINALIZED = "finalized"
+    BACK = "back"
+    SETTLING = "settling"
+    STORED = "stored"
+    DONE = "done"
+    FAILED = "failed"
+
+    @property
+    def open(self) -> bool:
+        """Whether it is worth naming while its stage runs: neither done nor untouched."""
+        return self not in (Point.DONE, Point.NOT_GIVEN)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedDevice:
+    """A device of an early stage, how far it came, and in a message what is behind it."""
+
+    device: StageDevice
+    point: Point
+    message: str = ""
+
+
+class Outcome(StrEnum):
+    """How a stage stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SOAKING = "soaking"
+    PASSED = "passed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """How an early stage stands. `allowed` is how many failures it may have; `until` is when its soak ends."""
+
+    number: int
+    outcome: Outcome
+    devices: tuple[StagedDevice, ...]
+    allowed: int = 0
+    until: datetime | None = None
+
+    @property
+    def done(self) -> int:
+        """How many devices are done."""
+        return sum(state.point is Point.DONE for state in self.devices)
+
+    @property
+    def failures(self) -> list[StagedDevice]:
+        """The devices that count as failed."""
+        return [state for state in self.devices if state.point is Point.FAILED]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The part of a plan that the decisions need; `group` is the group's name.
+
+    `value` is the entry, `older` and `older_fleet` are what the group and the fleet had when the plan was made.
+    """
+
+    group: str
+    value: str
+    older: str | None
+    older_fleet: str | None
+    stages: Stages
+
+    @property
+    def id(self) -> str:
+        """The ROTATIONID."""
+        return rotation_id_of(self.value)
+
+    @property
+    def last(self) -> int:
+        """The number of the last stage, which is the whole group."""
+        return len(self.stages.early) + 1
+
+
+def remember(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) -> None:
+    """Bring `memory` up to date with what was read at `now`."""
+    memory.given_at = memory.given_at or picture.group.given_at
+    for device in rollout.stages.devices:
+        reading = picture.devices.get(device.uuid)
+        if reading is None:
+            continue
+        progress = reading.progress
+        step, _ = memory.failing.get(device.uuid, (0, now))
+        if progress.phase is Phase.FAILING and step != progress.step:
+            memory.failing[device.uuid] = (progress.step, now)
+        elif step and (progress.finalized or progress.step > step):
+            del memory.failing[device.uuid]
+        if reading.own.fetched and reading.last_seen is not None:
+            memory.stored.setdefault(device.uuid, reading.last_seen)
+
+
+def stage_state(
+    rollout: Rollout, picture: Picture, memory: Memory, now: datetime, number: int, present: int
+) -> StageState:
+    """How the early stage of that number stands; `present` is the highest stage that was given the entry."""
+    devices = rollout.stages.early[number - 1]
+    allowed = rollout.stages.allowed(len(devices))
+    if number > present:
+        return StageState(
+            number, Outcome.WAITING, tuple(StagedDevice(d, Point.NOT_GIVEN) for d in devices), allowed
+        )
+    readings = [picture.devices.get(device.uuid) for device in devices]
+    begun = min((r.own.given_at for r in readings if r and r.own.given_at), default=None)
+    late = begun is not None and now - begun >= timedelta(seconds=rollout.stages.stage_timeout)
+    late = late and number == present < rollout.last
+    states = tuple(
+        _staged(rollout, device, reading, memory, now, late=late)
+        for device, reading in zip(devices, readings, strict=True)
+    )
+    failures = sum(state.point is Point.FAILED for state in states)
+    rest = [state for state in states if state.point is not Point.FAILED]
+    until = None
+    if failures > allowed:
+        outcome = Outcome.FAILED
+    elif number < present:
+        outcome = Outcome.PASSED
+    elif any(state.point is not Point.DONE for state in rest):
+        outcome = Outcome.RUNNING
+        memory.soak.pop(number, None)
+    else:
+        seen = [r.last_seen for s in rest if (r := picture.devices.get(s.device.uuid)) and r.last_seen]
+        if seen and rollout.stages.soak:
+            # By the server's clock alone: each device must be seen once more at the end of the soak or later.
+            soak = timedelta(seconds=rollout.stages.soak)
+            until = memory.soak.setdefault(number, max(seen)) + soak
+        outcome = Outcome.SOAKING if until and min(seen) < until else Outcome.PASSED
+    return StageState(number, outcome, states, allowed, until)
+
+
+def _staged(
+    rollout: Rollout,
+    device: StageDevice,
+    reading: Reading | None,
+    memory: Memory,
+    now: datetime,
+    *,
+    late: bool,
+) -> StagedDevice:
+    """How far one device came, and whether it counts as failed."""
+    if reading is None:
+        return StagedDevice(device, Point.FAILED, "it was deleted")
+    if not reading.member:
+        return StagedDevice(device, Point.FAILED, f"it left group {rollout.group}")
+    if reading.other is not None:
+        return StagedDevice(device, Point.FAILED, f"it began another rotation, {reading.other}")
+    point, message = _point(device, reading, memory)
+    step, since = memory.failing.get(device.uuid, (0, now))
+    if step and now - since >= NO_PROGRESS:
+        return StagedDevice(device, Point.FAILED, message or f"no progress at {STEPS[step - 1]}")
+    if late and point is not Point.DONE:
+        text = f"not done when the stage's time was over: {point}"
+        return StagedDevice(device, Point.FAILED, text + (f", {message}" if message else ""))
+    return StagedDevice(device, point, message)
+
+
+def _point(device: StageDevice, reading: Reading, memory: Memory) -> tuple[Point, str]:
+    progress, own = reading.progress, reading.own
+    begun = progress.phase is not Phase.NONE
+    # A lost event stops no rotation: a new key proves that the gateway took it.
+    back = begun and reading.key is not None and reading.key != device.key
+    if back or progress.finalized:
+        if own.settled_at is None:
+            return (Point.BACK if back else Point.FINALIZED), ""
+        if not own.fetched:
+            return Point.SETTLING, ""
+        stored = memory.stored.get(device.uuid)
+        again = stored is not None and reading.last_seen is not None and reading.last_seen > stored
+        return (Point.DONE if back and again else Point.STORED), ""
+    if progress.phase is Phase.FAILING:
+        return Point.FAILING, f"{STEPS[progress.step - 1]}: {progress.message}"
+    if begun:
+        return Point.RUNNING, f"step {progress.step}/{LAST}, {STEPS[progress.step - 1]}"
+    return (Point.GIVEN if own.ever else Point.NOT_GIVEN), ""
