@@ -39,7 +39,7 @@ def push(cli: Cli, place: Path, rotation_id: str, *options: object, port: int = 
 def test_the_entry_is_sent_again_as_it_is_and_stays_one_rotation(cli: Cli, place: Path) -> None:
     push(cli, place, "certs-1")
     before = cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json["config"]
-    done = cli("rotations", "settle", "certs-1", "-g", "field", *PLACE, place)
+    done = cli("rotations", "settle", "certs-1", "-g", "field", "--allow", "not-done", *PLACE, place)
     assert (done.code, done.out) == (
         0,
         f"settled rotation certs-1 of group field in factory acme at mock {place}\n",
@@ -65,7 +65,12 @@ def test_a_device_with_an_entry_of_its_own_is_settled_alone(cli: Cli, place: Pat
         "--no-checks",
     )
     assert cli(*argv, *PLACE, place).code == 0
-    assert cli("rotations", "settle", "certs-9", "--device", "device-1", *PLACE, place).code == 0
+    assert (
+        cli(
+            "rotations", "settle", "certs-9", "--device", "device-1", "--allow", "not-done", *PLACE, place
+        ).code
+        == 0
+    )
     log = cli("device", "config", "log", "device-1", "--format", "json", *PLACE, place).json["config"]
     assert log[0]["files"] == log[1]["files"]
     assert cli("config", "log", "-g", "field", "--format", "json", *PLACE, place).json["config"] == []

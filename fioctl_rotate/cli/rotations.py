@@ -31,7 +31,6 @@ from fioctl_rotate.cli.common import (
     is_terminal,
     open_api,
     option,
-    settings_of,
     spread,
     warn,
     wrapped,
@@ -51,6 +50,9 @@ if TYPE_CHECKING:
     from fioctl_rotate.rotation.state import DeviceState, Rotation
 
 app = group("The state of a rotation on every device.")
+
+NOT_DONE = "not-done"
+"""The name under which --allow waives that devices are not done."""
 stopping.add_to(app)
 
 CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
@@ -287,20 +289,26 @@ async def settle(
     rotation_id: IdArgument,
     scope: Scope,
     yes: YesOption = False,
+    allow: Annotated[
+        list[str] | None, option("--allow NAME", f"Settle although devices are not done: {NOT_DONE}.")
+    ] = None,
 ) -> Result:
     """Have the devices store a rotation's entry, once they are done; to do after each rotation.
 
     A device that has rotated still stores the configuration of before the push. Without a later change, a reboot
     brings the entry of an earlier rotation back, and the device rotates once more as that says, with the EST
     server of that time. This sends the present entry again, unchanged: devices that are done store it and do
-    nothing else.
+    nothing else. Refused (5) while a device that follows is not done.
     """
-    from fioctl_rotate.ops.push import settle
+    from fioctl_rotate.ops.push import require_present, settle
+    from fioctl_rotate.ops.push_checks import check_names
 
-    settings = settings_of(flags)
-    factory = settings.require_factory()
-    confirm(f"Send the entry of {rotation_id} to {scope} of factory {factory} again?", yes=yes)
-    async with open_api(settings) as api:
+    waived = check_names(allow or (), (NOT_DONE,))
+    async with connect(flags) as api:
+        await require_present(api, scope, rotation_id)
+        if NOT_DONE not in waived:
+            _require_done(api, await snapshot_of(api, rotation_id, scope, 32))
+        confirm(f"Send the entry of {rotation_id} to {scope} of factory {api.factory} again?", yes=yes)
         await settle(api, scope, rotation_id)
         document = {"kind": "settle", "rotation-id": rotation_id}
         return done(api, f"settled rotation {rotation_id} of {scope}", **document)
@@ -361,6 +369,26 @@ def plan_named(text: str) -> "Plan | None":
     from fioctl_rotate.ops.plan_file import read_plan
 
     return read_plan(Path(text)).plan
+
+
+def _require_done(api: "FactoryApi", snapshot: "Snapshot") -> None:
+    """Refuse to settle while a device may still change: it would miss this for what it stores at its end."""
+    from fioctl_rotate.rotation import commands
+    from fioctl_rotate.rotation.state import Reason, State
+
+    apart = (Reason.SHADOWED, Reason.UNSUPPORTED)
+    open_states = [
+        state
+        for state in snapshot.states
+        if state.state not in (State.DONE, State.LEFT) and state.reason not in apart
+    ]
+    if open_states:
+        where = commands.factory_options(api.factory, api.server)
+        show = commands.rotations("show", snapshot.rotation.id, snapshot.rotation.scope, where)
+        raise Refused(
+            f"{len(open_states)} device(s) are not done: {snapshot.message}",
+            hint=f"`{show}` shows them; settle the others now with --allow {NOT_DONE}, and again later",
+        )
 
 
 async def snapshot_of(

@@ -11,7 +11,7 @@ from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.ops.targets import Target, current_entry_of, find, read_target
 from fioctl_rotate.rotation.entry import FILE_NAME, settle_reason
-from fioctl_rotate.rotation.outcome import Outcome, OutcomeKind, judge
+from fioctl_rotate.rotation.outcome import Outcome, OutcomeKind, entry_in, judge
 from fioctl_rotate.rotation.plan import Made, Plan, RotationRequest, make_plan, members_digest
 from fioctl_rotate.rotation.scope import Scope
 
@@ -175,17 +175,37 @@ async def settle(api: FactoryApi, scope: Scope, rotation_id: str) -> None:
     rotate as it says, against an EST server that may be gone. Any later change has it store the present one; this
     is the smallest: devices that are done see the same ROTATIONID and do nothing.
 
-    Raises Refused where the scope's present entry is not that of `rotation_id`.
+    Raises Refused as `require_present` does, Error where it is not known whether it landed: sending it again does
+    no harm.
+    """
+    scope, before = await require_present(api, scope, rotation_id)
+    config, reason = api.config(scope), settle_reason(rotation_id)
+    try:
+        await config.merge({"reason": reason, "files": [entry_in(before)]})
+    except (Unreachable, ApiError) as error:
+        newest = (await config.log(1))[:1]
+        if not newest or newest[0] == before or newest[0].reason != reason:
+            raise Error(
+                f"rotation {rotation_id} is not settled yet: {error.message}",
+                hint="settle it again, which does no harm",
+            ) from error
+
+
+async def require_present(api: FactoryApi, scope: Scope, rotation_id: str) -> tuple[Scope, wire.Config]:
+    """The scope as the Factory knows it, and its newest configuration, which has the entry of that rotation.
+
+    Raises Refused where it has another one, or none.
     """
     scope, _ = await find(api, scope)
-    current = current_entry_of(await api.config(scope).log(1))
+    log = await api.config(scope).log(1)
+    current = current_entry_of(log)
     if current.rotation_id != rotation_id:
         found = f"rotation {current.rotation_id}" if current.rotation_id else f"no {FILE_NAME}"
         raise Refused(
             f"{scope} has {found} now, not {rotation_id}",
             hint="settle the rotation that is there; a superseded one has nothing to settle",
         )
-    await api.config(scope).merge({"reason": settle_reason(rotation_id), "files": [current.file]})
+    return scope, log[0]
 
 
 def _est_host(certs: wire.Certs, factory: str) -> str:
