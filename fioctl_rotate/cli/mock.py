@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from fioctl_rotate.cli import common, mock_devices
 from fioctl_rotate.cli.common import Format, FormatOption, OptionalGroup, Result, note, option, warn
 from fioctl_rotate.cli.mock_devices import DirectoryArgument, FactoryOption
+from fioctl_rotate.errors import printable
 from fioctl_rotate.rotation.entry import DEFAULT_PORT
 from fioctl_rotate.settings import Flags
 
@@ -210,7 +211,9 @@ async def serve(
     rfc7030: Annotated[
         bool, option("--rfc7030", "EST with status 200 as in RFC 7030; devices before 2026-02 take only 201.")
     ] = False,
-    verbose: Annotated[bool, option("-v --verbose", "Show each request to the EST server.")] = False,
+    verbose: Annotated[
+        bool, option("-v --verbose", "Show each request to the EST server, and each refused connection.")
+    ] = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Serve a mocked Factory until Ctrl-C: operator API, device gateway and EST server.
@@ -226,6 +229,10 @@ async def serve(
         if verbose:
             note(f"EST {record.operation} {record.device or '-'}: {record.status} {record.outcome}")
 
+    def refused(server: str, peer: str, reason: str) -> None:
+        if verbose:
+            note(printable(f"{server} refused {peer}: {reason}"))
+
     ports = mock.Ports(api=port, gateway=gateway_port, est=est_port)
     async with mock.serve(
         directory,
@@ -234,6 +241,7 @@ async def serve(
         ports=ports,
         log=log,
         complain=warn,
+        refused=refused,
         est_fault=est_fault,
         rfc7030=rfc7030,
     ) as served:

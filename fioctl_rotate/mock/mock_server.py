@@ -5,6 +5,7 @@ they run is picked up without a restart.
 """
 
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -45,14 +46,16 @@ async def serve_factory(
     clock: Clock = utc_now,
     log: Callable[[LogRecord], None] = lambda _record: None,
     complain: Callable[[str], None] = lambda _text: None,
+    refused: Callable[[str, str, str], None] = lambda _server, _peer, _reason: None,
     est_fault: EstFault | None = None,
     rfc7030: bool = False,
 ) -> AsyncIterator[FactoryRecord]:
     """Serve a factory (the first unless named) on `host` while the block runs; yields it, with its ports.
 
     Ports that are given are kept in the state. `log` gets each request to the EST server, `complain` gets once what
-    keeps the server from working. Raises Error: no state, no such factory, a port that is taken, a key that is
-    missing; Refused where another process serves this factory.
+    keeps the server from working; `refused` gets each connection that was refused: which server did, the peer, why.
+    Raises Error: no state, no such factory, a port that is taken, a key that is missing; Refused where another
+    process serves this factory.
     """
     complain = _once(complain)
     async with contextlib.AsyncExitStack() as stack:
@@ -81,13 +84,17 @@ async def serve_factory(
         est = est_with(est_fault, certificates.authority, clock=clock, log=log, rfc7030=rfc7030)
         gateway_tls = tls.reloading_context(certificates.gateway_context, required=True)
         est_tls = tls.reloading_context(certificates.est_context, required=False)
-        for app, sock, context in zip(
-            (api, gateway, est), sockets, (None, gateway_tls, est_tls), strict=True
-        ):
+        servers = (
+            ("operator API", api, None),
+            ("gateway", gateway, gateway_tls),
+            ("EST server", est, est_tls),
+        )
+        for (name, app, context), sock in zip(servers, sockets, strict=True):
             if app is None:
                 sock.close()
-            else:
-                await stack.enter_async_context(serving.running(app, sock, context))
+                continue
+            tell = functools.partial(refused, name)
+            await stack.enter_async_context(serving.running(app, sock, context, refused=tell))
         yield replace(factory, api_host=_name_of(host))
 
 

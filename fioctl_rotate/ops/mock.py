@@ -111,6 +111,7 @@ async def serve(
     clock: Clock = utc_now,
     log: Callable[[LogRecord], None] = lambda _record: None,
     complain: Callable[[str], None] = lambda _text: None,
+    refused: Callable[[str, str, str], None] = lambda _server, _peer, _reason: None,
     est_fault: EstFault | None = None,
     rfc7030: bool = False,
 ) -> AsyncIterator[FactoryRecord]:
@@ -126,6 +127,7 @@ async def serve(
         clock=clock,
         log=log,
         complain=complain,
+        refused=refused,
         est_fault=est_fault,
         rfc7030=rfc7030,
     ) as factory:

@@ -186,12 +186,13 @@ def test_a_foreign_ca_lets_a_device_rotate_and_never_come_back(directory: Path) 
     outcome, (error,) = asyncio.run(rotated(directory, "foreign-ca"))
     assert (outcome, error) == (Outcome.ROTATED, None)
     path = device_path(directory)
+    refused: list[tuple[str, str, str]] = []
 
     async def comes_back() -> None:
         async def no_sleep(_seconds: float) -> None:
             return None
 
-        async with ops.serve(directory) as factory:
+        async with ops.serve(directory, refused=lambda *told: refused.append(told)) as factory:
             with pytest.raises(Error):
                 await Device(path, sleep=no_sleep).check_in()
             async with operator(directory, factory) as api:
@@ -203,3 +204,5 @@ def test_a_foreign_ca_lets_a_device_rotate_and_never_come_back(directory: Path) 
             assert locked.status_code == 409
 
     asyncio.run(comes_back())
+    assert {server for server, _, _ in refused} == {"gateway"}
+    assert all("certificate" in reason for _, _, reason in refused)
