@@ -83,6 +83,8 @@ class _HttpConnection(HttpToolsProtocol):
         self._head_size = 0
         self._reading_head = True
         self._whole = False  # a request has been read to its end
+        self._too_long = 431, f"headers longer than {listener.limits.head_size} bytes"
+        self._fault = 400, "not a valid HTTP request"
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
 
@@ -110,13 +112,18 @@ class _HttpConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request, as long as its head stays in its limits."""
+        if self.transport.is_closing():
+            return  # TLS had decrypted more than what was refused
         if self._reading_head and self._deadline is None:
             self._allow(self._limits.head)
+        self._head_size += len(data)  # set back where a request ends in `data`
         super().data_received(data)
-        if self._reading_head and not self.transport.is_closing():
-            self._head_size += len(data)
-            if self._head_size > self._limits.head_size:
-                self._refuse(431, f"headers longer than {self._limits.head_size} bytes")
+        if (
+            self._reading_head
+            and self._head_size > self._limits.head_size
+            and not self.transport.is_closing()
+        ):
+            self._refuse(*self._too_long)
 
     def on_message_begin(self) -> None:
         """Add the TLS extension to the scope of the request that begins."""
@@ -130,6 +137,12 @@ class _HttpConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Give the client its time for the body."""
+        if (
+            len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            > self._limits.head_size
+        ):
+            self._fault = self._too_long
+            raise ValueError  # ends the parser, and so comes to `send_400_response`
         self._reading_head = False
         self._allow(self._limits.body)
         super().on_headers_complete()
@@ -160,8 +173,8 @@ class _HttpConnection(HttpToolsProtocol):
             self._stall = None
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP."""
-        self._refuse(400, "not a valid HTTP request")
+        """Refuse what ended the parser."""
+        self._refuse(*self._fault)
 
     def _allow(self, seconds: float | None) -> None:
         """Close the connection after `seconds` unless something else is allowed until then."""

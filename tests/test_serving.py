@@ -154,6 +154,34 @@ def test_a_head_without_end_is_cut(beginning: bytes) -> None:
             assert [reason for _, reason in server.refused] == ["headers longer than 32768 bytes"]
             assert server.refused[0][0].startswith("127.0.0.1:")
             assert (await server.ask()).endswith(b"x")
+            assert server.app.bodies == [b"x"]
+
+    asyncio.run(work())
+
+
+def test_a_head_that_is_too_long_is_not_answered_over_tls(
+    tls: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    """TLS hands over what it has decrypted in pieces, of which the last ends the head."""
+
+    async def work() -> None:
+        async with served(context=tls) as server:
+            connection = await server.connect(trusting)
+            connection.write(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 60_000 + b"\r\n\r\n")
+            assert (await connection.rest()).startswith(b"HTTP/1.1 431")
+            assert len(server.refused) == 1
+            assert server.app.bodies == []
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("size", [40_000, 1_000_000])
+def test_a_body_may_be_longer_than_a_head(tls: ssl.SSLContext, trusting: ssl.SSLContext, size: int) -> None:
+    async def work() -> None:
+        for context, client in ((tls, trusting), (None, None)):
+            async with served(context=context) as server:
+                assert len(await server.ask(b"a" * size, client)) > size
+                assert server.refused == []
 
     asyncio.run(work())
 

@@ -134,6 +134,8 @@ class EstApp:
         self, request: Request, client: x509.Certificate | None
     ) -> tuple[bytes, str, x509.Certificate | None]:
         """The body, its media type and, where one was issued, the new certificate."""
+        if request.scope["http_version"] == "1.1" and len(request.headers.getlist("host")) != 1:
+            raise EstError("expected one Host header")  # RFC 9110 §7.2
         operation = request.url.path.removeprefix(f"{PATH}/")
         method = OPERATIONS.get(operation) if request.url.path.startswith(f"{PATH}/") else None
         if method is None:

@@ -305,3 +305,9 @@ def test_each_request_is_logged_once(est_with, pki):
     assert (mismatch.status, mismatch.serial) == (400, "")
     assert "subject" in mismatch.outcome
     assert (roots.operation, roots.device, roots.outcome) == ("cacerts", "", "sent")
+
+
+@pytest.mark.parametrize("hosts", [[], ["x", "x"]])
+def test_a_request_has_one_host(est, hosts):
+    response = est.request("GET", "cacerts", headers=[("Host", host) for host in hosts] or None)
+    assert response.status_code == (200 if not hosts else 400)
