@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 from fioctl_rotate.device.identity import Identity
 from fioctl_rotate.device.state_file import go_json
@@ -14,6 +15,7 @@ from fioctl_rotate.tls import client_context
 
 RETRY_DELAYS = (1, 2, 5, 13, 30)  # seconds
 TIMEOUT = 30.0  # seconds, for one attempt
+MAX_REDIRECTS = 10
 
 Sleep = Callable[[float], Awaitable[object]]
 
@@ -63,11 +65,22 @@ class Connection:
         return await self._once(method, url, content, sent)
 
     async def post_csr(self, url: str, csr: bytes) -> est.Answer:
-        """The EST server's answer. The path goes out as it is; this request is never retried. Raises Error."""
-        try:
-            return await est.send("POST", url, context=self._context, content=csr, deadline=TIMEOUT)
-        except est.NoAnswer as error:
-            raise Error(f"POST {url}: {error.message}") from error
+        """The EST server's answer. The path goes out as it is; this request is never retried. Raises Error.
+
+        A redirect is followed, after 301 to 303 by a GET without a body (Go: http.Client).
+        """
+        method = "POST"
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                answer = await est.send(method, url, context=self._context, content=csr, deadline=TIMEOUT)
+            except est.NoAnswer as error:
+                raise Error(f"{method} {url}: {error.message}") from error
+            if answer.status not in (301, 302, 303, 307, 308) or not answer.location:
+                return answer
+            if answer.status < 307:
+                method, csr = "GET", b""
+            url = urljoin(url, answer.location)
+        raise Error(f"{method} {url}: stopped after {MAX_REDIRECTS} redirects")
 
     async def _once(self, method: str, url: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
         try:

@@ -42,11 +42,12 @@ class NoAnswer(Error):
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: its status, Content-Type ("" where missing) and body, decompressed."""
+    """An answer: its status, Content-Type and Location ("" where missing) and body, decompressed."""
 
     status: int
     media_type: str
     body: bytes
+    location: str = ""
 
     @property
     def text(self) -> str:
@@ -122,7 +123,8 @@ async def send(
         raise NoAnswer(error) from error
     if response.headers.get("content-encoding", "").lower() == "gzip":
         body = _decompressed(body)
-    return Answer(response.status_code, response.headers.get("content-type", ""), body)
+    got = response.headers
+    return Answer(response.status_code, got.get("content-type", ""), body, got.get("location", ""))
 
 
 def _decompressed(body: bytes) -> bytes:

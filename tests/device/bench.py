@@ -46,6 +46,7 @@ class Gateway:
         self.est_up = True
         self.est_answer: Response | None = None  # given instead of the right one
         self.refuse: dict[str, int] = {}  # status by what is asked, instead of an answer
+        self.redirects: dict[str, tuple[int, str]] = {}  # status and Location by path
         self.rfc7030 = False
         self.port = 0
 
@@ -113,6 +114,9 @@ class Gateway:
         what = f"{request.method} {request.url.path}"
         if request.url.path.startswith("/.well-known/est"):
             return self.est_answer if self.est_up else Response("down", 503)
+        if request.url.path in self.redirects:
+            status, location = self.redirects[request.url.path]
+            return Response(status_code=status, headers={"Location": location})
         if what in self.refuse:
             return Response("refused for a test", self.refuse[what])
         if self.statuses:

@@ -8,6 +8,8 @@ from fioctl_rotate.rotation.progress import STEPS
 from tests.device.bench import Bench, state
 from tests.est_servers import ROTATING, WEDGING
 
+REENROLL = "/.well-known/est/simplereenroll"
+
 
 def rotate(bench: Bench, value: str) -> Outcome:
     """How a device ends that is told to rotate by this ESTSERVER."""
@@ -48,3 +50,37 @@ def test_odd_values_that_wedge_a_device(bench: Bench, value: str, path: str | No
         rotate(bench, value)
     assert asked(bench) == ([path] if path else [])
     assert state(bench.device())["StepIdx"] == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "rotates"),
+    [(301, "GET", False), (302, "GET", False), (307, "POST", True), (308, "POST", True)],
+)
+def test_a_redirect_is_followed(bench: Bench, status: int, method: str, rotates: bool) -> None:
+    gateway = bench.gateway
+
+    async def scenario() -> Outcome:
+        gateway.redirects = {"/elsewhere/simplereenroll": (status, REENROLL)}
+        gateway.push("certs-1", f"{gateway.url}/elsewhere")
+        return await bench.device().check_in()
+
+    if rotates:
+        assert bench.run(scenario) is Outcome.ROTATED
+    else:
+        with pytest.raises(RotationFailed, match="405"):
+            bench.run(scenario)
+    last = [request for request in gateway.requests if request.url.path == REENROLL]
+    assert [request.method for request in last] == [method]
+
+
+def test_a_redirect_without_end_is_given_up(bench: Bench) -> None:
+    gateway = bench.gateway
+
+    async def scenario() -> Outcome:
+        gateway.redirects = {"/round/simplereenroll": (307, "/round/simplereenroll")}
+        gateway.push("certs-1", f"{gateway.url}/round")
+        return await bench.device().check_in()
+
+    with pytest.raises(RotationFailed, match="stopped after 10 redirects"):
+        bench.run(scenario)
+    assert len([request for request in gateway.requests if request.url.path.startswith("/round")]) == 11
