@@ -244,7 +244,7 @@ def _public_key(parameters: bytes, point: bytes, name: str) -> ec.EllipticCurveP
     if parameters != _P256:
         raise Error(f"{name}: expected an {P256} key, got another curve")
     # PKCS#11 says a DER OCTET STRING; some tokens give the bare point.
-    if len(point) == 67:
+    if len(point) in (2 + 33, 2 + 65):
         point = point[2:]
     try:
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)

@@ -77,6 +77,9 @@ class Session:
                     f"token {self.token.name}: {_message(error)}",
                     hint=_HINTS.get(type(error).__name__, f"the PKCS#11 module is {self.token.module}"),
                 ) from error
+            # What python-pkcs11 raises for a value from the token that it cannot read.
+            except (ValueError, KeyError, NotImplementedError) as error:
+                raise Error(f"token {self.token.name}: cannot read what it says ({error})") from error
 
     def _connect(self, *, write: bool) -> None:
         from pkcs11.exceptions import SessionClosed, SessionHandleInvalid, UserAlreadyLoggedIn

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from fioctl_rotate.pki.keys import private_key_pem
 from tests.commandline import Cli
 from tests.making import CN, FACTORY, NOW, OU, P256, ROOT, ROOT_KEY, certificate, pem, subject, usage
+from tests.test_readme import assert_shape, shown_shape
 
 REASON = x509.ReasonFlags
 
@@ -167,6 +168,16 @@ def test_revoking_is_refused_until_the_right_number_is_given(cli: Cli, pki: Path
     again = cli(*revoke, "--cut-off", 2)
     assert again.code == 5
     assert f"no active device CA with the serial {serial}" in again.err
+
+
+def test_json_has_the_shape_that_the_readme_shows(cli: Cli, pki: Path) -> None:
+    flags = ("--ca-file", "local-ca.pem", "--dry-run", "--format", "json")
+    shape = shown_shape("keys ca disable-device-ca")
+    disabled = cli("keys", "ca", "disable-device-ca", pki, *flags).json
+    assert list(disabled) == list(shape)
+    revoked = cli("keys", "ca", "revoke-device-ca", pki, *flags).json
+    assert list(revoked) == [key.replace("disabled", "revoked") for key in shape]
+    assert_shape(revoked["cut-off"], shape["cut-off"])
 
 
 def test_several_cas_by_file_and_serial_are_taken_once_each(cli: Cli, pki: Path) -> None:

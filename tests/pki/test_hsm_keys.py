@@ -10,8 +10,9 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fioctl_rotate.errors import UsageError
+from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.pki.hsm import TokenKeyStore
+from fioctl_rotate.pki.hsm_session import Session
 from fioctl_rotate.pki.hsm_session import Token as PkiToken
 from fioctl_rotate.pki.pkcs11_uri import Pkcs11Uri, parse_pkcs11_uri
 from tests.commandline import Cli
@@ -96,6 +97,17 @@ def test_the_certificate_of_another_key(where: str, adopted: Adopted, cli: Cli, 
     result = cli("keys", "ca", "sign", request_file, "--pki-dir", directory, *token.flags)
     assert (result.code, result.out) == (1, "")
     assert "its private key does not fit the public key or certificate" in result.err
+
+
+@needs_softhsm
+def test_a_value_that_cannot_be_read_is_an_error(token: Token) -> None:
+    """A vendor's own key type, for example: python-pkcs11 raises ValueError."""
+
+    def strange(_session: object) -> None:
+        raise ValueError("3221225472 is not a valid KeyType")
+
+    with pytest.raises(Error, match=rf"token {token.label}: cannot read what it says \(3221225472 is not"):
+        Session(PkiToken(str(MODULE), token.label, lambda: PIN)).call(strange)
 
 
 # --- Other labels and ids ---
