@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fioctl_rotate.cli import rolling, stopping
+from fioctl_rotate.cli import due, rolling, stopping
 from fioctl_rotate.cli.apply import settings_for
 from fioctl_rotate.cli.common import (
     GROUP,
@@ -54,6 +54,7 @@ app = group("The state of a rotation on every device.")
 NOT_DONE = "not-done"
 """The name under which --allow waives that devices are not done."""
 stopping.add_to(app)
+due.add_to(app)
 
 CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
 

@@ -1,0 +1,128 @@
+"""When a device's certificate ends, by the last rotation that ended well, and who must rotate by when. Pure.
+
+The date of a rotation is the server's where there is one: of the EST server's log (then the end is exact), or of
+the device's own configuration. Else it is the device's clock, unless that contradicts the server's times: before
+the push, or after the device was last seen. Then the push counts: the certificate is not older than that.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from msgspec import Struct
+
+from fioctl_rotate.rotation.progress import Time
+
+_SLACK = timedelta(minutes=5)
+
+
+class Source(StrEnum):
+    """Where a rotation's date comes from, the most certain first."""
+
+    EST_LOG = "EST log"
+    SERVER = "server"
+    DEVICE = "device's clock"
+    PUSH = "push"
+
+
+class Status(StrEnum):
+    """Whether a device must rotate; in the order of urgency."""
+
+    EXPIRED = "expired"
+    DUE = "due"
+    UNKNOWN = "unknown"
+    FINE = "fine"
+
+
+class Ended(Struct, frozen=True):
+    """The last rotation of a device that ended well, and when. `not_after` is known from the EST log alone."""
+
+    rotation_id: str
+    at: Time
+    source: Source
+    not_after: Time | None = None
+
+
+class Due(Struct, frozen=True, rename="kebab"):
+    """When one device must rotate. `days_left` are whole days, negative once it is over; null where unknown.
+
+    `message` says what is not known.
+    """
+
+    uuid: str
+    name: str
+    status: Status
+    rotation: str | None = None
+    rotated_at: Time | None = None
+    source: Source | None = None
+    ends_at: Time | None = None
+    days_left: int | None = None
+    message: str = ""
+
+
+def rotation_date(
+    rotation_id: str,
+    *,
+    finalized: datetime | None,
+    applied: datetime | None,
+    pushed: datetime | None,
+    last_seen: datetime | None,
+) -> Ended | None:
+    """When the rotation ended, None where nothing tells.
+
+    `finalized` is by the device's clock; `applied` (when it fetched the entry of its own), `pushed` and `last_seen`
+    are the server's.
+    """
+    if applied is not None:
+        return Ended(rotation_id, applied, Source.SERVER)
+    wrong = finalized is not None and (
+        (pushed is not None and pushed - finalized > _SLACK)
+        or (last_seen is not None and finalized - last_seen > _SLACK)
+    )
+    if finalized is not None and not wrong:
+        return Ended(rotation_id, finalized, Source.DEVICE)
+    return None if pushed is None else Ended(rotation_id, pushed, Source.PUSH)
+
+
+def due(
+    uuid: str,
+    name: str,
+    ended: Ended | None,
+    *,
+    registered: datetime | None,
+    lifetime: timedelta,
+    within: timedelta,
+    now: datetime,
+) -> Due:
+    """When the device must rotate; `lifetime` is that of its certificate, where its end is not known exactly."""
+    if ended is None:
+        since = f"; registered {registered:%Y-%m-%d}" if registered else ""
+        return Due(uuid, name, Status.UNKNOWN, message=f"no rotation among its last ten updates{since}")
+    ends = ended.not_after or ended.at + lifetime
+    left = ends - now
+    status = Status.EXPIRED if left < timedelta() else Status.DUE if left <= within else Status.FINE
+    return Due(uuid, name, status, ended.rotation_id, ended.at, ended.source, ends, left // timedelta(days=1))
+
+
+def by_date(devices: Sequence[Due]) -> list[Due]:
+    """Those that end first, first; what is not known after those that have ended."""
+    order = list(Status)
+
+    def key(device: Due) -> tuple[int, float, str]:
+        return order.index(device.status), device.ends_at.timestamp() if device.ends_at else 0.0, device.name
+
+    return sorted(devices, key=key)
+
+
+def by_month(devices: Sequence[Due]) -> list[tuple[str, int]]:
+    """How many certificates end in which month, `2027-01`, in order, months without any included."""
+    ends = sorted(device.ends_at for device in devices if device.ends_at is not None)
+    if not ends:
+        return []
+    months = []
+    year, month = ends[0].year, ends[0].month
+    while (year, month) <= (ends[-1].year, ends[-1].month):
+        count = sum((end.year, end.month) == (year, month) for end in ends)
+        months.append((f"{year:04}-{month:02}", count))
+        year, month = (year + 1, 1) if month == 12 else (year, month + 1)
+    return months
