@@ -19,7 +19,18 @@ from typing import Any
 import pytest
 
 from tests.commandline import Cli
-from tests.pushing import BOTH, DEVICE, GROUP, GROUP_CONFIG, Serve, changing_patch, push, put, value
+from tests.pushing import (
+    BOTH,
+    DEVICE,
+    GROUP,
+    GROUP_CONFIG,
+    Serve,
+    Terminal,
+    changing_patch,
+    push,
+    put,
+    value,
+)
 from tests.scripted import Answer, Asked, Drop, Hang, Reply
 
 OURS, SEEN, THEIRS = value("certs-1"), value("certs-0"), value("certs-9")
@@ -362,6 +373,15 @@ def test_a_signal_ends_with_its_code_and_what_is_known(
     check_truth(told, factory.values())
     assert "interrupted; reading back whether the push landed, 3 s at most" in err
     assert ("repeats it safely" in err) == (told["outcome"] == "unknown")
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+def test_a_signal_ends_a_question_at_once(acme: Path, acme_answers: Answer, number: signal.Signals) -> None:
+    terminal = Terminal(*GROUP)
+    terminal.wait_for("Push it? [y/N]")
+    terminal.process.send_signal(number)
+    assert terminal.end() == CODES[number]
+    assert Factory(acme_answers).values() == []
 
 
 # --- Streams ---

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -471,8 +472,27 @@ def test_a_closed_pipe_ends_quietly(acme: Path) -> None:
     assert "Broken" not in done.stderr
 
 
-def test_the_requests_of_a_push(cli: Cli, acme: Path) -> None:
-    """So that none creeps in: groups, log, count and certificates for the plan; the log; PATCH; the log again."""
-    result = push(cli, *GROUP, "-v")
+@pytest.mark.parametrize("devices", [2, 5])
+def test_the_requests_of_a_push(cli: Cli, acme: Path, devices: int) -> None:
+    """So that none creeps in: groups, log, devices and certificates, once; each device; the log; PATCH; the log."""
+    if devices > 2:
+        push(cli, "mock", "add-devices", acme, "-g", "field", "--devices", devices - 2)
+    checked = [option for option in GROUP if option != "--no-checks"]
+    result = push(cli, *checked, "-v")
     asked = [line.split()[0] for line in result.err.splitlines() if re.match(r"(GET|PATCH) http", line)]
-    assert asked == ["GET"] * 5 + ["PATCH", "GET"]
+    assert asked == ["GET"] * (4 + devices + 1) + ["PATCH", "GET"]
+
+
+def test_what_does_not_depend_on_another_answer_is_asked_at_once(
+    cli: Cli, serve: Serve, acme_answers: Answer
+) -> None:
+    """The four readings of a plan wait for each other here: none is answered before all are asked."""
+    all_asked = threading.Barrier(4)
+
+    def answer(asked: Asked) -> Reply:
+        if not server.sent("PATCH") and len(server.asked) <= 4:
+            all_asked.wait(60)
+        return acme_answers(asked)
+
+    server = serve(answer)
+    push(cli, *GROUP)

@@ -45,7 +45,8 @@ def apply(
     sending.check(staged=plan.stages is not None)
     allow = waivers(sending, DEVICES_CHANGED)
     plan = plan.replace(
-        allow=check_names((*plan.allow, *(name for name in allow if name != DEVICES_CHANGED)))
+        allow=check_names((*plan.allow, *(name for name in allow if name != DEVICES_CHANGED))),
+        checks=(),  # made again
     )
     if max_failures is not None:
         plan = with_max_failures(plan, max_failures)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from fioctl_rotate.cli.hints import again
-from fioctl_rotate.errors import Error, UsageError, printable
+from fioctl_rotate.errors import Error, Stopped, UsageError, printable
 from fioctl_rotate.value import Value
 
 if TYPE_CHECKING:
@@ -247,15 +247,25 @@ def confirm(question: str, *, yes: bool) -> None:
 
 @contextlib.contextmanager
 def asking() -> Iterator[None]:
-    """While the block asks a person something, Ctrl-C ends the command at once.
+    """While the block asks a person something, Ctrl-C, SIGTERM and SIGHUP end the command at once.
 
-    asyncio's own handler cancels its task, which a blocked prompt never notices: the answer would still count.
+    asyncio's own handlers cancel its task, which a blocked prompt never notices: the answer would still count.
     """
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def stop(number: int, _frame: object) -> None:
+        raise Stopped(number)
+
+    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: stop, signal.SIGHUP: stop}
+    previous = {
+        number: signal.signal(number, handler)
+        for number, handler in ours.items()
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def console(*, stderr: bool = False) -> "Console":

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 from fioctl_rotate.cli import plan_view, planning
 from fioctl_rotate.cli.common import (
     Format,
-    check_lines,
     confirm,
     emit,
     emit_json,
@@ -84,8 +83,8 @@ def rotate(
         plan, target = await in_time(api, planned)
         if staging.wanted:
             staged = await staging.add_to(api, plan)
-            plan = staged.plan
-            for text in [*staged.notes, *check_lines(staged.checks)]:
+            plan = staged.plan.replace(checks=tuple(staged.checks))
+            for text in staged.notes:
                 note(text)
         if modes.dryrun:
             await _dry_run(api, plan, target, modes, request.server_name)

@@ -55,8 +55,8 @@ class Findings:
     baselines: Readings
 
     def added_to(self, plan: Plan) -> Plan:
-        """The plan with what was found."""
-        return plan.replace(checks=tuple(self.checks), not_following=tuple(self.not_following))
+        """The plan with what was found, beside what it has already of its stages."""
+        return plan.replace(checks=(*plan.checks, *self.checks), not_following=tuple(self.not_following))
 
 
 def check_names(names: Iterable[str], known: Collection[str] = CHECKS) -> tuple[str, ...]:
@@ -181,8 +181,13 @@ async def _ask_each(
         uuid = device.uuid
         record = await api.device(uuid, by_uuid=True)
         asked.records.append(record)
-        log = await api.config(Scope.of_device(device.name, uuid)).log(1)
-        asked.own_entries[uuid] = current_entry_of(log).rotation_id
+        # A configuration in force without an entry means that the device has none of its own. One with an entry may
+        # hold that of a group.
+        if record.active_config is not None and current_entry_of([record.active_config]).file is not None:
+            log = await api.config(Scope.of_device(device.name, uuid)).log(1)
+            asked.own_entries[uuid] = current_entry_of(log).rotation_id
+        else:
+            asked.own_entries[uuid] = None
         tracker.take_own_entry(uuid, asked.own_entries[uuid])
         tracker.take_record(uuid, record)
         if earlier.id and tracker.wants_events(uuid):
