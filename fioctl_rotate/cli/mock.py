@@ -44,8 +44,8 @@ async def init(
 ) -> Result:
     """Make a mocked Factory in DIR, ready to rotate: its PKI in DIR/pki, EST authorized, devices registered.
 
-    With -g, the devices are in that new group. A directory may hold several Factories. `--mock DIR` on any command
-    talks to it, with no server to start.
+    DIR is new or empty, or holds other mocked Factories; cut off, init goes on when it is run again. With -g, the
+    devices are in that new group. `--mock DIR` on any command talks to it, with no server to start.
     """
     from fioctl_rotate.ops import mock
 

@@ -32,9 +32,12 @@ async def mock_devices(api: FactoryApi, directory: Path, *, group: str | None = 
     """
     scope, _ = await find(api, Scope.group_or_fleet(group))
     names = {device.uuid: device.name for device in await api.devices(scope.device_filters)}
-    found = [path.name for path in device_directories(directory / "devices", names) if not stays_off(path)]
+    there = device_directories(directory / "devices", names)
+    found = [path.name for path in there if not stays_off(path)]
+    where = f"group {group}" if group else f"factory {api.factory}"
+    if there and not found:
+        raise Error(f"every device of {where} stays off, as it is offline on the Factory that was cloned")
     if not found:
-        where = f"group {group}" if group else f"factory {api.factory}"
         raise Error(
             f"{where} has no simulated device in {directory}",
             hint=f"`fioctl-rotate mock add-devices {shlex.quote(str(directory))} --devices 3` makes some",

@@ -183,6 +183,15 @@ def test_devices_that_are_offline_stay_off(cli: Cli, world: World, mock_dir: Pat
     assert off == {"uuid-offline-1", "uuid-offline-2", "uuid-never"}
 
 
+def test_a_clone_whose_devices_are_all_offline_says_so(cli: Cli, tmp_path: Path, mock_dir: Path) -> None:
+    world = World(tmp_path / "original", datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC))
+    world.add("a", "b")
+    world.store.close()
+    assert clone(cli, world.directory, mock_dir).code == 0
+    result = cli("mock", "devices", mock_dir)
+    assert (result.code, "every device of factory acme stays off" in result.err) == (1, True)
+
+
 def test_chosen_groups_alone(cli: Cli, world: World, mock_dir: Path) -> None:
     result = clone(cli, world.directory, mock_dir, "-g", "field", "--format", "json")
     assert (result.json["groups"], result.json["devices"]) == (["field"], 9)
@@ -237,15 +246,17 @@ def test_a_busy_server_is_asked_again(
     from tests.scripted import running_mock
 
     with running_mock(world.directory) as answer:
-        seen: list[str] = []
+        seen: set[str] = set()
 
         def busy(asked: Asked) -> Reply:
-            seen.append(asked.path)
-            return Reply(429) if len(seen) % 3 == 0 else answer(asked)
+            first = asked.path not in seen
+            seen.add(asked.path)
+            return Reply(429) if first and len(seen) % 3 == 0 else answer(asked)
 
         serve(busy)
         result = cli("mock", "clone", mock_dir, "-f", "acme", *FREE, "--format", "json")
-    assert (result.code, result.json["devices"]) == (0, 10)
+    assert result.code == 0, result.err
+    assert result.json["devices"] == 10
 
 
 def test_a_reading_that_may_not_be_complete_says_so(

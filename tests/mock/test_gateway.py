@@ -3,6 +3,7 @@
 import datetime
 import email.utils
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -29,6 +30,19 @@ from tests.mock.mocked import (
     served,
 )
 
+FIELDS = st.sampled_from(
+    [
+        *("reason", "files", "public-key", "next_pubkey", "name", "value", "unencrypted", "on-changed"),
+        *("id", "deviceTime", "eventType", "event", "correlationId", "success", "targetName", "version"),
+    ]
+)
+BODIES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20), FIELDS
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(FIELDS, inner, max_size=6)),
+    max_leaves=20,
+)
 EXAMPLES = itertools.count()  # each of hypothesis's gets a device of its own
 
 
@@ -411,6 +425,28 @@ def test_what_is_no_list_is_400(mock: Mock, body: bytes) -> None:
 def test_a_body_has_a_limit(mock: Mock, method: str, path: str) -> None:
     answer = mock.gateway(mock.register())(method, path, content=b" " * (BODY_LIMIT + 1))
     assert answer.status_code == 413
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    call=st.sampled_from(
+        [("PATCH", "/config"), ("PATCH", "/device"), ("POST", "/events"), ("GET", "/config")]
+    ),
+    body=st.one_of(
+        st.binary(max_size=200), BODIES.map(lambda body: json.dumps(body).encode("utf-8", "replace"))
+    ),
+    since=st.one_of(st.none(), st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)),
+)
+def test_whatever_a_device_sends_is_answered(
+    mock: Mock, call: tuple[str, str], body: bytes, since: str | None
+) -> None:
+    device = mock.register(f"uuid-x{next(EXAMPLES)}")
+    headers = {"If-Modified-Since": since} if since else {}
+    answer = mock.gateway(device)(*call, content=body, headers=headers)
+    assert answer.status_code in (200, 201, 204, 304, 400, 413)
+    assert len(answer.headers.get_list("date")) == 1
+    assert mock.gateway(device)("GET", "/config").status_code in (200, 204)
+    assert mock.admin("GET", f"/ota/devices/{device.uuid}/updates/?factory=acme").status_code == 200
 
 
 def test_unknown_paths(mock: Mock) -> None:
