@@ -79,7 +79,10 @@ class Connection:
                 return answer
             if answer.status < 307:
                 method, csr = "GET", b""
-            url = urljoin(url, answer.location)
+            try:
+                url = urljoin(url, answer.location)
+            except ValueError as error:
+                raise Error(f"{method} {url}: redirects to `{answer.location}`, not a URL") from error
         raise Error(f"{method} {url}: stopped after {MAX_REDIRECTS} redirects")
 
     async def _once(self, method: str, url: str, content: bytes, headers: dict[str, str]) -> httpx.Response:

@@ -73,14 +73,18 @@ def test_a_redirect_is_followed(bench: Bench, status: int, method: str, rotates:
     assert [request.method for request in last] == [method]
 
 
-def test_a_redirect_without_end_is_given_up(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("location", "message", "times"),
+    [("/round/simplereenroll", "stopped after 10 redirects", 11), ("https://[x/", "not a URL", 1)],
+)
+def test_a_redirect_that_leads_nowhere(bench: Bench, location: str, message: str, times: int) -> None:
     gateway = bench.gateway
 
     async def scenario() -> Outcome:
-        gateway.redirects = {"/round/simplereenroll": (307, "/round/simplereenroll")}
+        gateway.redirects = {"/round/simplereenroll": (307, location)}
         gateway.push("certs-1", f"{gateway.url}/round")
         return await bench.device().check_in()
 
-    with pytest.raises(RotationFailed, match="stopped after 10 redirects"):
+    with pytest.raises(RotationFailed, match=message):
         bench.run(scenario)
-    assert len([request for request in gateway.requests if request.url.path.startswith("/round")]) == 11
+    assert len([request for request in gateway.requests if request.url.path.startswith("/round")]) == times
