@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
+from fioctl_rotate.pki.parsing import load_certificate, load_private_key
 
 FACTORY = "acme"
 NAME = "est.example.com"
@@ -137,10 +138,20 @@ class Pki:
         root = certificates.make_root(root_key, FACTORY, now=now)
         return cls(root, root_key, root, root_key, now).with_another_ca(owner)
 
-    def with_another_ca(self, owner: str = "u1") -> "Pki":
-        """The same root with a new device CA."""
+    @classmethod
+    def read(cls, directory: Path) -> "Pki":
+        """The root and the local CA in a PKI directory, from now on."""
+
+        def pair(name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+            cert, key = directory / f"{name}.pem", directory / f"{name}.key"
+            return load_certificate(cert.read_bytes(), name), load_private_key(key.read_bytes(), name=name)
+
+        return cls(*pair("factory_ca"), *pair("local-ca"), datetime.datetime.now(datetime.UTC))
+
+    def with_another_ca(self, owner: str | None = None) -> "Pki":
+        """The same root with a new device CA, of the same subject unless it has another owner."""
         key = generate_key()
-        subject = certificates.name(f"fio-{owner}", FACTORY)
+        subject = self.ca.subject if owner is None else certificates.name(f"fio-{owner}", FACTORY)
         ca = certificates.sign_device_ca(subject, key.public_key(), self.root, self.root_key, now=self.now)
         return Pki(self.root, self.root_key, ca, key, self.now)
 

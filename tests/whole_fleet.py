@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from cryptography.x509.oid import NameOID
 from starlette.requests import Request
 
@@ -26,16 +25,14 @@ from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.device.runner import run_devices
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.server import EstApp, client_from_tls
-from fioctl_rotate.est.service import Authority
 from fioctl_rotate.mock.mock_server import Ports
 from fioctl_rotate.mock.new_factory import Addresses, token_file
 from fioctl_rotate.mock.store import device_records
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops import mock
 from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.keys import generate_key, private_key_pem
-from fioctl_rotate.pki.parsing import load_private_key
 from fioctl_rotate.rotation.progress import STEPS
+from tests.making import Pki, write_pair
 
 ROLES = {
     **{f"fails-{step}": ("failing", step, None) for step in range(1, 6)},
@@ -248,27 +245,12 @@ def _set_back(directory: Path, uuids: list[str]) -> None:
 @contextlib.asynccontextmanager
 async def _est(directory: Path, roles: dict[str, str]) -> Any:
     """An EST server of the operator's own, whose CA key was mixed up for some of the devices."""
-    pki = directory / "pki"
-    root = x509.load_pem_x509_certificate((pki / "factory_ca.pem").read_bytes())
-    root_key = load_private_key((pki / "factory_ca.key").read_bytes(), name="factory_ca.key")
-    ca = x509.load_pem_x509_certificate((pki / "local-ca.pem").read_bytes())
-    ca_key = load_private_key((pki / "local-ca.key").read_bytes(), name="local-ca.key")
-    now, other_key, key = datetime.now(UTC), generate_key(), generate_key()
-    other = certificates.sign_device_ca(ca.subject, other_key.public_key(), root, root_key, now=now)
-    server = certificates.sign_tls_server(
-        certificates.name("localhost", "acme"),
-        [x509.DNSName("localhost")],
-        key.public_key(),
-        root,
-        root_key,
-        now=now,
-    )
-    files = directory / "own-est.pem", directory / "own-est.key"
-    files[0].write_text(certificates.pem(server))
-    files[1].write_bytes(private_key_pem(key))
+    pki = Pki.read(directory / "pki")
+    other = pki.with_another_ca()
+    files = write_pair(directory, "own-est", pki.server())
 
-    right = EstApp(authority=lambda: Authority([root], ca, ca_key), clock=utc_now)
-    wrong = EstApp(authority=lambda: Authority([root], other, other_key), clock=utc_now)
+    right = EstApp(authority=pki.authority, clock=utc_now)
+    wrong = EstApp(authority=other.authority, clock=utc_now)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         client = client_from_tls(Request(scope))
@@ -276,7 +258,7 @@ async def _est(directory: Path, roles: dict[str, str]) -> Any:
         mixed_up = any(roles.get(str(name.value)) == "untrusted" for name in names)
         await (wrong if mixed_up else right)(scope, receive, send)
 
-    context = tls.server_context(*files, certificates.pem(ca), required=False)
+    context = tls.server_context(*files, certificates.pem(pki.ca), required=False)
     with serving.listen("127.0.0.1", 0) as sock:
         async with serving.running(app, sock, context) as port:
             yield port

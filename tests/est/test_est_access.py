@@ -4,7 +4,6 @@ import datetime
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -16,6 +15,7 @@ from fioctl_rotate.est.service import key_digest
 from fioctl_rotate.pki.certificates import name
 from fioctl_rotate.pki.keys import generate_key
 from tests.est.test_est_server import b64, csr
+from tests.making import certificate
 
 
 @pytest.mark.parametrize(
@@ -150,18 +150,14 @@ def test_a_deny_list_is_read_as_it_is_written():
 
 
 def test_a_san_that_cannot_be_read_is_a_bad_request(est, pki):
-    key = generate_key()
     broken = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x03\x02\x01\x00")
-    client = (
-        x509.CertificateBuilder()
-        .subject_name(name("uuid-1", "acme"))
-        .issuer_name(pki.ca.subject)
-        .public_key(key.public_key())
-        .serial_number(9)
-        .not_valid_before(pki.now)
-        .not_valid_after(pki.now + datetime.timedelta(days=9))
-        .add_extension(broken, critical=False)
-        .sign(pki.ca_key, hashes.SHA256())
+    client = certificate(
+        name=name("uuid-1", "acme"),
+        issuer=pki.ca.subject,
+        signer=pki.ca_key,
+        extensions=[broken],
+        begins=pki.now,
+        ends=pki.now + datetime.timedelta(days=9),
     )
     assert client.public_bytes(Encoding.DER)
     response = est.post("simplereenroll", b64(csr()), client)

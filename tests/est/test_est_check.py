@@ -7,13 +7,13 @@ import textwrap
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fioctl_rotate.est import service
 from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.keys import generate_key, private_key_pem
+from fioctl_rotate.pki.keys import generate_key
 from fioctl_rotate.tls import server_context
+from tests.making import certificate, dns, write_pair
 from tests.scripted import Drop, Reply, Server
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -50,29 +50,23 @@ def est_server(pki, tmp_path, factory_dir, cli):
     ):
         issuer = issuer or pki
         key = generate_key()
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(certificates.name(common_name, "acme"))
-            .issuer_name(issuer.root.subject)
-            .public_key(key.public_key())
-            .serial_number(5)
-            .not_valid_before(start)
-            .not_valid_after(end)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        made = certificate(
+            name=certificates.name(common_name, "acme"),
+            issuer=issuer.root.subject,
+            key=key,
+            signer=issuer.root_key,
+            extensions=[x509.ExtendedKeyUsage([usage]), *([dns(*names)] if names else [])],
+            begins=start,
+            ends=end,
         )
-        if names:
-            san = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-            builder = builder.add_extension(san, critical=False)
-        cert_file, key_file = tmp_path / "tls.pem", tmp_path / "tls.key"
-        cert_file.write_text(certificates.pem(builder.sign(issuer.root_key, hashes.SHA256())))
-        key_file.write_bytes(private_key_pem(key))
+        files = write_pair(tmp_path, "tls", (made, key))
         roots = Reply(200, service.cacerts(pki.authority()), {"Content-Type": "application/pkcs7-mime"})
 
         def answers(asked):
             chosen = {"GET": cacerts or roots, "POST": post or Reply(401)}[asked.method]
             return chosen(asked) if callable(chosen) else chosen
 
-        context = server_context(cert_file, key_file, certificates.pem(pki.ca), required=required)
+        context = server_context(*files, certificates.pem(pki.ca), required=required)
         context.maximum_version = highest
         with Server(answers, context) as server:
             url = f"{server.url}{path}"

@@ -19,7 +19,7 @@ from fioctl_rotate.mock import authority
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
-from tests.making import Pki
+from tests.making import Pki, certificate
 from tests.mock.mocked import FACTORY, START, Mock
 
 CERTS = f"{FACTORY}/certs/"
@@ -280,17 +280,8 @@ def test_all_or_nothing(mock: Mock) -> None:
 def test_a_root_that_is_not_right(bare: Mock, kind: str) -> None:
     bare.admin("POST", CERTS, ALL)
     key = generate_key()
-    forged = (
-        x509.CertificateBuilder()
-        .subject_name(certificates.name("Factory-CA", "acme"))
-        .issuer_name(certificates.name("Factory-CA", "acme"))
-        .public_key(bare.pki.root_key.public_key())
-        .serial_number(5)
-        .not_valid_before(START)
-        .not_valid_after(START + datetime.timedelta(days=10))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    ends = START + datetime.timedelta(days=10)
+    forged = certificate(key=bare.pki.root_key, signer=key, begins=START, ends=ends)
     root = {
         "other factory": pem(certificates.make_root(key, "other", now=START)),
         "not a CA": bare.device().pem,

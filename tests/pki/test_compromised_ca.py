@@ -1,6 +1,5 @@
 """The README's runbook for a compromised device CA, line by line, over real TLS: who is refused at the end."""
 
-import datetime
 import shlex
 import tomllib
 from pathlib import Path
@@ -9,7 +8,6 @@ import httpx
 import pytest
 
 from fioctl_rotate.pki import certificates
-from fioctl_rotate.pki.parsing import load_certificate, load_private_key
 from fioctl_rotate.tls import client_context
 from tests.commandline import Cli, Result
 from tests.making import Pki, write_pair
@@ -55,16 +53,8 @@ def present_certificate(device: Path) -> tuple[Path, Path]:
 
 def forged(factory: Path, directory: Path) -> tuple[Path, Path]:
     """What whoever has the local CA's key can make: a certificate for a device that nobody knows."""
-    ca, ca_key = (factory / "pki" / name for name in ("local-ca.pem", "local-ca.key"))
-    pki = Pki.make()
-    theirs = Pki(
-        pki.root,
-        pki.root_key,
-        load_certificate(ca.read_bytes(), "the local CA"),
-        load_private_key(ca_key.read_bytes(), name="its key"),
-        datetime.datetime.now(datetime.UTC),
-    )
-    return write_pair(directory, "forged", theirs.device(certificates.name("uuid-forged", "acme")))
+    device = Pki.read(factory / "pki").device(certificates.name("uuid-forged", "acme"))
+    return write_pair(directory, "forged", device)
 
 
 def test_the_runbook(cli: Cli, factory: Path, tmp_path: Path) -> None:
