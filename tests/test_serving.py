@@ -11,8 +11,9 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from fioctl_rotate.connections import Limits
 from fioctl_rotate.pki.certificates import pem
-from fioctl_rotate.serving import Limits, listen, running
+from fioctl_rotate.serving import listen, running
 from fioctl_rotate.tls import client_context, server_context
 from tests.making import Pki, write_pair
 

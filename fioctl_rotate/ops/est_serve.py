@@ -11,7 +11,6 @@ import signal
 import socket
 import ssl
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from cryptography import x509
 from fioctl_rotate import serving
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import utc_now
+from fioctl_rotate.connections import Limits, address
 from fioctl_rotate.errors import Error, printable
 from fioctl_rotate.est.deny import DenyList, deny_list_text, parse_deny_list
 from fioctl_rotate.est.enroll_policy import Enroll
@@ -31,10 +31,11 @@ from fioctl_rotate.est.proxied import client_from_header
 from fioctl_rotate.est.server import CONNECTION, PATH, EstApp, LogRecord, client_from_tls
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.files import read, read_text
+from fioctl_rotate.ops.device_cas import same_subject
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.pki.parsing import is_ca, load_bundle, load_certificate
 from fioctl_rotate.pki.stores import KeyStore
-from fioctl_rotate.serving import Limits, address, listen, running, until_interrupted
+from fioctl_rotate.serving import listen, running, until_interrupted
 from fioctl_rotate.settings import PASSPHRASE_VARIABLE, PIN_VARIABLE
 from fioctl_rotate.tls import reloading_context, server_context
 
@@ -155,14 +156,7 @@ class Loaded:
 
     def warnings(self) -> list[str]:
         """What will go wrong for some clients."""
-        subjects = Counter(ca.subject for ca in set(self.client_cas))
-        return [
-            f"{number} client CAs have the subject {subject.rfc4514_string()}: OpenSSL tries only one of them for"
-            " a client certificate without an AKI, and refuses it if that is the wrong one; give such devices a"
-            " certificate with an AKI, or run this server with --behind-proxy, where both are tried"
-            for subject, number in subjects.items()
-            if number > 1
-        ]
+        return list(same_subject(list(dict.fromkeys(self.client_cas))))
 
 
 def load(service: EstService) -> Loaded:

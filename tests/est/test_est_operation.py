@@ -159,7 +159,7 @@ def test_two_client_cas_of_one_subject_are_warned_about(
     bundle.write_text(certificates.pem(live_pki.ca, twin.ca, live_pki.ca))
     process = started("--client-cas", bundle)
     warning = process.log[0]
-    assert warning.startswith("warning: 2 client CAs have the subject ")
+    assert warning.startswith("warning: 2 device CAs have the subject ")
     assert "--behind-proxy" in warning
     # With an AKI, as all that this program signs has one, both work.
     assert [enroll(process.url, issuer).status_code for issuer in (live_pki, twin)] == [201, 201]

@@ -1,0 +1,417 @@
+"""Connections within limits: accepted, handshaken, read by uvicorn's HTTP protocol, and closed in time."""
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import resource
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+Refused = Callable[[str, str], None]
+"""Is told of a connection that was refused or closed before a request was read: the peer's address, the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one process grants its clients; times in seconds.
+
+    A connection with TLS takes up to 0.35 MB, so `connections` sets the memory. At the limit the oldest connection
+    is closed on which nothing was sent, else the oldest that has waited `grace` for its client; where there is
+    none, new clients wait until one ends.
+    """
+
+    connections: int = 512
+    grace: float = 2.0
+    handshake: float = 10.0
+    head: float = 10.0  # for the request line and the headers
+    head_size: int = 32 * 1024  # bytes
+    body: float = 20.0
+    idle: int = 5  # between two requests
+    stalled: float = 20.0  # an answer that the client does not read
+
+
+LIMITS = Limits()
+# A line about the file limit at most so often.
+_TELL_AGAIN = 10.0
+_NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class _Client(Protocol):
+    """A connection, while its handshake runs or its requests are served."""
+
+    since: float
+    silent: bool
+    """Nothing was sent on it yet."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is the client's turn."""
+
+    def drop(self) -> None:
+        """Close the connection at once."""
+
+
+class _HttpConnection(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with limits, and with the client's certificate in the scope.
+
+    uvicorn does not fill `scope["extensions"]["tls"]` (ASGI specification, "TLS extension"), and limits neither
+    headers nor time.
+    """
+
+    def __init__(self, listener: "Listener", handshake: "_Handshake") -> None:
+        super().__init__(listener.config, listener.state, {})
+        self.since = time.monotonic()
+        self.silent = False
+        self._handshake = handshake
+        self._listener = listener
+        self._limits = listener.limits
+        self._head_size = 0
+        self._reading_head = True
+        self._whole = False  # a request has been read to its end
+        self._too_long = 431, f"headers longer than {listener.limits.head_size} bytes"
+        self._fault = 400, "not a valid HTTP request"
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is the client's turn: no request is read to its end and not yet answered."""
+        return not self._whole or self.cycle is None or self.cycle.response_complete
+
+    def drop(self) -> None:
+        """Close the connection at once."""
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Give the client its time for the first request."""
+        super().connection_made(_CanonicalHeaders(transport))  # type: ignore[arg-type]  # all else is passed on
+        self._listener.clients[self] = self._listener.clients.pop(self._handshake, None)
+        self._allow(self._limits.head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        super().connection_lost(exc)
+        self._allow(None)
+        self.resume_writing()
+        self._listener.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request, as long as its head stays in its limits."""
+        if self.transport.is_closing():
+            return  # TLS had decrypted more than what was refused
+        if self._reading_head and self._deadline is None:
+            self._allow(self._limits.head)
+        self._head_size += len(data)  # set back where a request ends in `data`
+        super().data_received(data)
+        if (
+            self._reading_head
+            and self._head_size > self._limits.head_size
+            and not self.transport.is_closing()
+        ):
+            self._refuse(*self._too_long)
+
+    def on_message_begin(self) -> None:
+        """Add the TLS extension to the scope of the request that begins."""
+        super().on_message_begin()
+        self._whole = False
+        connection = self.transport.get_extra_info("ssl_object")
+        if connection is not None:
+            der = connection.getpeercert(binary_form=True)
+            chain = [ssl.DER_cert_to_PEM_cert(der)] if der else []
+            self.scope["extensions"] = {"tls": {"client_cert_chain": chain}}
+
+    def on_headers_complete(self) -> None:
+        """Give the client its time for the body."""
+        if (
+            len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            > self._limits.head_size
+        ):
+            self._fault = self._too_long
+            raise ValueError  # ends the parser, and so comes to `send_400_response`
+        self._reading_head = False
+        self._allow(self._limits.body)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_message_complete()
+        self._reading_head, self._head_size, self._whole = True, 0, True
+        self._allow(None)
+
+    def on_response_complete(self) -> None:
+        """Take the place behind those that have waited longer."""
+        super().on_response_complete()
+        if self in self._listener.clients:
+            self.since = time.monotonic()
+            self._listener.clients[self] = self._listener.clients.pop(self)
+
+    def pause_writing(self) -> None:
+        """Give the client its time to read."""
+        super().pause_writing()
+        self._stall = self.loop.call_later(self._limits.stalled, self.drop)
+
+    def resume_writing(self) -> None:
+        """Stop that time."""
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what ended the parser."""
+        self._refuse(*self._fault)
+
+    def _allow(self, seconds: float | None) -> None:
+        """Close the connection after `seconds` unless something else is allowed until then."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self._too_slow) if seconds is not None else None
+
+    def _too_slow(self) -> None:
+        self._refuse(408, "the request was not complete in time")
+        self.drop()
+
+    def _refuse(self, status: int, reason: str) -> None:
+        self._listener.refused(_name_of_peer(self.client), reason)
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.drop()
+            return
+        content = f"{reason}\n".encode()
+        self.transport.write(
+            STATUS_LINE[status] + b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%b" % (len(content), content)
+        )
+        self.transport.close()
+
+
+class _CanonicalHeaders:
+    """A transport that sends header names as `Content-Type`: libest's client compares them letter by letter.
+
+    uvicorn writes each head in one piece, with names in lower case.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        """Pass `data` on, with the names of its headers in canonical case where it is the head of an answer."""
+        if data.startswith(b"HTTP/1.1 "):
+            head, separator, rest = data.partition(b"\r\n\r\n")
+            status, *lines = head.split(b"\r\n")
+            named = (line.partition(b":") for line in lines)
+            data = b"\r\n".join([status, *(n.title() + c + v for n, c, v in named)]) + separator + rest
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Handshake:
+    """A connection until its first byte, and its TLS handshake, if any. A silent one takes no memory for TLS."""
+
+    waiting = True
+
+    def __init__(self, listener: "Listener", connection: socket.socket, peer: Any) -> None:
+        self.since = time.monotonic()
+        self.silent = True
+        self._listener = listener
+        self._connection = connection
+        self._peer = peer
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._done)
+
+    def drop(self) -> None:
+        """End the handshake."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        context, limits = self._listener.context, self._listener.limits
+        try:
+            async with asyncio.timeout(limits.head if context is None else limits.handshake):
+                await self._first_byte()
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: _HttpConnection(self._listener, self),
+                    self._connection,
+                    ssl=context,
+                    ssl_shutdown_timeout=limits.idle if context is not None else None,
+                )
+        except _Gone:
+            self._connection.close()
+        except OSError as error:
+            self._connection.close()
+            reason = "nothing was sent in time" if self.silent else f"handshake: {_reason(error)}"
+            self._listener.refused(_name_of_peer(self._peer), reason)
+
+    async def _first_byte(self) -> None:
+        """Wait for the client's first byte. Raises _Gone where it closes the connection instead."""
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._connection, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self._connection)
+        if not self._connection.recv(1, socket.MSG_PEEK):
+            raise _Gone
+        self.silent = False
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            self._connection.close()
+        self._listener.forget(self)
+
+
+class _Gone(Exception):
+    """The client has closed the connection without a word, as the health checks of load balancers do."""
+
+
+class Listener:
+    """Accepts connections on one socket, within limits.
+
+    asyncio's own servers have no limit of connections, swallow the errors of handshakes, and log a traceback for
+    each connection that they cannot accept.
+    """
+
+    def __init__(
+        self, app: Any, sock: socket.socket, context: ssl.SSLContext | None, limits: Limits, refused: Refused
+    ) -> None:
+        self.config = uvicorn.Config(
+            app,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            timeout_keep_alive=limits.idle,
+        )
+        self.config.load()
+        self.state = ServerState()
+        self.limits = limits
+        # Each takes an open file, and the process needs some for itself.
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = limits.connections
+        if files != resource.RLIM_INFINITY:
+            self._most = min(self._most, max(files // 2, files - 100))
+        self.refused = refused
+        self.clients: dict[_Client, None] = {}  # the oldest first
+        self._sock = sock
+        self.context = context
+        self._freed = asyncio.Event()
+        self._told = -_TELL_AGAIN
+
+    async def accept(self) -> None:
+        """Accept connections until cancelled."""
+        loop = asyncio.get_running_loop()
+        self._sock.setblocking(False)
+        while True:
+            try:
+                connection, peer = await loop.sock_accept(self._sock)
+            except OSError as error:
+                await self._back_off(error)
+                continue
+            try:
+                while len(self.clients) >= self._most:
+                    await self._make_room()
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+            self.clients[_Handshake(self, connection, peer)] = None
+            # While clients wait to be accepted, nothing above gives way to those that are already here.
+            await asyncio.sleep(0)
+
+    def forget(self, client: _Client) -> None:
+        """Give the place of a connection that has ended to another."""
+        self.clients.pop(client, None)
+        self._freed.set()
+
+    async def close(self) -> None:
+        """End: requests under way get two seconds."""
+        self._sock.close()
+        for client in list(self.clients):
+            if isinstance(client, _HttpConnection):
+                client.shutdown()
+            else:
+                client.drop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                while self.clients:
+                    self._freed.clear()
+                    await self._freed.wait()
+        for client in list(self.clients):
+            client.drop()
+        for task in self.state.tasks:
+            task.cancel()
+        await asyncio.gather(*self.state.tasks, return_exceptions=True)
+
+    async def _make_room(self) -> None:
+        """Close a connection that waits for its client, or wait until one ends."""
+        self._tell_of_limit(f"{self._most} connections are open")
+        if self._shed_silent():
+            return
+        old = time.monotonic() - self.limits.grace
+        oldest = next((client for client in self.clients if client.waiting), None)
+        if oldest is not None and oldest.since <= old:
+            self._shed(oldest)
+            return
+        self._freed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(oldest.since - old if oldest is not None else None):
+                await self._freed.wait()
+
+    async def _back_off(self, error: OSError) -> None:
+        """After a connection that could not be accepted: make room where files have run out."""
+        if error.errno not in _NO_FILES:
+            return  # the peer has gone before it was accepted
+        self._tell_of_limit(str(error.strerror))
+        # Many at once, or those who wait to be accepted would wait as long as there are silent ones before them.
+        if self._shed_silent(most=1 + len(self.clients) // 4):
+            await asyncio.sleep(0)  # until they are closed
+            return
+        oldest = next((client for client in self.clients if client.waiting), None)
+        if oldest is not None:
+            self._shed(oldest)
+        await asyncio.sleep(0.1)
+
+    def _shed_silent(self, most: int = 1) -> bool:
+        """Close the oldest connections on which nothing was sent: a client in good faith speaks at once."""
+        oldest = list(itertools.islice((client for client in self.clients if client.silent), most))
+        for client in oldest:
+            self._shed(client)
+        return bool(oldest)
+
+    def _shed(self, client: _Client) -> None:
+        client.drop()
+        self.forget(client)
+
+    def _tell_of_limit(self, reason: str) -> None:
+        if time.monotonic() - self._told >= _TELL_AGAIN:
+            self._told = time.monotonic()
+            self.refused("", f"at a limit, connections that wait for their client are closed: {reason}")
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the client certificate is refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    if isinstance(error, TimeoutError):
+        return "not finished in time"
+    return "the peer closed the connection"
+
+
+def _name_of_peer(peer: Any) -> str:
+    """The peer's address; "" for a UNIX socket, whose peers have none."""
+    return address(peer[0], peer[1]) if peer else ""
+
+
+def address(host: str, port: int) -> str:
+    """`host` and `port` as a URL has them: an IPv6 address in brackets. RFC 3986 §3.2.2."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
