@@ -210,13 +210,17 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def wrapped(text: str, *, indent: int = 0, stream: TextIO | None) -> str:
-    """`text` as it is in a pipe; on a terminal broken between words, the lines after the first indented."""
+    """`text` as it is in a pipe; on a terminal broken between words, the lines after the first indented.
+
+    A command, between backticks, is never broken: pasted in two lines it would be two commands.
+    """
     if not is_terminal(stream):
         return text
     width = shutil.get_terminal_size().columns
+    whole = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", "\0"), text)
     return textwrap.fill(
-        text, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
-    )
+        whole, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
+    ).replace("\0", " ")
 
 
 def check_lines(checks: "Sequence[Check]", stream: TextIO | None = None) -> list[str]:

@@ -124,11 +124,11 @@ async def list_rotations(flags: Flags, scope: Scope | None) -> Result:
             "" if found.total is None else f"{found.done} of {found.total}",
             _standing(found.rotation),
             found.rotation.reason,
-            found.rotation.est_server,
+            *([found.rotation.est_server] if scope else []),
         )
         for found in listed
     )
-    headers = ("ID", *([] if scope else ["TARGET"]), "PUSHED AT", "DONE", "STATUS", "REASON", "EST SERVER")
+    headers = ("ID", *([] if scope else ["TARGET"]), "PUSHED AT", "DONE", "STATUS", "REASON")
     return Result(
         {
             "rotations": [
@@ -136,7 +136,7 @@ async def list_rotations(flags: Flags, scope: Scope | None) -> Result:
                 for found in listed
             ]
         },
-        [Table(headers, rows)],
+        [Table((*headers, "EST SERVER") if scope else headers, rows)],
         [] if listed else [f"{scope or 'this factory'} has no rotation"],
     )
 

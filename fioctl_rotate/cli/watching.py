@@ -256,7 +256,8 @@ class _Live:
     def end(self, snapshot: "Snapshot") -> None:
         """Leave the advice below the last view; where there was none, what is known."""
         if not self._pace.began:
-            emit(f"{printable(headline(self._api, snapshot.rotation))}: {printable(snapshot.message)}")
+            text = f"{headline(self._api, snapshot.rotation)}: {snapshot.message}"
+            emit(wrapped(printable(text), stream=sys.stdout))
         tell_advice(self._api, snapshot.rotation, snapshot.states)
 
     def _draw(self, snapshot: "Snapshot") -> "RenderableType":

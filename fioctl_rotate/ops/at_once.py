@@ -32,7 +32,7 @@ class Pace:
         """The server has answered a request; `busy` says that it did so with 429 or 503."""
         self._under_way = max(0, self._under_way - 1)
         if busy and not self._under_way:
-            # The requests that are under way now may be told the same: they count once.
+            # The requests that are under way now may get the same answer: they count once.
             self._under_way, self._was_busy = self.limit, True
             self.limit, self._answers = max(1, self.limit // 2), 0
         elif not busy:

@@ -52,8 +52,8 @@ def of_rollout(head: str, rows: Iterable[Sequence[str]], message: str) -> str:
 
 def _sentence(line: str) -> str:
     """Our own sentence: what stands between backticks is a command."""
-    words, *more = re.split(r"`([^`]*)`", line)
-    shown = text(words)
-    for command, words in zip(more[::2], more[1::2], strict=True):
-        shown += f"<code>{html.escape(printable(command))}</code>{text(words)}"
-    return shown
+    pieces = re.split(r"`([^`]*)`", line)
+    return "".join(
+        f"<code>{html.escape(printable(piece))}</code>" if number % 2 else text(piece)
+        for number, piece in enumerate(pieces)
+    )

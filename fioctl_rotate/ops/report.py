@@ -208,15 +208,15 @@ def _overcome(states: Sequence[DeviceState]) -> list[Overcome]:
 
 
 def _timeline(state: DeviceState) -> tuple[str, list[tuple[str, int, bool]]]:
-    """A device's steps: in words, and as (attempt begins, step, success) for boxes."""
+    """A device's steps: as text, and as (a new attempt begins, step, success) for boxes."""
     events = [event for event in state.progress.events if event.step]
-    words = [
+    texts = [
         f"step {event.step} {'done' if event.success else 'failed'}"
         + (f" after {_duration(event.seconds)}" if event.seconds is not None else "")
         for event in events
     ]
     attempts = [0, *(event.attempt for event in events)]
-    return ", ".join(words), [
+    return ", ".join(texts), [
         ("new" if event.attempt != before and before else "", event.step, event.success)
         for event, before in zip(events[-3 * LAST :], attempts[-3 * LAST - 1 :], strict=False)
     ]

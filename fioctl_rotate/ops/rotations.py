@@ -20,7 +20,7 @@ _NAMED = 10
 async def of_scope(api: FactoryApi, scope: Scope, *, by_uuid: bool = False) -> tuple[Scope, list[Rotation]]:
     """The scope as the Factory knows it, and its rotations, newest first.
 
-    A group's are those in its configuration log. A device's are those that it was told or has reported. Raises
+    A group's are those in its configuration log. A device's are those that it was given or has reported. Raises
     Error for an unknown group or device.
     """
     found, device = await find(api, scope, by_uuid=by_uuid)

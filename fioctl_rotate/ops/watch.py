@@ -74,10 +74,10 @@ class Watch:
     """One rotation, watched through `api`.
 
     Args:
-        tracker: to go on with; unless given, one that knows what is kept on this machine.
+        tracker: an existing one to use; by default a new one, with what is kept on this machine.
         pace: how many requests may be under way.
         now: the clock.
-        asking: is told how many devices are about to be asked, which may take a while.
+        asking: is called with the number of devices that are read next, which may take a while.
     """
 
     def __init__(
@@ -133,8 +133,8 @@ class Watch:
     ) -> Snapshot:
         """Poll every `interval` seconds until no device is expected to get any further; the last snapshot.
 
-        `tell` gets each snapshot. A poll that the server does not answer is told, and tried again. Raises Error
-        where the token is refused or the server stays away.
+        `tell` gets each snapshot. A poll that the server does not answer is a problem in it, and is tried again.
+        Raises Error where the token is refused or the server stays away.
         """
         bad_polls = BadPolls()
         while True:

@@ -53,7 +53,7 @@ class Summary:
 
 
 class States:
-    """The states of a rotation's devices, from the `facts` (by uuid) that somebody else changes and tells of."""
+    """The states of a rotation's devices, from `facts` (by uuid). Whoever changes those calls `touch`."""
 
     def __init__(self, rotation: Rotation, facts: Mapping[str, Facts]) -> None:
         self._rotation, self._facts = rotation, facts

@@ -27,7 +27,7 @@ SIGHTINGS = 3
 SILENT_AFTER = timedelta(minutes=10)
 # The whole list is read again after this time: a device may have left while another one joined.
 WHOLE_LIST_EVERY = timedelta(minutes=10)
-# Whole lists in a row that miss devices: after so many the list is taken as it is.
+# After so many whole lists in a row that miss devices, the list is accepted as it is.
 _SHORT_LISTS = 3
 # The push and last-seen are both the server's times, perhaps of two of its machines.
 _SKEW = timedelta(seconds=5)
@@ -67,7 +67,7 @@ def before_push(devices: Iterable[Device], records: Iterable[Device]) -> Reading
 class Tracker:
     """What is known of a rotation.
 
-    `readings` are those of an earlier watch, or were made before the push; the tracker goes on with them.
+    `readings` are those of an earlier watch, or were made before the push; the tracker continues from them.
     `unsaved` says whether there is more than they have.
     """
 
@@ -163,7 +163,7 @@ class Tracker:
         return wanted
 
     def wants_record(self, uuid: str) -> bool:
-        """Whether the device's record tells something new: a key to compare with, a changed one, or where it went.
+        """Whether its record can have something new: a key to compare with, a changed one, or where it went.
 
         In a large fleet most devices go through all steps between two polls, and come back: a record read then
         proves nothing, and being seen again has to. Those seen under way have theirs read before the next events.
@@ -276,7 +276,7 @@ class Tracker:
         return any(facts.progress.phase != Phase.NONE for facts in self._facts.values())
 
     def readings(self) -> Readings:
-        """What a later poll, perhaps of another process, can go on with."""
+        """What a later poll, perhaps in another process, continues from."""
         return Readings(self._facts, self._mark, self._total, self._whole_list_at)
 
     # --- Underneath ---
@@ -292,7 +292,7 @@ class Tracker:
             facts = self._facts[device.uuid] = Facts(device.uuid)
             news, same_second = True, False
         else:
-            # In whole seconds, the newest device may have told more in the second in which it was last listed.
+            # Last-seen may have whole seconds: the newest device may have reported more in its last second.
             same_second = seen is not None and seen == self._mark and not seen.microsecond
             news = facts.last_seen != seen or facts.left is not None
         if news or same_second:

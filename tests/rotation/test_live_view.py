@@ -47,7 +47,7 @@ def on_terminal(monkeypatch, recent):
         os.close(leader)
         plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
         shown = "\n".join(line.rstrip() for line in plain.splitlines())
-        return Result(code, shown, "" if "done" in shown else "not read yet")
+        return Result(code, shown, "" if "next poll" in shown else "not read yet")
 
     return call
 

@@ -178,6 +178,12 @@ def test_device_that_was_seen_once_long_after_the_push_is_not_silent(pushed):
     assert state.reason is None
 
 
+def test_device_that_was_seen_twice_in_ten_minutes_is_not_silent(pushed):
+    follower = Follower(pushed)
+    follower.poll()
+    assert see_often(pushed, follower, "a", SIGHTINGS - 1, apart=SILENT_AFTER).reason is None
+
+
 def test_silent_device_that_reports_after_all_is_not_silent_any_more(pushed):
     follower = Follower(pushed)
     follower.poll()

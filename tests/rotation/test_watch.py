@@ -318,6 +318,7 @@ def test_watch_gives_a_failed_device_time_to_get_further_and_then_ends(world):
 
     async def sleep(seconds):
         world.now += timedelta(seconds=seconds)
+        assert len(polls) < 3 * PATIENCE
         # It tries again before each look, which is no news; once it gets a step further.
         world.tell("a", STARTED)
         if len(polls) == 20:
