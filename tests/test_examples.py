@@ -52,7 +52,9 @@ def test_the_script_pushes_once_however_often_it_is_run(cli: Cli, acme: Path, tm
     assert [(entry["reason"], file_of(entry)) for entry in log(cli)] == [("why not", value("job-7"))]
     # However short the time was, there is a file; with enough of it, both devices are in it.
     for seconds in (0.5, 1, 2, 4, 8, 16, 32):
-        done = run_script("field", "why not", "job-7", "--no-checks", cwd=tmp_path, ROTATE_TIMEOUT=str(seconds))
+        done = run_script(
+            "field", "why not", "job-7", "--no-checks", cwd=tmp_path, ROTATE_TIMEOUT=str(seconds)
+        )
         suite = ElementTree.parse(tmp_path / "rotation.xml").getroot()  # noqa: S314  our own file
         cases = [case.get("name") for case in suite.iter("testcase")]
         if cases != ["devices"]:
