@@ -13,14 +13,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.peer import Peer
+from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error, Refused
+from fioctl_rotate.ops.ca_removal import Consent, disable_device_cas, revoke_device_cas, update_device_cas
 from fioctl_rotate.ops.ceremony import create_pki
 from fioctl_rotate.ops.device_cas import add_device_ca
 from fioctl_rotate.ops.est_authorization import authorize_est
 from fioctl_rotate.ops.prompter import Prompter
+from fioctl_rotate.ops.signing import rotate_tls
 from fioctl_rotate.pki.directory import PkiDirectory
+from fioctl_rotate.pki.parsing import load_private_key
 from tests.commandline import Cli
-from tests.making import CN, FACTORY, NAME, OU, certificate, csr, dns, pem, subject, usage
+from tests.making import CN, FACTORY, NAME, OU, P256, certificate, csr, dns, pem, subject, usage
 from tests.scripted import Asked, Reply, Server, running_mock
 
 Fault = Callable[[str, bytes | None], Reply | None]
@@ -221,3 +225,76 @@ def managed(method: str, body: bytes | None) -> Reply | None:
 def test_the_managed_est_servers_name_follows_from_the_gateways(factory: Path, created: PkiDirectory) -> None:
     with pytest.raises(Refused, match=r"DNS names: expected r1\.est\.foundries\.io, got localhost"):
         Backend(factory, managed).run(lambda api: authorize_est(api, created))
+
+
+def ignored(method: str, body: bytes | None) -> Reply | None:
+    """A Factory that takes whatever is uploaded, and forgets it."""
+    return Reply(204) if method == "PATCH" and body is None else None
+
+
+def test_rotate_tls_signs_only_for_the_names_that_devices_know(factory: Path, created: PkiDirectory) -> None:
+    before = (created.path / "tls-crt").read_bytes()
+    for made, message in (
+        (csr(name=subject((CN, NAME), (OU, FACTORY))), f"DNS names: expected localhost, got {NAME}"),
+        (csr(san=dns("localhost", NAME)), f"DNS names: expected localhost, got localhost, {NAME}"),
+        (csr(x509.BasicConstraints(ca=True, path_length=None), san=dns("localhost")), "CA:TRUE not allowed"),
+    ):
+        hostile = Backend(factory, with_csr("tls-csr", made))
+        with pytest.raises(Refused, match=message):
+            hostile.run(lambda api: rotate_tls(api, created))
+        assert "PATCH" not in hostile.seen
+    assert (created.path / "tls-crt").read_bytes() == before
+
+
+def test_rotate_tls_that_was_cut_off_uploads_what_it_signed(factory: Path, created: PkiDirectory) -> None:
+    def refuse(method: str, body: bytes | None) -> Reply | None:
+        return Reply(403, {"message": "not now"}) if method == "PATCH" and body is None else None
+
+    with pytest.raises(Error, match="not now"):
+        Backend(factory, refuse).run(lambda api: rotate_tls(api, created))
+    signed = (created.path / "tls-crt").read_bytes()
+    done = Backend(factory, honest).run(lambda api: rotate_tls(api, created))
+    assert pem(done) == signed == (created.path / "tls-crt").read_bytes()
+    assert [path.name for path in created.path.glob("*.bak*")] == ["tls-crt.bak"]
+
+
+def test_rotate_tls_signs_anew_where_the_backend_keeps_its_key(factory: Path, created: PkiDirectory) -> None:
+    (key_file,) = (factory / "keys" / FACTORY).glob("tls-*.key")
+    key = load_private_key(key_file.read_bytes(), name="the gateway's key")
+    same = csr(name=subject((CN, "localhost"), (OU, FACTORY)), san=dns("localhost"), key=key)
+    before = (created.path / "tls-crt").read_bytes()
+    done = Backend(factory, with_csr("tls-csr", same)).run(lambda api: rotate_tls(api, created))
+    assert pem(done) != before
+    assert (created.path / "tls-crt.bak").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (
+            lambda api, pki: revoke_device_cas(api, pki, [Path("local-ca.pem")], [], consent=Consent()),
+            "still trusts the device CA with the serial",
+        ),
+        (
+            lambda api, pki: disable_device_cas(api, pki, [Path("local-ca.pem")], []),
+            "does not say that the device CAs are disabled",
+        ),
+        (
+            lambda api, pki: update_device_cas(api, pki.path / "second.pem", consent=Consent()),
+            "the device CAs that .* gives back is not what was uploaded",
+        ),
+        (rotate_tls, "the gateway TLS certificate that .* gives back is not what was uploaded"),
+    ],
+    ids=["revoke", "disable", "update", "rotate-tls"],
+)
+def test_what_the_factory_does_not_keep_is_an_error(
+    work: Callable[[FactoryApi, PkiDirectory], Any], message: str, factory: Path, created: PkiDirectory
+) -> None:
+    root = created.root(now=utc_now())
+    second = certificate(
+        name=CA_NAME, issuer=root.certificate.subject, signer=root.key, begins=utc_now(), key=P256
+    )
+    present = b"".join((created.path / name).read_bytes() for name in ("online-crt", "local-ca.pem"))
+    (created.path / "second.pem").write_bytes(present + pem(second))
+    with pytest.raises(Error, match=message):
+        Backend(factory, ignored).run(lambda api: work(api, created))
