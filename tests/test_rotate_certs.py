@@ -152,7 +152,7 @@ def test_an_offline_dry_run_asks_nobody_and_says_what_it_does_not_know(cli: Cli)
         (("--timeout", "1"), "--timeout goes with --wait"),
         (("--junit", "j.xml"), "--junit goes with --wait"),
         (("--junit", "j.xml", "--dryrun"), "--junit does not go with --dryrun"),
-        (("--wait", "--junit", "nowhere/j.xml"), "there is no folder nowhere"),
+        (("--wait", "--junit", "nowhere/j.xml"), "the folder nowhere is missing"),
         (("--format", "toml"), "--format toml goes with --dryrun"),
         (("-r", " "), "the reason is empty"),
         (("--server-name", "https://x"), "has a scheme"),
@@ -336,7 +336,7 @@ def test_the_commands_that_are_suggested_can_be_typed(cli: Cli, acme: Path) -> N
 def test_an_empty_group_is_said_aloud(cli: Cli, acme: Path) -> None:
     push(cli, "config", "device-group", "create", "empty")
     result = push(cli, "config", "rotate-certs", "-g", "empty", "-r", "why", "--no-checks")
-    assert "warning: group empty has no devices: nobody would rotate now" in result.err
+    assert "warning: group empty has no devices: no device would rotate now" in result.err
     assert "(0 devices)" in result.out
 
 

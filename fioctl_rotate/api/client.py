@@ -23,7 +23,7 @@ class FactoryApi:
     Args:
         peer: the server.
         factory: the factory's name.
-        announce: is told of each wait of more than 5 seconds.
+        announce: gets a line before each wait of more than 5 seconds.
         deadline: when the command must have ended, in seconds of `time.monotonic()`: a server that asks to wait
             beyond it is not waited for.
     """

@@ -33,7 +33,7 @@ def apply(
 
     Refused (5) if the fio-rotate-certs there or the devices have changed since, if the Factory or the server is
     another than the plan's, if the file was edited, or if a check fails that the plan doesn't allow to fail. A plan
-    that is applied already is no error: nothing is sent.
+    that is applied already is not an error: nothing is sent.
 
     A plan in stages is followed to its end; the same command goes on where an earlier run stopped.
     """

@@ -17,7 +17,7 @@ def _group() -> None:
 
 @app.command("show", epilog="Example: fioctl-rotate plan show plan.toml")
 def show(plan_file: PlanArgument) -> Result:
-    """Show a plan as the dry run did, and say whether it is intact; nobody is asked.
+    """Show a plan as the dry run did, and say whether it is intact; the Factory is not asked.
 
     Exit code 5 where the file was edited. Review what this shows rather than the file, and give the digest to
     whoever applies it: `apply --digest`.

@@ -110,7 +110,7 @@ def tell_about(plan: Plan, server_name: str | None) -> None:
         return
     note(f"devices that join {printable(str(scope))} later will get this entry too, and rotate then")
     if plan.devices == 0:
-        warn(f"{scope} has no devices: nobody would rotate now")
+        warn(f"{scope} has no devices: no device would rotate now")
 
 
 def summary(plan: Plan) -> str:

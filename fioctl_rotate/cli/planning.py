@@ -25,7 +25,7 @@ from fioctl_rotate.value import Value
 def _in_a_folder(path: Path | None) -> Path | None:
     """A file that is written at the end of a watch: hours later is too late to say that it cannot be."""
     if path is not None and not path.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {path.parent}")
+        raise typer.BadParameter(f"the folder {path.parent} is missing")
     return path
 
 
@@ -137,7 +137,7 @@ class Modes(Sending):
                 raise UsageError(f"{name} does not go with --dryrun")
         if self.out is not None and self.offline:
             raise UsageError(
-                "--out does not go with --offline: a plan holds what the target has now, and nobody was asked"
+                "--out does not go with --offline: a plan holds what the target has now, which is not known"
             )
         if self.to_stdout and self.format is not PlanFormat.TEXT:
             raise UsageError("--out - goes without --format: it writes the plan to stdout, and nothing else")
@@ -154,7 +154,7 @@ with_sending = spread("sending", Sending, SENDING_OPTIONS)
 
 
 def offline_plan(request: RotationRequest, settings: Settings, scope: Scope) -> Plan:
-    """The plan as far as it can be told without asking anybody."""
+    """The plan as far as it is known without asking the Factory."""
     return make_plan(
         request,
         factory=settings.require_factory(),

@@ -239,9 +239,9 @@ def _ask(plan: Plan, sending: Sending, question: str, server_name: str | None) -
 
 
 def _show_outcome(plan: Plan, sending: Sending, outcome: "Outcome") -> Error | None:
-    """What became of a push, to stdout; what to do next, to stderr. Returns the error where it is not in force.
+    """The outcome of a push, to stdout; what to do next, to stderr. Returns the error where it is not in force.
 
-    With `wait`, JSON is one object a line. A stdout that cannot be written does not hide what became of the push.
+    With `wait`, JSON is one object a line. A stdout that cannot be written does not hide the outcome.
     """
     message = outcome.message(plan)
     repeat = plan.command() + (" --no-checks" if sending.no_checks else "")

@@ -15,7 +15,7 @@ from fioctl_rotate.pki.certificates import years_later
 from fioctl_rotate.pki.parsing import dns_names, load_bundle
 from fioctl_rotate.rotation.plan import Plan
 
-# How long a new device certificate lives: from the managed EST server, and from estserver unless told otherwise.
+# How long a new device certificate lives: from the managed EST server, and from estserver by default.
 _MANAGED_YEARS, _OWN_YEARS = 1, 3
 
 

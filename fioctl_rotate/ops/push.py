@@ -96,7 +96,7 @@ async def made_by(api: FactoryApi) -> Made:
 
 
 class Interrupted(asyncio.CancelledError):
-    """A signal came once the push had left. `outcome` is what became of it."""
+    """A signal came once the push had left. `outcome` is the outcome of the push."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__()
@@ -104,10 +104,10 @@ class Interrupted(asyncio.CancelledError):
 
 
 async def push(api: FactoryApi, plan: Plan, *, tell: Tell = lambda _text: None) -> Outcome:
-    """Send the plan's body, unless it is there already, and read back what became of it.
+    """Send the plan's body, unless it is there already, and read back whether it landed.
 
     Raises Refused where the scope's entry has changed since the plan was made, Interrupted after a signal once the
-    push has left: then reading back takes at most 3 seconds, and `tell` is told so.
+    push has left: then reading back takes at most 3 seconds; `tell` gets a line about that.
     """
     config = api.config(plan.scope)
     # Checks and a question may have taken minutes, in which somebody else may have pushed.
@@ -143,7 +143,7 @@ async def _send(config: ScopeConfig, plan: Plan) -> tuple[bool, str | None]:
     except ApiError as error:
         return error.status in _REFUSALS, error.message
     except Exception as error:
-        # Whatever it is: the push may have left, and only reading back tells what became of it.
+        # Whatever it is: the push may have left, and only reading back shows whether it landed.
         return False, error.message if isinstance(error, Error) else f"{type(error).__name__}: {error}"
     return False, None
 

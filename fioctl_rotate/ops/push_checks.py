@@ -92,9 +92,9 @@ async def check_push(
     ]
     not_following = {"unsupported": old, "offline": offline}
     if len(devices) > SMALL_FLEET and not each_device:
-        words = f"{len(devices)} devices were not asked one by one for entries of their own or an earlier rotation"
+        text = f"{len(devices)} devices were not asked one by one for entries of their own or an earlier rotation"
         hint = f"`fioctl-rotate rotations check {plan.scope.option_text} --each-device` does"
-        checks.append(Check("each-device", Status.WARN, f"{words}; {hint}"))
+        checks.append(Check("each-device", Status.WARN, f"{text}; {hint}"))
         return Findings(checks, _reasons(not_following), before_push(devices, []))
     earlier = next((rotation for rotation in _rotations(target) if rotation.current), None)
     asked = await _ask_each(api, devices, earlier or Rotation("", plan.scope), now)
@@ -142,7 +142,7 @@ def _followers(
     devices: Sequence[wire.Device], old: Sequence[wire.Device], offline: Sequence[wire.Device]
 ) -> Iterable[Check]:
     if not devices:
-        yield Check("devices", Status.WARN, "there is no device: nobody would rotate now")
+        yield Check("devices", Status.WARN, "there are no devices: no device would rotate now")
         return
     if old:
         yield Check(
@@ -152,10 +152,8 @@ def _followers(
         yield Check("lmp", Status.PASS, f"no device is known to run LmP before {OLDEST_LMP}")
     if offline:
         hours = OFFLINE_AFTER // timedelta(hours=1)
-        words = (
-            f"{_count(offline, 'was', 'were')} not seen for {hours} hours, and would follow only when back"
-        )
-        yield Check("online", Status.WARN, words)
+        text = f"{_count(offline, 'was', 'were')} not seen for {hours} hours, and would follow only when back"
+        yield Check("online", Status.WARN, text)
     else:
         yield Check("online", Status.PASS, f"{len(devices)} of {len(devices)} devices were seen lately")
 

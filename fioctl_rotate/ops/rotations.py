@@ -88,7 +88,7 @@ async def _with_reported(
 ) -> list[Rotation]:
     """A device's `own` rotations (of its configuration log), its group's, and those of its updates, newest first.
 
-    The ids of updates tell of rotations that no log has any more. A device with an entry of its own does not follow
+    The ids of updates name rotations that no log has any more. A device with an entry of its own does not follow
     its group's: then none of the group's is current.
     """
     found = list(own)

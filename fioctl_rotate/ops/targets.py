@@ -17,8 +17,8 @@ from fioctl_rotate.rotation.scope import Scope
 async def find(api: FactoryApi, scope: Scope, *, by_uuid: bool = False) -> tuple[Scope, wire.Device | None]:
     """The scope as the Factory knows it, and its device where it is one; `by_uuid` has its name be a uuid.
 
-    `api` goes on with the factory that the device says it is in, as fioctl does. Raises Error in words where the
-    Factory has no such group or device.
+    `api` goes on with the factory that the device says it is in, as fioctl does. Raises Error where the Factory
+    has no such group or device.
     """
     if scope.shared:
         if scope.name:
@@ -81,7 +81,7 @@ async def find_group(api: FactoryApi, group: str) -> wire.DeviceGroup:
 
 
 async def find_device(api: FactoryApi, name: str, *, by_uuid: bool = False) -> wire.Device:
-    """The device of that name or uuid; Error in words where there is none."""
+    """The device of that name or uuid; Error where there is none."""
     try:
         return await api.device(name, by_uuid=by_uuid)
     except ApiError as error:

@@ -156,7 +156,7 @@ def check_rotation_id(rotation_id: str) -> str:
     """`rotation_id` if a device and the API take it, else UsageError. It is a correlation id too (dg-satellite)."""
     if not _ROTATION_ID.match(rotation_id):
         raise UsageError(
-            f"rotation id `{rotation_id}` is not made of letters, digits, `_` and `-`, the first not a `-`"
+            f"rotation id `{rotation_id}` is not valid: expected letters, digits, `_` and `-`, and not `-` first"
         )
     if len(rotation_id) > 128:
         raise UsageError(f"rotation id `{rotation_id}` is longer than 128 characters")
@@ -171,7 +171,7 @@ def check_slots(text: str, option: str) -> tuple[str, str]:
     """
     ids = text.split(",")
     if len(ids) != 2 or not all(_SLOT.match(slot) for slot in ids):
-        raise UsageError(f"{option} `{text}` is not two slot ids of two digits, such as 01,07")
+        raise UsageError(f"{option}: expected two slot ids of two digits, such as 01,07, got `{text}`")
     if ids[0] == ids[1]:
         raise UsageError(f"{option} `{text}` names one slot twice; a device needs another one to change to")
     if "00" in ids:

@@ -1,4 +1,4 @@
-"""What became of a push, judged by the configuration log that is read after it. Pure.
+"""The outcome of a push, judged by the configuration log that is read after it. Pure.
 
 The log is the evidence, not the answer to the push: an answer can get lost, or come from a proxy. The API has no
 conditional write, so somebody else's push can land between our last reading of the log and our push. Then the entry
@@ -39,7 +39,7 @@ class Outcome:
     """How a push ended.
 
     `found` is what the scope has now, None where that cannot be read. `replaced` is what came in between the last
-    look and our push, and was replaced by it; None where nothing did. `problem` is what went wrong on the way.
+    reading and our push, and was replaced by it; None where nothing did. `problem` is what went wrong on the way.
     """
 
     kind: OutcomeKind
@@ -85,7 +85,7 @@ class Outcome:
 
 
 def judge(plan: Plan, before: Sequence[Config], after: Sequence[Config], *, refused: bool) -> Outcome:
-    """What became of the push of `plan`, by the scope's log `before` and `after` it (newest first).
+    """The outcome of the push of `plan`, by the scope's log `before` and `after` it (newest first).
 
     `refused` says that the server has refused the push for good, so that it cannot arrive any more.
     """
@@ -119,7 +119,7 @@ def entry_in(config: Config) -> File | None:
 
 
 def _describe(file: File | None, plan: Plan) -> str:
-    """What a scope has, in a few words, beside the push of `plan`."""
+    """What a scope has, as a short text; `plan` is the push that was sent."""
     if file is None:
         return f"no {FILE_NAME}"
     rotation_id = rotation_id_of(str(file.get("value", "")))

@@ -33,7 +33,7 @@ class RotationRequest(Value):
     rotation_id: str | None = None
 
     def check(self) -> None:
-        """Refuse (UsageError) what is wrong in itself, before anybody is asked anything."""
+        """Refuse (UsageError) what is wrong in itself, before the Factory is asked."""
         # What is there and empty, as of an unset variable, must not become what is taken where nothing is said.
         self.entry(
             "localhost" if self.server_name is None else self.server_name,
@@ -95,7 +95,7 @@ class Plan(Value):
     """A push as it would be sent.
 
     Fields:
-        current: what the scope has now; None where nobody was asked.
+        current: what the scope has now; None where the Factory was not asked.
         devices, members: how many devices follow the scope, and the digest of their uuids; None where not known.
         of_group: the group whose entry a device no longer sees once it has one of its own.
         stages: where it begins with some devices of the group; `fleet_wide` is the entry's value that then lies
@@ -144,7 +144,7 @@ class Plan(Value):
     def at(self, now: CurrentEntry) -> "Plan":
         """The plan with what its scope has now: ready to push, or already there.
 
-        Raises Refused where that is no longer the entry that the plan was made against, or for a used id.
+        Raises Refused where that is not the entry any more that the plan was made for, or for a used id.
         """
         before = self.current.file if self.current else None
         plan = self.replace(current=now)
@@ -174,7 +174,7 @@ class Plan(Value):
         """The plan as JSON, without what is not known.
 
         `{factory, server, target, current, request, checks, allow, not-following, made}`; `current` is null where
-        nobody was asked, else `{"file": …}` with null for no entry.
+        the Factory was not asked, else `{"file": …}` with null for no entry.
         """
         target = {
             **self.scope.document(),

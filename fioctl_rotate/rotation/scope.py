@@ -14,7 +14,7 @@ from fioctl_rotate.value import Value
 class Scope(Value):
     """A place of a configuration; made by `fleet`, `of_group` and `of_device`.
 
-    `name` is the group's or the device's, `uuid` the device's, None where nobody was asked for it yet.
+    `name` is the group's or the device's, `uuid` the device's, None where it was not read yet.
     """
 
     kind: str

@@ -175,7 +175,7 @@ def test_who_will_not_follow_is_told_by_name(commands, recent):
 
 def test_empty_group_is_warned_about(commands, recent):
     result = commands("rotations", "check", "-g", "field", *OWN_EST)
-    assert "there is no device: nobody would rotate now" in result.out
+    assert "there are no devices: no device would rotate now" in result.out
 
 
 def test_large_fleet_is_asked_one_by_one_where_that_is_wanted(commands, recent):
