@@ -37,6 +37,8 @@ NEVER = [
     "PRIVATE KEY",
 ]
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "plan.toml"
+
 # Commands that run until they are told to stop.
 ENDLESS = {("demo",), ("est", "serve"), ("mock", "serve"), ("mock", "devices")}
 # What fails here for a reason: no EST server runs, the rotation has no end, the group has a device, the device has
@@ -128,7 +130,7 @@ def command(leaf: Leaf, place: Path) -> list[str]:
             "url": "https://localhost:1/est",
             "factory": "another",
         },
-        **{"plan_file": out / "plan.toml", "description": "what"},
+        **{"plan_file": EXAMPLE if leaf.path[0] == "plan" else out / "plan.toml", "description": "what"},
         **{"files": "motd=hello", "uuids": device, "owner": "nobody", "new_name": "pump", "shell": "bash"},
         "devices": device if leaf.path[0] == "devices" else 1,
         **{
@@ -149,7 +151,11 @@ def command(leaf: Leaf, place: Path) -> list[str]:
         ("keys", "ca", "revoke-device-ca"): ["--ca-file", "local-ca.pem"],
         ("keys", "ca", "add-device-ca"): ["--local-ca", "--local-ca-filename", "second.pem"],
         ("config", "rotate-certs"): ["--server-name", "localhost", "--no-checks"],
-        ("devices", "config", "rotate-certs"): ["--server-name", "localhost", "-p", "1"],
+        ("devices", "config", "rotate-certs"): [
+            *("--server-name", "localhost", "-p", "1", "--allow", "est-reachable"),
+        ],
+        ("apply",): ["--allow", "est-reachable"],
+        ("rotations", "settle"): ["--allow", "not-done"],
         ("rotations", "report"): ["--html", out / "report.html", "--force"],
         ("rotations", "watch"): ["--timeout", "0.3", "--interval", "0.1"],
         ("est", "serve"): [

@@ -99,9 +99,8 @@ class Sending(Value):
 
     def check_waivers(self) -> None:
         """Refuse waivers that make no sense (UsageError)."""
-        for name, given in (("--allow", bool(self.allow)), ("--strict", self.strict)):
-            if given and self.no_checks:
-                raise UsageError(f"{name} does not go with --no-checks, which checks nothing")
+        if self.strict and self.no_checks:
+            raise UsageError("--strict does not go with --no-checks, which checks nothing")
 
     def _of_a_wait(self) -> tuple[tuple[str, bool], ...]:
         return ("--timeout", self.timeout is not None), ("--junit", self.junit is not None)
