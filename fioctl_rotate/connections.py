@@ -17,16 +17,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 Refused = Callable[[str, str], None]
-"""Is told of a connection that was refused or closed before a request was read: the peer's address, the reason."""
+"""Is called with the peer's address and the reason, for a connection refused before a request was complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one process grants its clients; times in seconds.
+    """The limits of one process for its clients; times in seconds.
 
-    A connection with TLS takes up to 0.35 MB, so `connections` sets the memory. At the limit the oldest connection
-    is closed on which nothing was sent, else the oldest that has waited `grace` for its client; where there is
-    none, new clients wait until one ends.
+    A connection with TLS takes up to 0.35 MB, so `connections` sets the memory. At that limit a new client takes
+    the place of the oldest connection on which nothing was sent. Where there is none, it takes the place of the
+    oldest that has waited for its client for longer than `grace`. Where there is none either, it waits.
     """
 
     connections: int = 512
@@ -40,8 +40,8 @@ class Limits:
 
 
 LIMITS = Limits()
-# A line about the file limit at most so often.
-_TELL_AGAIN = 10.0
+# Seconds between two messages about a limit.
+_MESSAGE_INTERVAL = 10.0
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -54,7 +54,7 @@ class _Client(Protocol):
 
     @property
     def waiting(self) -> bool:
-        """Whether it is the client's turn."""
+        """Whether the client is expected to send something."""
 
     def drop(self) -> None:
         """Close the connection at once."""
@@ -84,7 +84,7 @@ class _HttpConnection(HttpToolsProtocol):
 
     @property
     def waiting(self) -> bool:
-        """Whether it is the client's turn: no request is read to its end and not yet answered."""
+        """Whether the client is expected to send something: no complete request waits for its answer."""
         return not self._whole or self.cycle is None or self.cycle.response_complete
 
     def drop(self) -> None:
@@ -93,7 +93,8 @@ class _HttpConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Give the client its time for the first request."""
-        super().connection_made(_CanonicalHeaders(transport))  # type: ignore[arg-type]  # all else is passed on
+        self._headers = _CanonicalHeaders(transport)
+        super().connection_made(self._headers)  # type: ignore[arg-type]  # all else is passed on
         self._listener.clients[self] = self._listener.clients.pop(self._handshake, None)
         self._allow(self._limits.head)
 
@@ -149,6 +150,7 @@ class _HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Take the place behind those that have waited longer."""
+        self._headers.in_body = False
         super().on_response_complete()
         if self in self._listener.clients:
             self.since = time.monotonic()
@@ -196,15 +198,17 @@ class _HttpConnection(HttpToolsProtocol):
 class _CanonicalHeaders:
     """A transport that sends header names as `Content-Type`: libest's client compares them letter by letter.
 
-    uvicorn writes each head in one piece, with names in lower case.
+    uvicorn writes each head in one piece, with names in lower case, and the body after it.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self.in_body = False
 
     def write(self, data: bytes) -> None:
         """Pass `data` on, with the names of its headers in canonical case where it is the head of an answer."""
-        if data.startswith(b"HTTP/1.1 "):
+        if not self.in_body and data.startswith(b"HTTP/1.1 "):
+            self.in_body = not data.startswith(b"HTTP/1.1 100 ")
             head, separator, rest = data.partition(b"\r\n\r\n")
             status, *lines = head.split(b"\r\n")
             named = (line.partition(b":") for line in lines)
@@ -305,7 +309,7 @@ class Listener:
         self._sock = sock
         self.context = context
         self._freed = asyncio.Event()
-        self._told = -_TELL_AGAIN
+        self._last_message = -_MESSAGE_INTERVAL
 
     async def accept(self) -> None:
         """Accept connections until cancelled."""
@@ -353,7 +357,7 @@ class Listener:
 
     async def _make_room(self) -> None:
         """Close a connection that waits for its client, or wait until one ends."""
-        self._tell_of_limit(f"{self._most} connections are open")
+        self._report_limit(f"{self._most} connections are open")
         if self._shed_silent():
             return
         old = time.monotonic() - self.limits.grace
@@ -370,7 +374,7 @@ class Listener:
         """After a connection that could not be accepted: make room where files have run out."""
         if error.errno not in _NO_FILES:
             return  # the peer has gone before it was accepted
-        self._tell_of_limit(str(error.strerror))
+        self._report_limit(str(error.strerror))
         # Many at once, or those who wait to be accepted would wait as long as there are silent ones before them.
         if self._shed_silent(most=1 + len(self.clients) // 4):
             await asyncio.sleep(0)  # until they are closed
@@ -391,9 +395,9 @@ class Listener:
         client.drop()
         self.forget(client)
 
-    def _tell_of_limit(self, reason: str) -> None:
-        if time.monotonic() - self._told >= _TELL_AGAIN:
-            self._told = time.monotonic()
+    def _report_limit(self, reason: str) -> None:
+        if time.monotonic() - self._last_message >= _MESSAGE_INTERVAL:
+            self._last_message = time.monotonic()
             self.refused("", f"at a limit, connections that wait for their client are closed: {reason}")
 
 

@@ -1,4 +1,4 @@
-"""ASGI apps served within limits: sockets, TLS, and the end of it all."""
+"""ASGI apps served within limits: their sockets, and when they begin and end."""
 
 import asyncio
 import contextlib
@@ -89,7 +89,7 @@ async def running(
     Yields the port (0 for a UNIX socket). The responses carry no `Date` and no `Server` header of uvicorn's: an app
     that needs one sets its own. On the way out requests under way are given two seconds.
     """
-    # uvicorn warns of each request that is not HTTP; `refused` is told, with the peer.
+    # uvicorn logs a warning for each request that is not HTTP; `refused` gets the peer as well.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     listener = Listener(app, sock, context, limits, refused)
     accepting = asyncio.create_task(listener.accept())
@@ -103,7 +103,7 @@ async def running(
 
 
 async def until_interrupted(heard: Callable[[], None] = lambda: None) -> None:
-    """Return at SIGINT or SIGTERM; `heard` is called once these are heard, so that Ctrl-C can be told of."""
+    """Return at SIGINT or SIGTERM; `heard` is called once Ctrl-C works, so that it can be mentioned."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

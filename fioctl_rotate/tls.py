@@ -27,7 +27,7 @@ def client_context(
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         _trust(context, roots_pem, roots_name)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A name that stands in the CN alone is none: Go, and so every device, sees it like that.
+    # Go, and so every device, does not read a name from the CN.
     context.hostname_checks_common_name = False
     if roots_pem is not None:
         # As in Go, each certificate is an anchor of its own, also one that a higher CA has signed, and a root made

@@ -43,7 +43,7 @@ class App:
 
 
 class Served:
-    """A server with these limits; `refused` is what it was told, `connect` opens a connection to it."""
+    """A server with these limits; `refused` has the peers and reasons, `connect` opens a connection to it."""
 
     def __init__(self, app: Any, port: int, refused: list[tuple[str, str]]) -> None:
         self.app = app
@@ -129,11 +129,26 @@ def trusting(pki: Pki, tmp_path) -> ssl.SSLContext:
 def test_header_names_are_canonical() -> None:
     async def work() -> None:
         async with served() as server:
-            head, _, body = (await server.ask(b"a-b: c\r\n\r\nHTTP/1.1 d-e: f")).partition(b"\r\n\r\n")
+            sent = b"HTTP/1.1 a-b: c\r\nd-e: f\r\n\r\n"
+            head, _, body = (await server.ask(sent)).partition(b"\r\n\r\n")
             names = [line.split(b":")[0] for line in head.split(b"\r\n")[1:]]
             assert set(names) == {b"X-Way", b"Content-Length", b"Connection"}
             assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-            assert body == b"a-b: c\r\n\r\nHTTP/1.1 d-e: f"
+            assert body == sent
+
+    asyncio.run(work())
+
+
+def test_a_client_may_wait_for_100_continue() -> None:
+    async def work() -> None:
+        async with served() as server:
+            connection = await server.connect()
+            connection.write(
+                b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+            )
+            assert await connection.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.write(b"ok")
+            assert b"\r\nContent-Length: 2\r\n" in await connection.reader.readuntil(b"\r\n\r\n")
 
     asyncio.run(work())
 
@@ -365,7 +380,9 @@ def test_handshakes_that_wait_give_way_to_others(tls: ssl.SSLContext, trusting: 
     asyncio.run(work())
 
 
-def test_a_refused_handshake_is_told_with_its_reason(tls: ssl.SSLContext, pki: Pki, tmp_path: Any) -> None:
+def test_a_refused_handshake_is_reported_with_its_reason(
+    tls: ssl.SSLContext, pki: Pki, tmp_path: Any
+) -> None:
     other = Pki.make(owner="u2")
     files = write_pair(tmp_path, "other", other.device())
     clients = [

@@ -43,7 +43,7 @@ async def check(
     ] = None,
     key: Annotated[Path | None, option("--key FILE", "Private key for --cert.")] = None,
 ) -> Result:
-    """Check an EST server as a device would see it, before devices are told to use it.
+    """Check an EST server as a device would see it, before devices use it.
 
     A device trusts the Factory's root alone, takes the server's name from the SAN, and is stuck for good with a
     server that does not work. Each check is a line; exit code 5 where one of them fails. What is not given is read
@@ -178,7 +178,7 @@ def serve(
     if behind_proxy and host not in (None, "127.0.0.1", "::1", "localhost"):
         raise UsageError(
             f"--behind-proxy listens on loopback or a UNIX socket only, got {host}",
-            hint="whoever reaches this port can claim to be any device",
+            hint="everybody who reaches this port could claim to be any device",
         )
     from fioctl_rotate.ops.est_serve import EstFiles, EstService, Listening, serve_est
 

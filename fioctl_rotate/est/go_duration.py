@@ -20,13 +20,13 @@ _PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 
 
 def parse_duration(text: str) -> datetime.timedelta:
-    """The duration (Go: time.ParseDuration), above zero and below what fits into a certificate.
+    """The duration (Go: time.ParseDuration), at least a second and less than a thousand years.
 
     Raises UsageError for anything else.
     """
-    if not re.fullmatch(f"\\+?(?:{_PART.pattern})+", text):
+    if len(text) > 100 or not re.fullmatch(f"\\+?(?:{_PART.pattern})+", text):
         raise UsageError(
-            f"`{text}` is not a valid duration",
+            f"`{text[:100]}` is not a valid duration",
             hint="give hours, minutes, seconds, as in 26280h, 1h30m or 1.5h",
         )
     total = sum(Fraction(number) * _MICROSECONDS[unit] for number, unit in _PART.findall(text))

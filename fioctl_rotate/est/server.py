@@ -1,7 +1,7 @@
 """The EST server as an ASGI app (RFC 7030, RFC 8951); it does not know where its keys come from.
 
 Mutual TLS is the server's that runs it: the app reads the client's certificate from the ASGI TLS extension, or from
-a header where a proxy ends TLS, and relies on whoever put it there to have verified the handshake.
+a header where a proxy ends TLS. Whatever put it there must have verified the handshake.
 """
 
 import datetime

@@ -48,7 +48,7 @@ class EstFiles:
     """The files of an EST server, PEM; `client_cas` are device CAs to trust beside `ca_cert`.
 
     `tls_cert` and `tls_key` are None where a proxy ends TLS. The CA's key is in a file or in a token. The store
-    goes to worker processes with what it was told. `deny` is a deny list.
+    goes to worker processes with its PIN or passphrase. `deny` is a deny list.
     """
 
     root_cert: Path
@@ -274,7 +274,7 @@ async def _supervise(
 ) -> None:
     """Run a worker on each socket, pass signals on, and end when one of them does."""
     context = multiprocessing.get_context("spawn")
-    # Workers are told what they need of these; an environment can be read by others of the same user.
+    # Workers get what they need of these; an environment can be read by other processes of the same user.
     for variable in ("FIOCTL_TOKEN", PIN_VARIABLE, PASSPHRASE_VARIABLE):
         os.environ.pop(variable, None)
     # A worker that is still starting must not die of a signal that the supervisor answers.
@@ -330,7 +330,7 @@ def _work(service: EstService, sock: socket.socket, status_sock: socket.socket |
 
 
 def _end_with_supervisor() -> None:
-    """Have this worker end when its supervisor has, in whatever way: otherwise it would keep the port."""
+    """Have this worker end when its supervisor has ended: otherwise it would keep the port."""
     supervisor = multiprocessing.parent_process()
     if supervisor is None:
         return

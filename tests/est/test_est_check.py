@@ -292,7 +292,7 @@ def test_the_factory_is_asked_for_what_is_not_given(cli, acme, monkeypatch):
     assert "checked https://127.0.0.1:1/other" in result.err
 
 
-def test_a_factory_without_est_is_told_how_to_get_it(cli, mock_dir):
+def test_for_a_factory_without_est_a_hint_says_how_to_get_it(cli, mock_dir):
     cli("mock", "init", mock_dir, "--factory", "bare", "--bare")
     result = cli("est", "check", "--mock", mock_dir, "--factory", "bare")
     assert result.code == 1

@@ -138,7 +138,7 @@ def test_clients_that_are_not_trusted(own, ask):
         assert response.text.count("\n") == 1
 
 
-def test_a_client_that_has_expired_is_told_when(own, ask):
+def test_a_client_certificate_that_has_expired_is_refused_with_the_date(own, ask):
     client, _ = own.device()
     response = ask(HEADER, escaped(client), now=client.not_valid_after_utc + datetime.timedelta(seconds=1))
     assert response.status_code == 403
@@ -176,7 +176,7 @@ def started_nginx(directory: Path, tls: tuple[Path, Path]) -> tuple[subprocess.P
         f"{name}_temp_path {directory}/{name};"
         for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    for _ in range(5):  # nginx does not tell of a port that it chose, so another program may take ours
+    for _ in range(5):  # nginx cannot choose a port itself, so another program may take this one
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         text = example

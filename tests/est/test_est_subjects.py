@@ -136,6 +136,6 @@ def test_a_device_looks_at_what_it_gets(pki, changes, words):
 
 
 @pytest.mark.parametrize("body", [b"", b"%%%", base64.b64encode(b"nothing"), b"<html>"])
-def test_an_answer_that_is_no_pkcs7_is_told(body):
+def test_an_answer_that_is_not_pkcs7_is_an_error(body):
     with pytest.raises(Error, match="EST server's answer"):
         decode_certificates(body)
