@@ -84,7 +84,7 @@ def test_the_commands_shown_work_when_typed_in_order(cli: Cli, tmp_path: Path) -
         start_new_session=True,
     ) as bash:
         try:
-            out, _ = bash.communicate(timeout=60)
+            out, _ = bash.communicate(timeout=600)
         finally:
             # Whatever became of it, the servers that it has started go with it.
             with contextlib.suppress(ProcessLookupError):
@@ -141,7 +141,7 @@ def test_interrupted_it_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None
             if line.startswith("8."):
                 process.send_signal(signal.SIGINT)
                 break
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=120)
     assert (process.returncode, err.splitlines()[-1]) == (130, "interrupted")
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []

@@ -200,7 +200,7 @@ def test_serve_tells_what_to_paste_and_ends_quietly(factory: Path, number: signa
                 for variable in ("FIOCTL_TOKEN", "FIOCTL_CONFIG", "FIOCTL_ROTATE_SERVER"):
                     assert (f"\n{variable}=" in f"\n{shown.stdout}") == (variable in line)
         os.kill(process.pid, number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 0
     assert err == ""
     assert "no certificate yet" not in text
@@ -220,7 +220,7 @@ def test_serve_as_json(factory: Path) -> None:
         with urllib.request.urlopen(request) as answer:  # noqa: S310  a loopback URL of our own
             assert json.load(answer)[0]["name"] == "acme"
         os.kill(process.pid, signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
     assert sorted(told) == ["est", "factory", "fioctl-config", "gateway", "server", "token-file"]
     assert Path(told["fioctl-config"]).suffix == ".yaml"
 
@@ -230,7 +230,7 @@ def test_serve_says_what_a_bare_factory_lacks(cli: Cli, mock_dir: Path) -> None:
     with serving(mock_dir) as process:
         lines = [output(process.stdout).readline() for _ in range(4)]
         os.kill(process.pid, signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
     at = f"{mock_dir}/pki --factory acme --mock {mock_dir}"
     assert lines[2].endswith(f"(no certificate yet: `fioctl-rotate keys ca create {at}` makes it)\n")
     assert lines[3].endswith(f"(no certificate yet: `fioctl-rotate est authorize {at}` makes it)\n")

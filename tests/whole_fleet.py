@@ -102,7 +102,7 @@ class WholeFleet:
     async def at_their_ends(self) -> None:
         """Wait until no device has anything new to do."""
         try:
-            await asyncio.wait_for(self._at_their_ends.wait(), 100)
+            await asyncio.wait_for(self._at_their_ends.wait(), 600)
         except TimeoutError:
             raise AssertionError(f"not at their ends: {self._waiting}") from None
 

@@ -5,7 +5,6 @@ What there is to see goes to a `Stage`.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -290,9 +289,15 @@ async def _prove(
 
 
 async def _is_taken(gateway: str, root: str, identity: Identity) -> bool:
-    """Whether the gateway answers to this certificate. A refusal in the handshake shows as a transport error."""
+    """Whether the gateway answers to this certificate. A refusal in the handshake shows as a network error.
+
+    Raises TimedOut where no answer comes: that proves nothing.
+    """
     context = tls.client_context(root, cert=identity.certificate_path, key=identity.key_path)
-    async with httpx.AsyncClient(verify=context, trust_env=False) as client:
-        with contextlib.suppress(httpx.TransportError):
+    async with httpx.AsyncClient(verify=context, trust_env=False, timeout=PATIENCE) as client:
+        try:
             return (await client.get(f"{gateway}/device")).status_code == 200
-    return False
+        except httpx.TimeoutException as error:
+            raise TimedOut(f"{gateway} does not answer within {PATIENCE:g} s") from error
+        except httpx.TransportError:
+            return False

@@ -427,7 +427,7 @@ def test_a_body_has_a_limit(mock: Mock, method: str, path: str) -> None:
     assert answer.status_code == 413
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     call=st.sampled_from(
         [("PATCH", "/config"), ("PATCH", "/device"), ("POST", "/events"), ("GET", "/config")]

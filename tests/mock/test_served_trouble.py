@@ -40,7 +40,9 @@ def device_path(directory: Path) -> Path:
 
 def operator(directory: Path, factory: FactoryRecord) -> httpx.AsyncClient:
     token = new_factory.token_file(directory, factory.name).read_text()
-    return httpx.AsyncClient(base_url=factory.api_url, headers={"OSF-TOKEN": token}, trust_env=False)
+    return httpx.AsyncClient(
+        base_url=factory.api_url, headers={"OSF-TOKEN": token}, trust_env=False, timeout=120
+    )
 
 
 async def push(directory: Path, factory: FactoryRecord) -> None:
@@ -132,7 +134,9 @@ def test_a_state_that_cannot_be_used_is_503_and_told_once(
         async with (
             ops.serve(directory, ports=ANY, complain=told.append) as factory,
             operator(directory, factory) as api,
-            httpx.AsyncClient(base_url=factory.gateway_url, verify=context, trust_env=False) as device,
+            httpx.AsyncClient(
+                base_url=factory.gateway_url, verify=context, trust_env=False, timeout=120
+            ) as device,
         ):
 
             async def ask() -> httpx.Response:

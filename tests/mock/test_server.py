@@ -65,7 +65,7 @@ class Holder:
         self._context = tls.client_context(root, cert=cert, key=key)
 
     async def __call__(self, method: str, url: str, **kwargs: Any) -> httpx.Response:
-        async with httpx.AsyncClient(verify=self._context, trust_env=False) as client:
+        async with httpx.AsyncClient(verify=self._context, trust_env=False, timeout=120) as client:
             return await client.request(method, url, **kwargs)
 
     async def is_refused(self, url: str) -> bool:
@@ -89,7 +89,7 @@ def holder(directory: Path) -> Holder:
 async def operator(directory: Path, factory: FactoryRecord) -> AsyncIterator[httpx.AsyncClient]:
     token = new_factory.token_file(directory, factory.name).read_text()
     async with httpx.AsyncClient(
-        base_url=factory.api_url, headers={"OSF-TOKEN": token}, trust_env=False
+        base_url=factory.api_url, headers={"OSF-TOKEN": token}, trust_env=False, timeout=120
     ) as client:
         yield client
 
