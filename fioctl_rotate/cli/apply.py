@@ -1,9 +1,9 @@
 """`apply`: push a reviewed plan, exactly as it was shown, or nothing."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from fioctl_rotate.cli.common import connected, option, settings_of, single, with_api
+from fioctl_rotate.cli.common import connected, open_api, option, settings_of, single
 from fioctl_rotate.cli.planning import PlanArgument, Sending, with_sending
 from fioctl_rotate.cli.pushing import in_time, send, waivers
 from fioctl_rotate.cli.stages import with_max_failures
@@ -11,13 +11,10 @@ from fioctl_rotate.errors import Refused
 from fioctl_rotate.rotation.plan import Plan
 from fioctl_rotate.settings import Flags, Settings
 
-if TYPE_CHECKING:
-    from fioctl_rotate.api.client import FactoryApi
-
 
 @connected
 @with_sending
-def apply(
+async def apply(
     flags: Flags,
     sending: Sending,
     plan_file: PlanArgument,
@@ -53,7 +50,7 @@ def apply(
         sending = sending.replace(note=f"max-failures {max_failures}")
     settings = settings_for(flags, plan)
 
-    async def work(api: "FactoryApi") -> None:
+    async with open_api(settings, timeout=sending.timeout) as api:
         if plan.stages is not None:
             # It goes on from wherever it stands, and compares at each step.
             await send(api, plan, None, sending)
@@ -61,8 +58,6 @@ def apply(
         resuming = resume(api, plan, allow=allow, checked=not sending.no_checks)
         resumed, target = await in_time(api, resuming)
         await send(api, resumed, target, sending)
-
-    with_api(settings, work, timeout=sending.timeout)
 
 
 def settings_for(flags: Flags, plan: Plan) -> Settings:

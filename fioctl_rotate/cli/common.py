@@ -363,21 +363,6 @@ def done(api: "FactoryApi", outcome: str, **document: Any) -> Result:
     return Result({"factory": api.factory, "server": api.server, **document}, [at(api, outcome)])
 
 
-def with_api(
-    settings: Settings,
-    work: "Callable[[FactoryApi], Coroutine[Any, Any, T]]",
-    *,
-    timeout: float | None = None,
-) -> T:
-    """Open the operator API that `settings` name, and run `work` with it; see `open_api`."""
-
-    async def connected_work() -> T:
-        async with open_api(settings, timeout=timeout) as api:
-            return await work(api)
-
-    return run(connected_work())
-
-
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run the coroutine to its end; SIGTERM and SIGHUP cancel it as Ctrl-C does, and raise Stopped then."""
     import asyncio

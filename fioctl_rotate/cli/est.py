@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,7 +10,6 @@ from fioctl_rotate.cli import common, keys_est
 from fioctl_rotate.cli.common import Format, Result, option
 from fioctl_rotate.cli.keystore import KeyOptions, with_keys
 from fioctl_rotate.errors import Refused, UsageError
-from fioctl_rotate.est.enroll_policy import Enroll
 from fioctl_rotate.rotation.entry import DEFAULT_PORT, DEFAULT_RESOURCE, est_url
 from fioctl_rotate.settings import Flags
 
@@ -125,7 +124,9 @@ def serve(
         Path | None,
         option("--client-cas FILE", "Device CAs whose devices may enroll, besides --ca-cert."),
     ] = None,
-    port: Annotated[int, option("--port", "Port to listen on; 0: any free one.", min=0, max=65535)] = 8443,
+    port: Annotated[
+        int, option("--port PORT", "Port to listen on; 0: any free one.", min=0, max=65535)
+    ] = 8443,
     host: Annotated[
         str | None,
         option("--host ADDRESS", "Address to listen on [default: 0.0.0.0; 127.0.0.1 with --behind-proxy]."),
@@ -137,8 +138,9 @@ def serve(
         str, option("--cert-duration DURATION", "How long new certificates are valid, like 26280h.")
     ] = "26280h",
     enroll: Annotated[
-        Enroll, option("--enroll", "What simpleenroll gives: the client's own subject, any, or nothing.")
-    ] = Enroll.OWN,
+        Literal["own", "any", "off"],
+        option("--enroll", "What simpleenroll gives: the client's own subject, any, or nothing."),
+    ] = "own",
     deny: Annotated[
         Path | None, option("--deny FILE", "Clients that get no certificate; `est deny-list` writes it.")
     ] = None,

@@ -20,9 +20,13 @@ app = common.group("A mocked Factory to rehearse on.")
 app.command("devices", epilog=mock_devices.EXAMPLE)(mock_devices.devices)
 
 
-PortOption = Annotated[int, option("--port", "Port of the operator API; 0: any free one.", min=0, max=65535)]
-EstPortOption = Annotated[int, option("--est-port", "Port of the EST server.", min=0, max=65535)]
-GatewayPortOption = Annotated[int, option("--gateway-port", "Port of the device gateway.", min=0, max=65535)]
+PortOption = Annotated[
+    int, option("--port PORT", "Port of the operator API; 0: any free one.", min=0, max=65535)
+]
+EstPortOption = Annotated[int, option("--est-port PORT", "Port of the EST server.", min=0, max=65535)]
+GatewayPortOption = Annotated[
+    int, option("--gateway-port PORT", "Port of the device gateway.", min=0, max=65535)
+]
 
 
 @app.command(epilog="Example: fioctl-rotate mock init ./acme --factory acme --group field --devices 5")
@@ -193,13 +197,14 @@ async def serve(
     factory: FactoryOption = None,
     host: Annotated[str, option("--host ADDRESS", "Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int | None, option("--port", "Port of the operator API, from now on.", min=0, max=65535)
+        int | None, option("--port PORT", "Port of the operator API, from now on.", min=0, max=65535)
     ] = None,
     est_port: Annotated[
-        int | None, option("--est-port", "Port of the EST server, from now on.", min=0, max=65535)
+        int | None, option("--est-port PORT", "Port of the EST server, from now on.", min=0, max=65535)
     ] = None,
     gateway_port: Annotated[
-        int | None, option("--gateway-port", "Port of the device gateway, from now on.", min=0, max=65535)
+        int | None,
+        option("--gateway-port PORT", "Port of the device gateway, from now on.", min=0, max=65535),
     ] = None,
     est_fault: Annotated[
         Literal["stop", "foreign-ca", "404"] | None,

@@ -15,9 +15,10 @@ from fioctl_rotate.cli.common import (
     flush,
     interactive,
     note,
+    open_api,
+    run,
     settings_of,
     warn,
-    with_api,
     wrapped,
 )
 from fioctl_rotate.cli.planning import Modes, Sending
@@ -68,30 +69,31 @@ def rotate(
         note("nothing was asked of the Factory: how this compares with what is there now is not known")
         return
 
-    async def work(api: "FactoryApi") -> None:
+    async def push() -> None:
         from fioctl_rotate.ops import push as ops
 
-        planned = ops.plan_push(
-            api,
-            scope,
-            request,
-            by_uuid=by_uuid,
-            unix_seconds=int(time.time()),
-            allow=allow,
-            checked=not modes.no_checks,
-        )
-        plan, target = await in_time(api, planned)
-        if staging.wanted:
-            staged = await staging.add_to(api, plan)
-            plan = staged.plan.replace(checks=tuple(staged.checks))
-            for text in staged.notes:
-                note(text)
-        if modes.dryrun:
-            await _dry_run(api, plan, target, modes, request.server_name)
-        else:
-            await send(api, plan, target, modes, server_name=request.server_name)
+        async with open_api(settings, timeout=modes.timeout) as api:
+            planned = ops.plan_push(
+                api,
+                scope,
+                request,
+                by_uuid=by_uuid,
+                unix_seconds=int(time.time()),
+                allow=allow,
+                checked=not modes.no_checks,
+            )
+            plan, target = await in_time(api, planned)
+            if staging.wanted:
+                staged = await staging.add_to(api, plan)
+                plan = staged.plan.replace(checks=tuple(staged.checks))
+                for text in staged.notes:
+                    note(text)
+            if modes.dryrun:
+                await _dry_run(api, plan, target, modes, request.server_name)
+            else:
+                await send(api, plan, target, modes, server_name=request.server_name)
 
-    with_api(settings, work, timeout=modes.timeout)
+    run(push())
 
 
 async def in_time(api: "FactoryApi", work: "Awaitable[T]") -> T:

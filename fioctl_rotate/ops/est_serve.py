@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from cryptography import x509
@@ -72,7 +72,7 @@ class EstService:
     files: EstFiles
     cert_duration: str
     rfc7030: bool
-    enroll: Enroll
+    enroll: Literal["own", "any", "off"]
     connections: int
     client_cert_header: str | None
     json_log: bool
@@ -234,7 +234,7 @@ async def _serve(
     app = EstApp(
         authority=lambda: loaded.authority,
         clock=utc_now,
-        enroll=service.enroll,
+        enroll=Enroll(service.enroll),
         denied=lambda certificate: loaded.deny.reason(certificate),
         client_of=client_from_header(header, lambda: loaded.client_cas, utc_now)
         if header
