@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import inspect
 import shlex
 import signal
@@ -288,6 +289,10 @@ def runner(command: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(**arguments: Any) -> None:
+        if not gc.isenabled():
+            # Switched off for the start, by __main__; what there is by now stays.
+            gc.freeze()
+            gc.enable()
         format = arguments.pop("format") if add_format else arguments.get("format")
         for spread in noted:
             spread.take(arguments)
