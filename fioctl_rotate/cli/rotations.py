@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fioctl_rotate.cli import due, rolling, stopping
+from fioctl_rotate.cli import due, stopping
 from fioctl_rotate.cli.apply import settings_for
 from fioctl_rotate.cli.common import (
     GROUP,
@@ -170,6 +170,8 @@ async def show(
     if (plan := plan_named(rotation_id)) is not None:
         if plan.stages is not None:
             async with open_api(settings_for(flags, plan)) as api:
+                from fioctl_rotate.cli import rolling
+
                 return await rolling.shown(api, plan, junit=junit, summary=summary)
         rotation_id, scope = plan.rotation_id, plan.scope
     wanted = {"failing", "finalized"} if failed else set()
@@ -235,6 +237,8 @@ async def watch(
     if (plan := plan_named(rotation_id)) is not None:
         if plan.stages is not None:
             async with open_api(settings_for(flags, plan)) as api:
+                from fioctl_rotate.cli import rolling
+
                 await rolling.roll(api, plan, rolling.Rolling(interval, timeout, format, junit, send=False))
             return
         rotation_id, scope = plan.rotation_id, plan.scope
@@ -343,6 +347,8 @@ async def report(
     stages: list[tuple[str, str, str, str]] = []
     async with connect(flags) if plan is None else open_api(settings_for(flags, plan)) as api:
         if plan is not None and plan.stages is not None:
+            from fioctl_rotate.cli import rolling
+
             stages, snapshot = await rolling.stage_rows(api, plan)
         else:
             snapshot = await snapshot_of(api, rotation_id, scope, concurrency)
