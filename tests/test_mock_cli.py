@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,6 +224,17 @@ def test_serve_as_json(factory: Path) -> None:
         process.communicate(timeout=120)
     assert sorted(told) == ["est", "factory", "fioctl-config", "gateway", "server", "token-file"]
     assert Path(told["fioctl-config"]).suffix == ".yaml"
+
+
+def test_a_fault_on_purpose_is_said(factory: Path) -> None:
+    with serving(factory, "--est-fault", "stop") as process:
+        told = output(process.stderr).readline()
+        est = [output(process.stdout).readline() for _ in range(4)][3].split()[-1]
+        with pytest.raises(urllib.error.URLError, match="refused"):
+            urllib.request.urlopen(f"{est}/cacerts")  # noqa: S310  a loopback URL of our own
+        os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=120)
+    assert told == "the EST server has a fault on purpose: stop\n"
 
 
 def test_serve_says_what_a_bare_factory_lacks(cli: Cli, mock_dir: Path) -> None:

@@ -238,6 +238,8 @@ async def serve(
         if verbose:
             note(printable(f"{server} refused {peer}: {reason}"))
 
+    if est_fault is not None:
+        note(f"the EST server has a fault on purpose: {est_fault}")
     ports = mock.Ports(api=port, gateway=gateway_port, est=est_port)
     async with mock.serve(
         directory,

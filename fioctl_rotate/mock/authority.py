@@ -21,6 +21,7 @@ from fioctl_rotate.mock.problem import Problem
 from fioctl_rotate.mock.store import accounts, backend_keys
 from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.mock.store.backend_keys import BackendKey
+from fioctl_rotate.mock.store.database import change_meta
 from fioctl_rotate.pki import certificates, keys
 from fioctl_rotate.pki.parsing import dns_names, extension, is_ca, load_bundle, load_certificate, load_crl
 
@@ -86,12 +87,7 @@ def on_file(factory: FactoryRecord) -> wire.Certs:
         est_tls_crt=factory.est_tls_crt,
         tls_crt=factory.tls_crt,
         disabled_ca_serials=sorted(disabled_serials(factory)),
-        change_meta=wire.ChangeMeta(
-            created_by=factory.created_by,
-            created_at=factory.created_at,
-            updated_by=factory.updated_by,
-            updated_at=factory.updated_at,
-        ),
+        change_meta=change_meta(vars(factory)),
     )
 
 

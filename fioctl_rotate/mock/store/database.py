@@ -10,9 +10,10 @@ import datetime
 import shlex
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fioctl_rotate import wire
 from fioctl_rotate.errors import Error, UsageError
@@ -193,13 +194,13 @@ def moment(stamped: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(stamped).replace(tzinfo=datetime.UTC)
 
 
-def change_meta(row: sqlite3.Row) -> wire.ChangeMeta:
-    """Who made and last changed a record, and when."""
+def change_meta(values: Mapping[str, Any]) -> wire.ChangeMeta:
+    """Who made and last changed a record, and when, from the record's `values`."""
     return wire.ChangeMeta(
-        created_by=row["created_by"],
-        created_at=row["created_at"],
-        updated_by=row["updated_by"],
-        updated_at=row["updated_at"],
+        created_by=values["created_by"],
+        created_at=values["created_at"],
+        updated_by=values["updated_by"],
+        updated_at=values["updated_at"],
     )
 
 

@@ -81,5 +81,5 @@ def delete_group(db: sqlite3.Connection, factory: str, name: str) -> None:
 
 def _group(row: sqlite3.Row) -> wire.DeviceGroup:
     return wire.DeviceGroup(
-        id=row["id"], name=row["name"], description=row["description"], change_meta=change_meta(row)
+        id=row["id"], name=row["name"], description=row["description"], change_meta=change_meta(dict(row))
     )

@@ -9,7 +9,7 @@ from fioctl_rotate import wire
 from fioctl_rotate.mock.problem import Problem
 from fioctl_rotate.mock.store import config_levels, deny_list, event_queue, updates
 from fioctl_rotate.mock.store.config_levels import Level
-from fioctl_rotate.mock.store.database import DeviceRecord, check_name, moment, stamp
+from fioctl_rotate.mock.store.database import DeviceRecord, change_meta, check_name, moment, stamp
 from fioctl_rotate.mock.store.device_groups import find_group
 
 _WITH_GROUP = (
@@ -231,12 +231,7 @@ def brief(device: DeviceRecord) -> wire.Device:
         up_to_date=True,
         is_prod=bool(device.is_prod),
         is_wave=False,
-        change_meta=wire.ChangeMeta(
-            created_by=device.created_by,
-            created_at=device.created_at,
-            updated_by=device.updated_by,
-            updated_at=device.updated_at,
-        ),
+        change_meta=change_meta(vars(device)),
     )
 
 
