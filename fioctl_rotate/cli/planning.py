@@ -48,6 +48,7 @@ SENDING_OPTIONS: Options = {
     "timeout": duration_option("--timeout", "With --wait: give up, with exit code 4."),
     "interval": duration_option("--interval", "With --wait: polling interval.", shortest=0.05),
     "junit": JUNIT,
+    "summary": SUMMARY,
     "detailed": option("--detailed-exitcode", "With stages: exit code 6, not 4, when --timeout is over."),
 }  # fmt: skip
 
@@ -72,8 +73,8 @@ MODE_OPTIONS: Options = {
 class Sending(Value):
     """How a push shall go about it. `timeout` and `interval` (of polling, with `wait`) are in seconds.
 
-    `allow` are checks that may fail, `strict` has warnings stop a push, `junit` is the file to write at the end of
-    the wait. `note` goes into the reason of each write of a plan in stages.
+    `allow` are checks that may fail, `strict` has warnings stop a push, `junit` and `summary` are files to write at
+    the end of the wait. `note` goes into the reason of each write of a plan in stages.
     """
 
     format: Format = Format.TEXT
@@ -85,6 +86,7 @@ class Sending(Value):
     timeout: float | None = None
     interval: float = 15.0
     junit: Path | None = None
+    summary: Path | None = None
     detailed: bool = False
     note: str = ""
 
@@ -103,7 +105,11 @@ class Sending(Value):
             raise UsageError("--strict does not go with --no-checks, which checks nothing")
 
     def _of_a_wait(self) -> tuple[tuple[str, bool], ...]:
-        return ("--timeout", self.timeout is not None), ("--junit", self.junit is not None)
+        return (
+            ("--timeout", self.timeout is not None),
+            ("--junit", self.junit is not None),
+            ("--summary", self.summary is not None),
+        )
 
 
 class Modes(Sending):

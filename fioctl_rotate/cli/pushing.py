@@ -194,6 +194,7 @@ async def _roll_out(
         sending.timeout,
         Format(sending.format),
         sending.junit,
+        sending.summary,
         sending.detailed,
         sending.note,
     )
@@ -284,5 +285,7 @@ async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:
     async def find() -> Watch:
         return await open_watch(api, plan.rotation_id, plan.scope, asking=tell_asking)
 
-    following = Following(sending.interval, sending.timeout, True, Format(sending.format), sending.junit)
+    following = Following(
+        sending.interval, sending.timeout, True, Format(sending.format), sending.junit, sending.summary
+    )
     await follow(api, Rotation(plan.rotation_id, plan.scope), find, following)

@@ -27,7 +27,7 @@ STAGES = ("STAGE", "STATUS", "DONE", "DEVICES")
 
 @dataclass(frozen=True)
 class Rolling:
-    """How to follow a rollout. `interval` and `timeout` are in seconds; `junit` is the file to write at the end.
+    """How to follow a rollout. `interval` and `timeout` are in seconds; `junit` and `summary` are files to write.
 
     `detailed` has a run whose time is over end with exit code 6, in progress, rather than 4. `note` goes into the
     reason of each write; without `send` nothing is written.
@@ -37,6 +37,7 @@ class Rolling:
     timeout: float | None = None
     format: Format = Format.TEXT
     junit: Path | None = None
+    summary: Path | None = None
     detailed: bool = False
     note: str = ""
     send: bool = True
@@ -73,12 +74,8 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
         raise
     finally:
         view.end()
-        if rolling.junit and view.last:
-            from fioctl_rotate.cli.output import write_out
-            from fioctl_rotate.ops.junit import render_rollout
-
-            page = render_rollout(rollout_of(plan), view.last.decision, view.last.picture)
-            write_out(rolling.junit, page)
+        if view.last:
+            _write_files(api, plan, view.last, rolling.junit, rolling.summary)
     last = view.last
     if timed_out:
         state = stage_of(last, rollout_of(plan)) if last else "not read yet"
@@ -95,23 +92,39 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
         )
 
 
+def _head(api: "FactoryApi", plan: "Plan") -> str:
+    return f"Rotation {plan.rotation_id} of {plan.scope} in stages, factory {api.factory} at {api.server}"
+
+
+def _write_files(
+    api: "FactoryApi", plan: "Plan", step: "Step", junit: Path | None, summary: Path | None
+) -> None:
+    """Write the rollout as JUnit XML and as Markdown, where that is wanted."""
+    from fioctl_rotate.cli.output import write_out
+    from fioctl_rotate.ops import markdown
+    from fioctl_rotate.ops.junit import render_rollout
+    from fioctl_rotate.ops.rollout import rollout_of
+    from fioctl_rotate.rotation import rollout_document as document
+
+    rollout = rollout_of(plan)
+    if junit is not None:
+        write_out(junit, render_rollout(rollout, step.decision, step.picture))
+    if summary is not None:
+        rows = list(document.rows(rollout, step.decision, step.picture))
+        write_out(summary, markdown.of_rollout(_head(api, plan), rows, step.decision.message), append=True)
+
+
 async def shown(
     api: "FactoryApi", plan: "Plan", *, junit: Path | None = None, summary: Path | None = None
 ) -> Result:
     """How the rollout stands, from one poll that sends nothing: a row a stage."""
-    from fioctl_rotate.cli.output import write_out
-    from fioctl_rotate.ops import markdown
-    from fioctl_rotate.ops.junit import render_rollout
     from fioctl_rotate.rotation import rollout_document as document
     from fioctl_rotate.rotation.rollout import Verdict
 
     rollout, step = await _one_poll(api, plan)
-    if junit is not None:
-        write_out(junit, render_rollout(rollout, step.decision, step.picture))
-    rows = list(document.rows(rollout, step.decision, step.picture))
-    head = f"Rotation {plan.rotation_id} of {plan.scope} in stages, factory {api.factory} at {api.server}"
-    if summary is not None:
-        write_out(summary, markdown.of_rollout(head, rows, step.decision.message), append=True)
+    _write_files(api, plan, step, junit, summary)
+    rows = document.rows(rollout, step.decision, step.picture)
+    head = _head(api, plan)
     devices = [
         document.of_staged_device(stage.number, staged)
         for stage in step.decision.stages

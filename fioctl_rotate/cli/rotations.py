@@ -1,9 +1,6 @@
 """`rotations`: the state of a rotation on every device."""
 
-import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,16 +25,15 @@ from fioctl_rotate.cli.common import (
     done,
     duration_option,
     group,
-    is_terminal,
     open_api,
     option,
     spread,
-    warn,
     wrapped,
 )
 from fioctl_rotate.cli.completion import names
 from fioctl_rotate.cli.output import write_out
 from fioctl_rotate.cli.planning import REQUEST_OPTIONS, JunitOption, SummaryOption
+from fioctl_rotate.cli.rotation_view import device_lines, pushed_line, snapshot_of, status_of
 from fioctl_rotate.errors import Refused, UsageError, printable
 from fioctl_rotate.rotation.plan import RotationRequest
 from fioctl_rotate.rotation.scope import Scope
@@ -47,7 +43,6 @@ if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
     from fioctl_rotate.ops.watch import Snapshot
     from fioctl_rotate.rotation.plan import Plan
-    from fioctl_rotate.rotation.state import DeviceState, Rotation
 
 app = group("The state of a rotation on every device.")
 
@@ -122,7 +117,7 @@ async def list_rotations(flags: Flags, scope: Scope | None) -> Result:
             *([] if scope else [str(found.rotation.scope)]),
             document.time_text(found.rotation.pushed_at) or "before the log",
             "" if found.total is None else f"{found.done} of {found.total}",
-            _standing(found.rotation),
+            status_of(found.rotation),
             found.rotation.reason,
             *([found.rotation.est_server] if scope else []),
         )
@@ -181,7 +176,7 @@ async def show(
     states = by_urgency(state for state in snapshot.states if not wanted or state.state in wanted)
     write_files(api, replace(snapshot, states=states), junit=junit, summary=summary)
     rotation = snapshot.rotation
-    heading = (headline(api, rotation), _pushed(rotation), snapshot.message)
+    heading = (headline(api, rotation), pushed_line(rotation), snapshot.message)
     return Result(
         document.of_all(
             factory=api.factory,
@@ -194,7 +189,7 @@ async def show(
         [
             *(wrapped(printable(line), stream=sys.stdout) for line in heading),
             "",
-            *_device_lines(rotation, states, every=every, now=snapshot.at.year),
+            *device_lines(rotation, states, every=every, now=snapshot.at.year),
         ],
         advice_lines(api, rotation, states),
         error=failure_of(snapshot, exit_status=False),
@@ -239,7 +234,8 @@ async def watch(
             async with open_api(settings_for(flags, plan)) as api:
                 from fioctl_rotate.cli import rolling
 
-                await rolling.roll(api, plan, rolling.Rolling(interval, timeout, format, junit, send=False))
+                how = rolling.Rolling(interval, timeout, format, junit, summary, send=False)
+                await rolling.roll(api, plan, how)
             return
         rotation_id, scope = plan.rotation_id, plan.scope
     following = Following(interval, timeout, exit_status, format, junit, summary)
@@ -396,61 +392,3 @@ def _require_done(api: "FactoryApi", snapshot: "Snapshot") -> None:
             f"{len(open_states)} device(s) are not done: {snapshot.message}",
             hint=f"`{show}` shows them; settle the others now with --allow {NOT_DONE}, and again later",
         )
-
-
-async def snapshot_of(
-    api: "FactoryApi", rotation_id: str, scope: Scope | None, concurrency: int
-) -> "Snapshot":
-    """One poll of a rotation, which goes on from what earlier polls left on this machine."""
-    from fioctl_rotate.cli.watching import tell_asking
-    from fioctl_rotate.ops.at_once import Pace
-    from fioctl_rotate.ops.watch import open_watch
-
-    watch = await open_watch(api, rotation_id, scope, pace=Pace(concurrency), asking=tell_asking)
-    try:
-        snapshot = await watch.poll()
-    finally:
-        watch.keep()
-    for problem in snapshot.problems:
-        warn(problem)
-    return snapshot
-
-
-def _standing(rotation: "Rotation") -> str:
-    current = "current" if rotation.current else "replaced"
-    return f"{current}, settled" if rotation.settled else current
-
-
-def _pushed(rotation: "Rotation") -> str:
-    pushed = (
-        f"pushed {rotation.pushed_at:%Y-%m-%d %H:%M:%S} UTC"
-        if rotation.pushed_at
-        else "pushed before the log begins"
-    )
-    reason = f", {rotation.reason}" if rotation.reason else ""
-    return f"{pushed}{reason}, EST server {rotation.est_server or 'not known'}"
-
-
-def _device_lines(
-    rotation: "Rotation", states: "Sequence[DeviceState]", *, every: bool, now: int
-) -> "Iterator[str | Table]":
-    """A row a device; on a terminal no more than a screen, with the rest counted, unless `every` is wanted."""
-    room = max(shutil.get_terminal_size().lines - 10, 5)
-    cut = is_terminal(sys.stdout) and not every and len(states) > room
-    yield Table(("DEVICE", "STATE", "SINCE", "WHY"), _rows(rotation, states[:room] if cut else states, now))
-    if cut:
-        counts = Counter(str(state.state) for state in states[room:])
-        rest = ", ".join(f"{count} {state}" for state, count in counts.items())
-        yield f"and {len(states) - room} more ({rest}); --all shows every device"
-
-
-def _rows(
-    rotation: "Rotation", states: "Iterable[DeviceState]", year: int
-) -> "Iterator[tuple[str, str, str, str]]":
-    from fioctl_rotate.rotation.messages import where, why
-
-    for state in states:
-        since = "" if state.since is None else f"{state.since:%m-%d %H:%M:%S}"
-        if state.since is not None and state.since.year != year:
-            since = f"{state.since.year:04}-{since}"
-        yield state.name, where(state), since, why(rotation, state)

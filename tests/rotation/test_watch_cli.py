@@ -186,6 +186,36 @@ def acme_events(well):
         yield answer
 
 
+def test_server_that_asks_to_wait_beyond_the_time_is_not_waited_for(cli, serve, tmp_path):
+    server = serve(lambda _asked: Reply(429, headers={"Retry-After": "3000"}))
+    file = tmp_path / "junit.xml"
+    result = cli("rotations", "watch", "certs-1", "-g", "field", "--timeout", 1000, "--junit", file)
+    assert (result.code, len(server.asked)) == (4, 1)
+    assert set(outcomes(suite_in(file)).values()) == {"failure"}
+    assert "Rotation certs-1 of group field" in result.out
+
+
+def test_wait_after_a_push_leaves_summary_and_files_too(cli, recent, tmp_path):
+    recent.add("never", seen=False)
+    junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
+    target = (
+        "-g",
+        "field",
+        "-r",
+        "why",
+        "--server-name",
+        "est.example.com",
+        "--no-checks",
+        "--rotation-id",
+        "r-1",
+    )
+    place = ("--mock", recent.directory, "-f", "acme", "--wait", "--junit", junit, "--summary", summary)
+    result = cli("config", "rotate-certs", *target, *place)
+    assert result.code == 3
+    assert outcomes(suite_in(junit)) == {"never": "skipped"}
+    assert "0 of 1 done" in summary.read_text()
+
+
 def test_server_that_stays_away_leaves_summary_and_files(cli, serve, tmp_path):
     serve(lambda _asked: Reply(500))
     file = tmp_path / "junit.xml"
