@@ -1,14 +1,10 @@
 """The EST server behind a proxy that ends TLS: whom it believes, and the whole way through a real nginx."""
 
 import base64
-import contextlib
 import datetime
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -23,9 +19,9 @@ from fioctl_rotate.est.proxied import client_from_header
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key
 from fioctl_rotate.tls import client_context
+from tests.est.proxy import EXAMPLES, started_nginx
 from tests.making import NOW, Pki, certificate, write_pair
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "est"
 HEADER = "X-Client-Cert"
 FOR_CLIENTS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
 
@@ -167,38 +163,6 @@ def test_options_that_contradict(cli, tmp_path, arguments, message):
 
 
 needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
-
-
-def started_nginx(directory: Path, tls: tuple[Path, Path]) -> tuple[subprocess.Popen[bytes], int]:
-    """nginx with the example's configuration, once it takes connections, and its port."""
-    example = (EXAMPLES / "nginx.conf").read_text()
-    folders = "".join(
-        f"{name}_temp_path {directory}/{name};"
-        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    for _ in range(5):  # nginx cannot choose a port itself, so another program may take this one
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        text = example
-        for old, new in (
-            ("/run/fioctl-rotate-est/est.sock", f"{directory}/est.sock"),
-            ("listen 8443 ssl", f"listen 127.0.0.1:{port} ssl"),
-            ("/etc/fioctl-rotate/est-tls.pem", str(tls[0])),
-            ("/etc/fioctl-rotate/est-tls.key", str(tls[1])),
-        ):
-            assert old in text
-            text = text.replace(old, new)
-        (directory / "nginx.conf").write_text(
-            f"daemon off; master_process off; pid {directory}/pid; error_log stderr; events {{}}\n"
-            f"http {{ access_log off; {folders}\n{text}}}\n"
-        )
-        command = ("nginx", "-p", str(directory), "-e", "stderr", "-c", str(directory / "nginx.conf"))
-        proxy = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while proxy.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                return proxy, port
-            time.sleep(0.05)
-    pytest.fail(f"nginx does not start: {subprocess.run([*command, '-t'], capture_output=True, check=False)}")
 
 
 @pytest.fixture
