@@ -150,7 +150,7 @@ class _HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Take the place behind those that have waited longer."""
-        self._headers.in_body = False
+        self._headers.end()
         super().on_response_complete()
         if self in self._listener.clients:
             self.since = time.monotonic()
@@ -198,22 +198,37 @@ class _HttpConnection(HttpToolsProtocol):
 class _CanonicalHeaders:
     """A transport that sends header names as `Content-Type`: libest's client compares them letter by letter.
 
-    uvicorn writes each head in one piece, with names in lower case, and the body after it.
+    uvicorn writes each head in one piece, with names in lower case, and the body after it. The head waits for the
+    body, so that both leave in one TLS record and one packet.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self.in_body = False
+        self._head = b""
+        self._in_body = False
 
     def write(self, data: bytes) -> None:
-        """Pass `data` on, with the names of its headers in canonical case where it is the head of an answer."""
-        if not self.in_body and data.startswith(b"HTTP/1.1 "):
-            self.in_body = not data.startswith(b"HTTP/1.1 100 ")
+        """Pass `data` on; keep it, with the names of its headers in canonical case, where it is a head."""
+        if not self._in_body and data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100 "):
+            self._in_body = True
             head, separator, rest = data.partition(b"\r\n\r\n")
             status, *lines = head.split(b"\r\n")
             named = (line.partition(b":") for line in lines)
-            data = b"\r\n".join([status, *(n.title() + c + v for n, c, v in named)]) + separator + rest
-        self._transport.write(data)
+            self._head = b"\r\n".join([status, *(n.title() + c + v for n, c, v in named)]) + separator + rest
+            return
+        self._transport.write(self._head + data)
+        self._head = b""
+
+    def end(self) -> None:
+        """Send what is kept: the answer is complete."""
+        if self._head:
+            self._transport.write(self._head)
+        self._head, self._in_body = b"", False
+
+    def close(self) -> None:
+        """Close the connection once all is sent."""
+        self.end()
+        self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

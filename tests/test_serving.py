@@ -153,6 +153,17 @@ def test_a_client_may_wait_for_100_continue() -> None:
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("connection", [b"close", b"keep-alive"])
+def test_an_answer_without_a_body_is_sent(connection: bytes) -> None:
+    async def work() -> None:
+        async with served() as server:
+            client = await server.connect()
+            client.write(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: %b\r\n\r\n" % connection)
+            assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+    asyncio.run(work())
+
+
 LONG = [
     b"GET /" + b"a" * 70_000,
     b"GET / HTTP/1.1\r\nX:" + b"a" * 70_000,
