@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fioctl_rotate import files
 from fioctl_rotate.clock import Clock
@@ -86,32 +87,22 @@ def make_devices(
     """Make the devices in `directory`, all registered or none; returns their names by uuid.
 
     They are registered in one transaction, not one request each: thousands take seconds. `before` is called in it,
-    before the first one.
-    Raises Error: no local CA, a name that is taken, a full disk; Refused: a CA that is not the mock's own.
+    before the first one. Raises Error: no local CA, a name or uuid that is taken, a full disk; Refused: a CA that
+    is not the mock's own.
     """
     if devices:
         say(f"registering {len(devices)} devices")
-    ca_path = pki.path / LOCAL_CA
-    ca_pem = files.read_if_there(ca_path)
-    if ca_pem is None:
-        in_mock = ["--factory", factory.name, "--mock", str(directory)]
-        create = ["fioctl-rotate", "keys", "ca", "create", str(pki.path), *in_mock]
-        raise Error(
-            f"{pki.path} has no {LOCAL_CA}, which signs for the mock's devices",
-            hint=f"`{shlex.join(create)}` makes it",
-        )
-    root_pem = certificates.pem(pki.root_certificate(factory.name, now=clock()))
-    ca = load_certificate(ca_pem, str(ca_path))
-    key_path = ca_path.with_suffix(".key")
-    ca_key = load_private_key(files.read(key_path), name=str(key_path))
+    root_pem, ca, ca_key = _signer(directory, factory, pki, clock())
     with contextlib.ExitStack() as undo, contextlib.closing(Store(directory)) as store:
-        with store.reading() as db:
-            factory = accounts.choose_factory(db, factory.name)
-        if ca not in authority.bundled(factory.ca_crt):
-            raise Refused(f"{ca_path} is not a device CA of the mocked Factory {factory.name}")
         made: list[x509.Certificate] = []
+        with store.reading() as db:
+            taken = next((device for device in devices if device_records.is_taken(db, device.uuid)), None)
+        if taken is not None:
+            raise Error(f"{directory} has a device {taken.uuid} already")
         for device in devices:
             path = directory / "devices" / device.uuid
+            # What is there now was left by a run that was cut off: nobody has registered it.
+            shutil.rmtree(path, ignore_errors=True)
             undo.callback(shutil.rmtree, path, ignore_errors=True)
             try:
                 certificate = create_device(
@@ -137,6 +128,29 @@ def make_devices(
             raise Error(problem.message) from None
         undo.pop_all()
     return {device.uuid: device.name for device in devices}
+
+
+def _signer(
+    directory: Path, factory: FactoryRecord, pki: PkiDirectory, now: datetime.datetime
+) -> tuple[str, x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """The root (PEM), and the local CA with its key, which must be a device CA of this mocked factory."""
+    path = pki.path / LOCAL_CA
+    pem = files.read_if_there(path)
+    if pem is None:
+        in_mock = ["--factory", factory.name, "--mock", str(directory)]
+        create = ["fioctl-rotate", "keys", "ca", "create", str(pki.path), *in_mock]
+        raise Error(
+            f"{pki.path} has no {LOCAL_CA}, which signs for the mock's devices",
+            hint=f"`{shlex.join(create)}` makes it",
+        )
+    ca = load_certificate(pem, str(path))
+    with contextlib.closing(Store(directory)) as store, store.reading() as db:
+        on_file = accounts.choose_factory(db, factory.name).ca_crt
+    if ca not in authority.bundled(on_file):
+        raise Refused(f"{path} is not a device CA of the mocked Factory {factory.name}")
+    key_path = path.with_suffix(".key")
+    key = load_private_key(files.read(key_path), name=str(key_path))
+    return certificates.pem(pki.root_certificate(factory.name, now=now)), ca, key
 
 
 def _register(

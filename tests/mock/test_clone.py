@@ -12,9 +12,12 @@ import pytest
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.new_device import create_device
 from fioctl_rotate.device.runner import stays_off
 from fioctl_rotate.mock import new_factory
 from fioctl_rotate.mock.mock_server import Ports
+from fioctl_rotate.mock.store import accounts, device_records
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops import factory_reading
 from fioctl_rotate.ops import mock as ops
 from fioctl_rotate.rotation.scope import Scope
@@ -126,9 +129,6 @@ def test_entries_have_the_clone_s_est_server_and_their_own_ids(
 
 
 def ops_factory(directory: Path) -> Any:
-    from fioctl_rotate.mock.store import accounts
-    from fioctl_rotate.mock.store.database import Store
-
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
         return accounts.choose_factory(db, None)
 
@@ -229,6 +229,43 @@ def test_it_goes_on_where_it_was_cut_off(
     assert len(by_name(cli, mock_dir)) == 10
     again = clone(cli, world.directory, mock_dir)
     assert (again.code, "already" in again.err) == (2, True)
+
+
+def test_it_goes_on_after_a_cut_while_devices_are_made(
+    cli: Cli, world: World, mock_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def cut(path: Path, **how: Any) -> Any:
+        made.append(path)
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return create_device(path, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fioctl_rotate.ops.mock_fleet.create_device", cut)
+        patched.setattr("shutil.rmtree", lambda *_args, **_how: None)  # as after kill -9
+        assert clone(cli, world.directory, mock_dir).code == 130
+    left = made[0] / "left-over"
+    left.touch()
+    assert clone(cli, world.directory, mock_dir).code == 0
+    assert not left.exists()
+    assert len(by_name(cli, mock_dir)) == 10
+
+
+def test_a_device_of_another_factory_in_the_directory_stays_as_it_is(
+    cli: Cli, world: World, mock_dir: Path, tmp_path: Path
+) -> None:
+    """Two clones in one directory would share their devices' uuids."""
+    assert clone(cli, world.directory, mock_dir).code == 0
+    other = tmp_path / "other"
+    new_factory.create(other, "other", now=world.now)
+    with contextlib.closing(Store(other)) as store, store.transaction() as db:
+        device_records.register(db, "other", "uuid-done-1", "key", owner="me", author="me", now=world.now)
+    key = (mock_dir / "devices" / "uuid-done-1" / "pkey.pem").read_bytes()
+    result = cli("mock", "clone", mock_dir, "-f", "other", "--mock", other, *FREE)
+    assert (result.code, f"{mock_dir} has a device uuid-done-1 already" in result.err) == (1, True)
+    assert (mock_dir / "devices" / "uuid-done-1" / "pkey.pem").read_bytes() == key
 
 
 def test_what_was_read_of_another_factory_is_not_taken(cli: Cli, world: World, mock_dir: Path) -> None:

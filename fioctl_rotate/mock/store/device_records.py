@@ -78,6 +78,11 @@ def known_device(db: sqlite3.Connection, factory: str, uuid: str) -> DeviceRecor
     return _find(db, factory, "uuid", uuid)
 
 
+def is_taken(db: sqlite3.Connection, uuid: str) -> bool:
+    """Whether any factory of the mock has a device of that uuid."""
+    return db.execute("SELECT 1 FROM device WHERE uuid = ?", (uuid,)).fetchone() is not None
+
+
 def uuids(db: sqlite3.Connection, factory: str) -> list[str]:
     """Of all devices of the factory."""
     return [row["uuid"] for row in db.execute("SELECT uuid FROM device WHERE factory = ?", (factory,))]
