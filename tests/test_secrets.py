@@ -140,7 +140,7 @@ def command(leaf: Leaf, place: Path) -> list[str]:
         },
         **{"ca_cert": pki / "local-ca.pem"},
         "name": {"create": "other", "use": "default"}.get(leaf.path[-1], "field"),
-        "directory": {"init": place / "new"}.get(
+        "directory": {"init": place / "new", "clone": place / "copy"}.get(
             leaf.path[-1], place / "mock" if leaf.path[0] == "mock" else pki
         ),
     }
@@ -156,6 +156,7 @@ def command(leaf: Leaf, place: Path) -> list[str]:
         ],
         ("apply",): ["--allow", "est-reachable"],
         ("rotations", "settle"): ["--allow", "not-done"],
+        ("rotations", "due"): ["--allow", "unknown"],
         ("rotations", "report"): ["--html", out / "report.html", "--force"],
         ("rotations", "watch"): ["--timeout", "0.3", "--interval", "0.1"],
         ("est", "serve"): [
@@ -293,6 +294,7 @@ def test_a_command_that_talks_to_a_factory_keeps_its_secrets(
             before, keys = listing(place), key_lines(place)
             results = [cli(*words)]
             if kind in ("honest", "redirecting", "echoing"):
+                shutil.rmtree(place / "copy", ignore_errors=True)  # a clone that is complete is not made again
                 results.append(cli(*words, "--config", place / "settings.toml"))
             sent = [asked.headers for asked in factory.asked]
 
