@@ -294,7 +294,8 @@ def test_a_command_that_talks_to_a_factory_keeps_its_secrets(
             before, keys = listing(place), key_lines(place)
             results = [cli(*words)]
             if kind in ("honest", "redirecting", "echoing"):
-                shutil.rmtree(place / "copy", ignore_errors=True)  # a clone that is complete is not made again
+                # A clone that is complete is not made again.
+                shutil.rmtree(place / "copy", ignore_errors=True)
                 results.append(cli(*words, "--config", place / "settings.toml"))
             sent = [asked.headers for asked in factory.asked]
 
