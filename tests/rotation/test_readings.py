@@ -6,6 +6,7 @@ import os
 from typing import cast
 
 import pytest
+import stamina
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.ops import baselines
 from fioctl_rotate.ops.watch import Watch, open_watch
 from fioctl_rotate.rotation.scope import Scope
-from fioctl_rotate.rotation.state import Proof, Rotation, State
+from fioctl_rotate.rotation.state import Proof, Reason, Rotation, State
 from fioctl_rotate.rotation.tracker import SMALL_FLEET, WHOLE_LIST_EVERY, Readings
 
 FIELD = Scope.of_group("field")
@@ -101,6 +102,36 @@ def test_quiet_poll_makes_no_states_again_and_writes_nothing(large):
             assert file.stat().st_mtime_ns == written
 
     asyncio.run(run())
+
+
+def test_own_entry_that_was_deleted_meanwhile_is_not_remembered(world):
+    world.add("a")
+    asyncio.run(world.push("certs-0", device="a"))
+    world.wait(minutes=1)
+    asyncio.run(world.push())
+    assert poll(world)[0].states[0].reason == Reason.SHADOWED
+
+    async def delete():
+        async with world.api() as api:
+            await api.config(Scope.of_device("a", "uuid-a")).delete("fio-rotate-certs")
+
+    asyncio.run(delete())
+    assert poll(world)[0].states[0].reason is None
+
+
+def test_device_that_could_not_be_read_is_read_by_the_next_poll_of_another_process(large):
+    large.wait(minutes=1)
+    large.rotate("d110", upto=2)
+    large.see("d200")
+    large.broken = {"/uuid-d110/": 500}
+    with stamina.set_testing(True, attempts=1):
+        unread, _ = poll(large)
+    state = next(state for state in unread.states if state.name == "d110")
+    assert (state.state, state.unread) == (State.PENDING, True)
+    large.broken = {}
+    large.wait(minutes=1)
+    state = next(state for state in poll(large)[0].states if state.name == "d110")
+    assert (state.step, state.unread) == (3, False)
 
 
 def test_whole_list_is_read_again_after_ten_minutes(large):
