@@ -186,6 +186,25 @@ def test_an_est_fault_stops_a_device_at_its_first_step_until_it_is_over(
     assert asyncio.run(over()) is Outcome.ROTATED
 
 
+def test_rfc7030_rotates_new_devices_and_fails_old_ones(directory: Path) -> None:
+    new = device_path(directory)
+    made = asyncio.run(
+        ops.add_devices(
+            directory, None, group="field", devices=1, kinds=lambda _number: ops.Kind(strict_est=True)
+        )
+    )
+    (old,) = made.devices
+
+    async def work() -> None:
+        async with ops.serve(directory, ports=ANY, rfc7030=True) as factory:
+            await push(directory, factory)
+            assert await Device(new).check_in() is Outcome.ROTATED
+            with pytest.raises(RotationFailed, match="200"):
+                await Device(directory / "devices" / old).check_in()
+
+    asyncio.run(work())
+
+
 def test_a_foreign_ca_lets_a_device_rotate_and_never_come_back(directory: Path) -> None:
     outcome, (error,) = asyncio.run(rotated(directory, "foreign-ca"))
     assert (outcome, error) == (Outcome.ROTATED, None)
