@@ -174,6 +174,40 @@ def test_what_is_no_plan_is_told_even_where_edits_are_allowed(
         from_file(document)
 
 
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+PATHS = st.sampled_from(
+    [
+        *((key,) for key in (*to_file(PLAIN), "stages", "fleet-wide", "made")),
+        *(("target", key) for key in ("group", "device", "uuid", "devices", "members", "of-group")),
+        *(("request", key) for key in ("reason", "files")),
+        *(("current", "file"), ("plan", "version"), ("plan", "digest"), ("made", "at")),
+    ]
+)
+
+
+@given(path=PATHS, value=VALUES)
+def test_any_value_in_any_place_is_a_plan_or_told(path: tuple[str, ...], value: object) -> None:
+    document = copy.deepcopy(to_file(PLAIN))
+    place = document
+    for key in path[:-1]:
+        place = place.setdefault(key, {})
+    place[path[-1]] = value
+    with contextlib.suppress(UsageError):
+        plan, intact = from_file(document)
+        assert plan.digest
+        assert plan == PLAIN or not intact
+
+
+@given(data=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_bytes_are_told(data: bytes) -> None:
+    with pytest.raises(UsageError):
+        parse_plan(data, "plan")
+
+
 @pytest.mark.parametrize(
     "change",
     [
