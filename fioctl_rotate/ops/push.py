@@ -156,7 +156,7 @@ async def _read_back(
     except Error as error:
         problems = (problem, f"reading back: {error.message}")
         return Outcome(OutcomeKind.UNKNOWN, problem="; ".join(filter(None, problems)))
-    return judge(plan, before, after, refused=refused).with_problem(problem)
+    return judge(plan, before, after, refused=refused, accepted=problem is None).with_problem(problem)
 
 
 async def _read_back_in_time(config: ScopeConfig, plan: Plan, before: list[wire.Config]) -> Outcome:

@@ -84,10 +84,13 @@ class Outcome:
         return replace(self, problem=problem)
 
 
-def judge(plan: Plan, before: Sequence[Config], after: Sequence[Config], *, refused: bool) -> Outcome:
+def judge(
+    plan: Plan, before: Sequence[Config], after: Sequence[Config], *, refused: bool, accepted: bool = False
+) -> Outcome:
     """The outcome of the push of `plan`, by the scope's log `before` and `after` it (newest first).
 
-    `refused` says that the server has refused the push for good, so that it cannot arrive any more.
+    `refused` says that the server has refused the push for good, `accepted` that it has taken it: in both cases it
+    cannot arrive any more as it was sent, once the log shows something else of its id.
     """
     entries = [entry_in(config) for config in after]
     newest = entries[0] if entries else None
@@ -95,7 +98,7 @@ def judge(plan: Plan, before: Sequence[Config], after: Sequence[Config], *, refu
     ours = [plan.has_entry(entry) for entry in entries]
     if not any(ours):
         changed = newest is not None and rotation_id_of(str(newest.get("value", ""))) == plan.rotation_id
-        if changed or (refused and _reaches_back(after, before)):
+        if (changed and (accepted or refused)) or (refused and _reaches_back(after, before)):
             return Outcome(OutcomeKind.NOT_LANDED, found)
         return Outcome(OutcomeKind.UNKNOWN, found)
     first = ours.index(True)

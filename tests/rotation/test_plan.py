@@ -12,11 +12,13 @@ from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.ops.plan_file import parse_plan, plan_text
 from fioctl_rotate.rotation import entry as entries
 from fioctl_rotate.rotation.plan import (
+    VERSION,
     CurrentEntry,
     Made,
     NotFollowing,
     Plan,
     RotationRequest,
+    digest_of,
     make_plan,
     request_body,
 )
@@ -200,6 +202,13 @@ def test_any_value_in_any_place_is_a_plan_or_told(path: tuple[str, ...], value: 
         plan, intact = from_file(document)
         assert plan.digest
         assert plan == PLAIN or not intact
+
+
+def test_a_key_that_is_not_a_plans_is_an_edit_although_the_digest_has_it() -> None:
+    document: dict[str, object] = {**to_file(PLAIN), "approved-by": "the boss"}
+    rest = {key: value for key, value in document.items() if key != "plan"}
+    document["plan"] = {"version": VERSION, "digest": digest_of(rest)}
+    assert from_file(document) == (PLAIN, False)
 
 
 @given(data=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
