@@ -1,4 +1,4 @@
-"""A device as fioconfig runs it: it checks in, writes what changed, and rotates its certificate when told to.
+"""A device as fioconfig runs it: it checks in, writes what changed, and rotates its certificate.
 
 Its directory holds everything: sota.toml, keys and certificates, the stored configuration, a rotation's state, and
 `secrets/` with the configuration's files. What a device writes is whole after a kill; it is not synced to the disk,

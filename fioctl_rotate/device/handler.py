@@ -47,17 +47,17 @@ def read_entry(text: str, storage: Path) -> RenewCert | None:
             raise HandlerExit(f"fio-rotate-certs has no {key}")
     if completed_id(storage) == rotation_id:
         return None
-    options, words = {"PKEYIDS": DEFAULT_PKEY_IDS, "CERTIDS": DEFAULT_CERT_IDS}, []
+    options, arguments = {"PKEYIDS": DEFAULT_PKEY_IDS, "CERTIDS": DEFAULT_CERT_IDS}, []
     for key in options:
         first, *rest = value_of(text, key).split() or [options[key]]
         options[key] = first
-        words += rest
-    words += [*est_server.split(), *rotation_id.split()]
-    if len(words) not in (1, 2):
-        raise HandlerExit(f"renew-cert takes a URL and an id, not {len(words)} words", FORCE_EXIT)
+        arguments += rest
+    arguments += [*est_server.split(), *rotation_id.split()]
+    if len(arguments) not in (1, 2):
+        raise HandlerExit(f"renew-cert takes a URL and an id, not {len(arguments)} arguments", FORCE_EXIT)
     return RenewCert(
-        words[0],
-        words[1] if len(words) == 2 else "",
+        arguments[0],
+        arguments[1] if len(arguments) == 2 else "",
         options["PKEYIDS"].split(","),
         options["CERTIDS"].split(","),
     )

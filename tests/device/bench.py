@@ -75,7 +75,7 @@ class Gateway:
     def paths(self) -> list[str]:
         return [f"{request.method} {request.url.path}" for request in self.requests]
 
-    def told(self) -> list[tuple[str, bool]]:
+    def posted(self) -> list[tuple[str, bool]]:
         return [(event["eventType"]["id"], event["event"]["success"]) for event in self.events]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

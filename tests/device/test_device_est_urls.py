@@ -12,7 +12,7 @@ REENROLL = "/.well-known/est/simplereenroll"
 
 
 def rotate(bench: Bench, value: str) -> Outcome:
-    """How a device ends that is told to rotate by this ESTSERVER."""
+    """How a device ends that rotates by this ESTSERVER."""
 
     async def scenario() -> Outcome:
         bench.gateway.push("certs-1", value.replace("PORT", str(bench.gateway.port)))

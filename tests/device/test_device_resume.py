@@ -71,7 +71,7 @@ def test_a_wrong_est_url_wedges_a_device(bench):
         0,
         wrong,
     )
-    assert gateway.told() == [*ALL_WELL[:1], (STEPS[0], False), ("CertRotationCompleted", True)] * 4
+    assert gateway.posted() == [*ALL_WELL[:1], (STEPS[0], False), ("CertRotationCompleted", True)] * 4
     assert not (device.directory / "config.encrypted").exists(), "exit 123 comes before the config is stored"
 
 
@@ -89,7 +89,7 @@ def test_est_down_then_up(bench):
         assert await device.check_in() is Outcome.CHANGED
 
     bench.run(scenario)
-    assert gateway.told()[-6:] == ALL_WELL
+    assert gateway.posted()[-6:] == ALL_WELL
     failed = next(event["event"] for event in gateway.events if not event["event"]["success"])
     assert "503" in failed["details"]
     assert "down" in failed["details"]
@@ -105,7 +105,7 @@ def test_a_gateway_that_answers_500_for_a_while(bench):
         assert await device.check_in() is Outcome.ROTATED
 
     bench.run(scenario)
-    assert gateway.told() == ALL_WELL
+    assert gateway.posted() == ALL_WELL
     assert bench.slept == [1, 2, 1]
 
 
@@ -125,7 +125,7 @@ def test_a_step_that_fails_and_is_resumed(bench, index):
 
     bench.run(scenario)
     done = ALL_WELL[: index + 1]
-    assert gateway.told() == [
+    assert gateway.posted() == [
         *done,
         (STEPS[index], False),
         ("CertRotationCompleted", True),
@@ -175,12 +175,12 @@ def test_a_steps_event_goes_out_before_the_step_is_saved(bench, cut_off):
         device = bench.device()
         gateway.push("certs-1")
         assert await cut_off(device, gateway, 4, "after")
-        assert gateway.told() == ALL_WELL[:2]
+        assert gateway.posted() == ALL_WELL[:2]
         assert (state(device)["StepIdx"], state(device)["NewKey"]) == (0, "")
         assert await device.check_in() is Outcome.ROTATED
 
     bench.run(scenario)
-    assert gateway.told() == [*ALL_WELL[:2], *ALL_WELL], "so a step can be told of twice"
+    assert gateway.posted() == [*ALL_WELL[:2], *ALL_WELL], "so a step can be posted twice"
 
 
 def test_killed_with_kill_9_a_device_finishes_at_its_next_start(bench):

@@ -34,7 +34,7 @@ def test_a_rotation_from_push_to_the_first_check_in_with_the_new_certificate(ben
     assert raw_subject(new) == raw_subject(old)
     assert new.public_key() != old.public_key()
     assert gateway.announced == [public_key_pem(new.public_key())]
-    assert gateway.told() == ALL_WELL
+    assert gateway.posted() == ALL_WELL
     assert {event["event"]["correlationId"] for event in gateway.events} == {"certs-1"}
     assert len({event["id"] for event in gateway.events}) == len(gateway.events)
     assert all("details" not in event["event"] for event in gateway.events)
@@ -210,7 +210,7 @@ PKCS7 = "application/pkcs7-mime"
 
 
 @pytest.mark.parametrize(
-    ("status", "media_type", "strict", "words"),
+    ("status", "media_type", "strict", "message"),
     [
         (200, PKCS7, True, "answers 200"),
         (201, f"{PKCS7}; smime-type=certs-only", True, "media type"),
@@ -221,18 +221,18 @@ PKCS7 = "application/pkcs7-mime"
         (201, f"{PKCS7}; smime-type=certs-only", False, "base64"),
     ],
 )
-def test_an_est_answer_that_a_device_does_not_take(bench, status, media_type, strict, words):
+def test_an_est_answer_that_a_device_does_not_take(bench, status, media_type, strict, message):
     gateway = bench.gateway
     gateway.est_answer = Response("made for a test", status, {"Content-Type": media_type})
 
     async def scenario():
         device = bench.device(kind=Kind(strict_est=strict))
         gateway.push("certs-1")
-        with pytest.raises(RotationFailed, match=f"{STEPS[0]}: .*{words}"):
+        with pytest.raises(RotationFailed, match=f"{STEPS[0]}: .*{message}"):
             await device.check_in()
 
     bench.run(scenario)
-    assert words.split(":")[0] in gateway.events[1]["event"]["details"]
+    assert message.split(":")[0] in gateway.events[1]["event"]["details"]
 
 
 @pytest.mark.parametrize("status", [201, 204, 404, 409])
@@ -243,7 +243,7 @@ def test_a_gateway_that_refuses_a_step(bench, what, step, status):
     gateway = bench.gateway
     gateway.device_config = {"own": {"Value": "x", "OnChanged": None, "Unencrypted": True}}
     gateway.refuse = {what: status}
-    # Only 200 will do for the announcement, and 204 means that there is no configuration of its own.
+    # Only 200 is accepted for the announcement, and 204 means that there is no configuration of its own.
     taken = {"PATCH /device": [], "GET /config-device": [204], "PATCH /config": [201, 204]}[what]
 
     async def scenario():

@@ -36,17 +36,17 @@ def test_a_group_rotates_and_nothing_is_lost(cli, factory):
         assert server.interrupt()[0] == 0
     assert code == 0
     assert err.startswith("running 5 device(s), a check-in every 0.2 s; Ctrl-C ends it\n")
-    told = [json.loads(line) for line in out.splitlines()]
-    assert {line["device"] for line in told} == {f"device-{number}" for number in range(1, 6)}
-    assert all(line["success"] for line in told)
-    assert len(told) == 5 * STEPS_AND_START
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert {line["device"] for line in lines} == {f"device-{number}" for number in range(1, 6)}
+    assert all(line["success"] for line in lines)
+    assert len(lines) == 5 * STEPS_AND_START
     with sqlite3.connect(factory / "mock.db") as db:
         assert db.execute("SELECT count(*) FROM event").fetchone() == (5 * STEPS_AND_START,)
     db.close()
 
 
 def test_a_step_is_a_line_and_a_failure_says_why(cli, factory):
-    """No server runs: that the device cannot check in is told, for a person, on stderr."""
+    """No server runs: a note on stderr says that the device cannot check in."""
     connection = ("--mock", factory, "-f", "acme")
     unreachable = cli(
         *("config", "rotate-certs", "-g", "field", "-r", "r", "--server-name", "localhost", "-p", 1),
@@ -66,15 +66,15 @@ def test_a_step_is_a_line_and_a_failure_says_why(cli, factory):
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "message"),
     [
         (("-g", "nowhere"), "no device group"),
         (("-f", "other"), "other"),
         (("-g", "empty"), "no simulated device"),
     ],
 )
-def test_what_there_is_nothing_to_run_for(cli, factory, argv, words):
+def test_what_there_is_nothing_to_run_for(cli, factory, argv, message):
     cli("config", "device-group", "create", "empty", "--mock", factory, "-f", "acme")
     result = cli("mock", "devices", factory, *argv)
     assert result.code in (1, 2)
-    assert words in result.err
+    assert message in result.err
