@@ -20,7 +20,7 @@ from fioctl_rotate.cli.common import (
     option,
     spread,
 )
-from fioctl_rotate.cli.output import write_out
+from fioctl_rotate.cli.output import require_new, write_out
 from fioctl_rotate.cli.planning import JunitOption
 from fioctl_rotate.errors import DeviceFailed, UsageError
 from fioctl_rotate.rotation.scope import Scope
@@ -82,6 +82,8 @@ async def due(flags: Flags, request: DueRequest, junit: JunitOption = None) -> R
     scope, now = request.scope, utc_now()
     if unknown := set(request.allow or ()) - {"unknown"}:
         raise UsageError(f"--allow: expected unknown, got {', '.join(sorted(unknown))}")
+    if request.html is not None:
+        require_new(request.html, hint="name another file, or remove it")
     async with connect(flags) as api:
         devices = await ops.who_is_due(
             api,
@@ -96,7 +98,7 @@ async def due(flags: Flags, request: DueRequest, junit: JunitOption = None) -> R
     if junit is not None:
         write_out(junit, due_report.junit(devices, allowed))
     if request.html is not None:
-        write_out(request.html, due_report.page(devices, str(scope), now), overwrite=False)
+        write_out(request.html, due_report.page(devices, str(scope), now))
     open_ = [device for device in devices if device.status not in allowed]
     message = _counts(devices)
     document = {"factory": api.factory, "server": api.server, "devices": devices}

@@ -121,17 +121,23 @@ class Result(Value):
                 emit(again(line))
 
 
-def write_out(path: "Path", text: str, *, append: bool = False, overwrite: bool = True) -> None:
-    """Write `text` to a file that was named; `-` is stdout. Raises UsageError where it may not be overwritten."""
+def require_new(path: "Path", *, hint: str = "--force overwrites it") -> None:
+    """Refuse (UsageError) a file that exists; `-` is stdout."""
+    from fioctl_rotate.files import STDIO
+
+    if path != STDIO and path.exists():
+        raise UsageError(f"{path} already exists", hint=hint)
+
+
+def write_out(path: "Path", text: str, *, append: bool = False) -> None:
+    """Write `text` to a file that was named, or add it to the file; `-` is stdout."""
     from fioctl_rotate.files import STDIO, write_atomic
 
     if append and path != STDIO:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
-    elif overwrite or path == STDIO or not path.exists():
-        write_atomic(path, text.encode(), 0o644)
     else:
-        raise UsageError(f"{path} already exists", hint="--force overwrites it")
+        write_atomic(path, text.encode(), 0o644)
 
 
 def emit(text: str) -> None:

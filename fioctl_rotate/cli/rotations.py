@@ -25,13 +25,14 @@ from fioctl_rotate.cli.common import (
     done,
     duration_option,
     group,
+    note,
     open_api,
     option,
     spread,
     wrapped,
 )
 from fioctl_rotate.cli.completion import names
-from fioctl_rotate.cli.output import write_out
+from fioctl_rotate.cli.output import require_new, write_out
 from fioctl_rotate.cli.planning import REQUEST_OPTIONS, JunitOption, SummaryOption
 from fioctl_rotate.cli.rotation_view import device_lines, pushed_line, snapshot_of, status_of
 from fioctl_rotate.errors import Refused, UsageError, printable
@@ -326,7 +327,7 @@ async def report(
     csv: Annotated[Path | None, option("--csv FILE", "Table of every device to write.")] = None,
     force: Annotated[bool, option("--force", "Overwrite files that exist.")] = False,
     concurrency: ConcurrencyOption = 32,
-) -> Result:
+) -> Result | None:
     """Write a self-contained HTML report: how the rotation went, what failed and why, who did not follow.
 
     It prints well and reads well on a phone. A large fleet's devices are grouped by what they have in common;
@@ -335,8 +336,12 @@ async def report(
     from fioctl_rotate.cli.watching import failure_of
     from fioctl_rotate.ops import report as ops
 
-    if html is None and csv is None:
+    written = [path for path in (html, csv) if path is not None]
+    if not written:
         raise UsageError("name a file to write: --html FILE or --csv FILE")
+    if not force:
+        for path in written:
+            require_new(path)
     plan = plan_named(rotation_id)
     if plan is not None:
         rotation_id, scope = plan.rotation_id, plan.scope
@@ -349,20 +354,20 @@ async def report(
         else:
             snapshot = await snapshot_of(api, rotation_id, scope, concurrency)
         names = await ops.user_names(api, snapshot.rotation)
-    written = []
     if html is not None:
         page = ops.render(snapshot, factory=api.factory, server=api.server, users=names, stages=stages)
-        write_out(html, page, overwrite=force)
-        written.append(html)
+        write_out(html, page)
     if csv is not None:
-        write_out(csv, ops.table(snapshot), overwrite=force)
-        written.append(csv)
-    files = " and ".join(str(path) for path in written)
-    return Result(
-        {"files": [str(path) for path in written]},
-        [f"wrote {files}: {snapshot.message}"],
-        error=failure_of(snapshot, exit_status=False),
-    )
+        write_out(csv, ops.table(snapshot))
+    error = failure_of(snapshot, exit_status=False)
+    files = [str(path) for path in written]
+    if "-" not in files:
+        return Result({"files": files}, [f"wrote {' and '.join(files)}: {snapshot.message}"], error=error)
+    # Stdout has a file, and takes no more.
+    note(snapshot.message)
+    if error is not None:
+        raise error
+    return None
 
 
 def plan_named(text: str) -> "Plan | None":

@@ -209,5 +209,11 @@ def test_report_does_not_overwrite_unless_forced(well, rotations, tmp_path):
     assert "2 of 2 done" in file.read_text()
 
 
+def test_report_on_stdout_is_the_page_alone(well, rotations):
+    result = rotations("report", "certs-1", "--html", "-")
+    assert (result.code, result.out.rstrip().endswith("</html>")) == (0, True)
+    assert "2 of 2 done" in result.err
+
+
 def test_report_needs_a_file(well, rotations):
     assert rotations("report", "certs-1").code == 2
