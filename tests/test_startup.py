@@ -194,12 +194,22 @@ def test_only_the_command_that_is_typed_is_made() -> None:
     assert list(root.commands["config"].commands["device-group"].commands) == []
 
 
-def test_a_misspelt_command_is_answered_with_what_was_meant() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fioctl_rotate", "rotatoins", "list"], capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: no such command 'rotatoins'. Did you mean 'rotations'?\n")
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("rotatoins list", "error: no such command 'rotatoins'. Did you mean 'rotations'?"),
+        ("devices lsit", "error: no such command 'lsit'. Did you mean 'list'?"),
+        ("devices list-deneid", "error: no such command 'list-deneid'. Did you mean 'list-denied', "),
+        ("keys ca rotate-tsl", "error: no such command 'rotate-tsl'. Did you mean 'rotate-tls'"),
+        ("config xyzzy", "error: no such command 'xyzzy'.\n"),
+    ],
+)
+def test_a_misspelt_command_is_answered_with_what_was_meant_the_closest_first(
+    typed: str, answer: str, cli: Cli
+) -> None:
+    done = cli(*typed.split())
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(answer)
 
 
 # --- Every command of the tree ---
