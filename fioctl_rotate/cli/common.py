@@ -299,7 +299,7 @@ def runner(command: Callable[..., Any]) -> Callable[..., None]:
         result = command(**arguments)
         if inspect.iscoroutine(result):
             result = run(result)
-        if shows:
+        if result is not None:
             result.show(format)
 
     # typer reads these.

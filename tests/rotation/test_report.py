@@ -211,7 +211,7 @@ def test_report_does_not_overwrite_unless_forced(well, rotations, tmp_path):
 
 def test_report_on_stdout_is_the_page_alone(well, rotations):
     result = rotations("report", "certs-1", "--html", "-")
-    assert (result.code, result.out.rstrip().endswith("</html>")) == (0, True)
+    assert (result.code, result.out.rstrip().endswith("</html>")) == (0, True), result.err
     assert "2 of 2 done" in result.err
 
 
