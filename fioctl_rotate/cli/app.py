@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import importlib
 import os
 import re
@@ -108,7 +109,10 @@ def tree() -> Any:
 
 def main() -> None:
     """Run the command line of this process, and exit."""
-    sys.exit(run())
+    code = run()
+    # The process ends: what is left need not be searched for garbage once more.
+    gc.freeze()
+    sys.exit(code)
 
 
 def run(argv: list[str] | None = None) -> int:

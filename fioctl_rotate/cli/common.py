@@ -290,8 +290,10 @@ def runner(command: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapper(**arguments: Any) -> None:
         if not gc.isenabled():
-            # Switched off for the start, by __main__; what there is by now stays.
+            # Switched off for the start, by __main__. What there is by now stays, and a search of some megabytes
+            # is soon enough for the rest.
             gc.freeze()
+            gc.set_threshold(50_000)
             gc.enable()
         format = arguments.pop("format") if add_format else arguments.get("format")
         for spread in noted:
