@@ -84,6 +84,9 @@ def test_each_command_ends_in_one_line(damage: str, damaged: Callable[[str, str]
             assert result.code in (0, 1, 5), (name, command, result)
             for text in ("unexpected", "Traceback", "defect"):
                 assert text not in result.out + result.err, (name, command, result)
+            if command == COMMANDS["check"]:
+                assert "factory_ca.pem" in result.out, "no fault ends the checks early"
+                assert "Factory root" in result.out or name == "factory_ca.pem"
             if name == "factory_ca.pem":
                 assert result.code != 0, (command, result)
                 assert name in result.out + result.err or "has none" in result.err
