@@ -335,6 +335,7 @@ async def report(
     """
     from fioctl_rotate.cli.watching import failure_of
     from fioctl_rotate.ops import report as ops
+    from fioctl_rotate.ops.configs import user_names
 
     written = [path for path in (html, csv) if path is not None]
     if not written:
@@ -353,7 +354,7 @@ async def report(
             stages, snapshot = await rolling.stage_rows(api, plan)
         else:
             snapshot = await snapshot_of(api, rotation_id, scope, concurrency)
-        names = await ops.user_names(api, snapshot.rotation)
+        names = await user_names(api) if snapshot.rotation.pushed_by else {}
     if html is not None:
         page = ops.render(snapshot, factory=api.factory, server=api.server, users=names, stages=stages)
         write_out(html, page)

@@ -2,19 +2,17 @@
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.api.failures import ApiError
+from fioctl_rotate.api.failures import ApiError, Unreachable
 from fioctl_rotate.errors import Error
 from fioctl_rotate.ops.targets import find
 from fioctl_rotate.rotation.scope import Scope
 
 
 async def user_names(api: FactoryApi) -> dict[str, str]:
-    """The factory's users, name by polis id; {} for a token that may not see them, since names are only an aid."""
+    """The factory's users, name by polis id; {} where they cannot be read, since names are only an aid."""
     try:
-        return {user.polis_id: user.name for user in await api.users()}
-    except ApiError as error:
-        if error.status not in (403, 404):
-            raise
+        return {user.polis_id: user.name for user in await api.users() if user.name}
+    except (ApiError, Unreachable):
         return {}
 
 

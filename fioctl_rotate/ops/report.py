@@ -17,15 +17,13 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.api.failures import ApiError, Unreachable
 from fioctl_rotate.errors import printable
 from fioctl_rotate.ops.curves import curves_of
 from fioctl_rotate.ops.watch import Snapshot
 from fioctl_rotate.rotation.document import time_text
 from fioctl_rotate.rotation.messages import advice, by_urgency, where, why
 from fioctl_rotate.rotation.progress import LAST, STEPS
-from fioctl_rotate.rotation.state import DeviceState, Rotation, State
+from fioctl_rotate.rotation.state import DeviceState, State
 
 _MOST_ROWS = 500  # of devices that need attention, and as many of those that are done
 _MOST_GROUPS = 50
@@ -122,16 +120,6 @@ def table(snapshot: Snapshot) -> str:
         )
         writer.writerow(_cell(str(value)) for value in row)
     return out.getvalue()
-
-
-async def user_names(api: FactoryApi, rotation: Rotation) -> dict[str, str]:
-    """The names of the Factory's users by their id; {} where they are not needed or may not be read."""
-    if not rotation.pushed_by:
-        return {}
-    try:
-        return {user.polis_id: user.name for user in await api.users() if user.name}
-    except (ApiError, Unreachable):
-        return {}
 
 
 def _facts(
