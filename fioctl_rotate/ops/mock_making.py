@@ -1,6 +1,7 @@
 """What all ways to make a mocked Factory share: a directory of its own, and its PKI."""
 
 import contextlib
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,9 @@ from fioctl_rotate.pki.directory import ROOT_CERTIFICATE, PkiDirectory
 from fioctl_rotate.pki.parsing import load_certificate
 from fioctl_rotate.serving import listen
 from fioctl_rotate.settings import Flags, Settings, resolve
+
+# Below those that systems give by themselves: Linux from 32768 on, others from 49152 on.
+_FREE_PORTS = (20_000, 32_000)
 
 
 @contextlib.contextmanager
@@ -104,13 +108,26 @@ def _refuse_foreign_root(pki: PkiDirectory, factory: FactoryRecord) -> None:
 def _with_free_ports(addresses: Addresses) -> Addresses:
     """The addresses with free ports where they say 0. They are found together, so that they differ."""
     with contextlib.ExitStack() as stack:
-
-        def found(port: int) -> int:
-            return port or int(stack.enter_context(listen("127.0.0.1", 0)).getsockname()[1])
-
         return replace(
             addresses,
-            api_port=found(addresses.api_port),
-            gateway_port=found(addresses.gateway_port),
-            est_port=found(addresses.est_port),
+            api_port=addresses.api_port or _free_port(stack),
+            gateway_port=addresses.gateway_port or _free_port(stack),
+            est_port=addresses.est_port or _free_port(stack),
         )
+
+
+def _free_port(stack: contextlib.ExitStack) -> int:
+    """A port that is free now, and is taken while `stack` is open. Raises Error where there is none.
+
+    It is not one of those that the system gives to connections and to whoever asks for port 0: somebody else would
+    soon have it, and it is listened on only later.
+    """
+    tries = 100
+    while True:
+        tries -= 1
+        try:
+            sock = stack.enter_context(listen("127.0.0.1", random.randrange(*_FREE_PORTS)))  # noqa: S311  no secret
+            return int(sock.getsockname()[1])
+        except Error:
+            if not tries:
+                raise
