@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fioctl_rotate import files
+from fioctl_rotate.errors import Error
+from fioctl_rotate.mock.mock_server import serving_lock
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.mock.store.database import Store
 from tests.commandline import Cli
@@ -76,6 +79,12 @@ def test_a_mock_that_nobody_serves_is_a_warning_of_that(cli: Cli, acme: Path) ->
     result = cli(*PUSH, *own_est(acme))
     assert result.code == 0
     assert f"`fioctl-rotate mock serve {acme}` is not running" in result.err
+
+
+def test_a_mock_that_is_served_without_its_est_server_is_no_exception(cli: Cli, acme: Path) -> None:
+    with files.locked(serving_lock(acme, "acme"), Error("served already")):
+        refused = cli(*PUSH, *own_est(acme))
+    assert (refused.code, "fail  est-reachable" in refused.err) == (5, True)
 
 
 def test_strict_lets_warnings_stop_it_too(cli: Cli, acme: Path) -> None:
