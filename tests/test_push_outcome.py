@@ -222,7 +222,7 @@ def test_what_is_told_of_a_push_is_true(
         return acme_answers(asked)
 
     if fault.ending is CUTS["an answer in time"]:
-        monkeypatch.setenv("FIOCTL_ROTATE_TIMEOUT", "2")
+        monkeypatch.setenv("FIOCTL_ROTATE_TIMEOUT", "4")
     server = serve(answer)
     result = cli(*PUSH)
     told = result.json
