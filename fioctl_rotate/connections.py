@@ -55,6 +55,7 @@ class _Client(Protocol):
     @property
     def waiting(self) -> bool:
         """Whether the client is expected to send something."""
+        ...
 
     def drop(self) -> None:
         """Close the connection at once."""

@@ -239,8 +239,9 @@ def _require_consent(cut_off: Sequence[CutOff], consent: Consent) -> None:
     if len(cut_off) == expected:
         return
     names = ", ".join(device.name for device in cut_off[:10]) + (" …" if len(cut_off) > 10 else "")
+    count = f"{len(cut_off)} device" + ("" if len(cut_off) == 1 else "s")
     raise Refused(
-        f"{len(cut_off)} devices would be cut off, expected {expected}: {names or 'none'}",
+        f"{count} would be cut off, expected {expected}: {names or 'none'}",
         hint=f"--cut-off {len(cut_off)} goes on; with --est-log FILE, devices of other CAs do not count",
     )
 

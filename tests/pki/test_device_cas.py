@@ -264,7 +264,7 @@ def test_the_est_log_says_whose_certificate_is_of_another_ca(cli: Cli, pki: Path
 
     refused = cli(*revoke)
     assert refused.code == 5
-    assert "1 devices would be cut off, expected 0: device-2" in refused.err
+    assert "1 device would be cut off, expected 0: device-2" in refused.err
     assert cli(*revoke, "--cut-off", 1).code == 0
 
 
