@@ -338,6 +338,51 @@ def test_beyond_the_limit_a_connection_that_has_not_waited_long_is_kept() -> Non
     asyncio.run(work())
 
 
+def test_beyond_the_limit_silent_connections_give_way_at_once() -> None:
+    async def work() -> None:
+        async with served(connections=2, grace=PATIENCE) as server:
+            silent = [await server.connect() for _ in range(4)]
+            assert (await server.ask()).endswith(b"x")
+            assert await silent[0].rest() == b""
+            assert [told[1].startswith("at a limit") for told in server.refused] == [True]
+
+    asyncio.run(work())
+
+
+def test_beyond_the_limit_a_body_that_does_not_come_gives_way() -> None:
+    async def work() -> None:
+        async with served(connections=1, grace=0.0) as server:
+            slow = await server.connect()
+            slow.write(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n")
+            await slow.reader.readuntil(b"\r\n\r\n")
+            slow.write(b"abc")
+            assert (await server.ask()).endswith(b"x")
+            assert await slow.rest() == b""
+            assert server.app.left == 1
+
+    asyncio.run(work())
+
+
+def test_nobody_is_believed_to_be_a_proxy() -> None:
+    peers = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        peers.append((scope["client"][0], scope["scheme"]))
+        await Response(b"x")(scope, receive, send)
+
+    async def work() -> None:
+        async with served(app) as server:
+            connection = await server.connect()
+            connection.write(
+                b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n\r\n"
+            )
+            assert (await connection.rest()).endswith(b"x")
+
+    asyncio.run(work())
+    assert peers == [("127.0.0.1", "http")]
+
+
 def test_beyond_the_limit_a_request_that_is_being_answered_is_kept() -> None:
     async def work() -> None:
         app = App(hold=asyncio.Event())
