@@ -187,3 +187,16 @@ def test_a_token_that_may_not_read_users_makes_plans_too(
     with Server(answer) as server:
         shown = push(cli, *GROUP, "--dryrun", "--format", "json", "--server", server.url, "-t", "x").json
     assert shown["made"]["by"] is None
+
+
+def test_a_dry_run_says_by_its_exit_code_whether_anything_would_change(cli: Cli, acme: Path) -> None:
+    push = ("config", "rotate-certs", "-g", "field", "-r", "why", "--rotation-id", "r-1", "--no-checks")
+    dry = (*push, "--dryrun", "--detailed-exitcode", "--format", "json")
+    pending = cli(*dry)
+    assert (pending.code, pending.json["changed"], pending.err.count("error:")) == (6, True, 0)
+    assert cli(*push, "--format", "json").json["changed"] is True
+    there = cli(*dry)
+    assert (there.code, there.json["changed"]) == (0, False)
+    assert cli(*push, "--format", "json").json["changed"] is False
+    offline = cli(*dry, "--offline", "--server-name", "est.example.com")
+    assert (offline.code, "does not go with --offline" in offline.err) == (2, True)

@@ -29,7 +29,7 @@ ROTATE = ("config", "rotate-certs", "-g", "field", "-r", "yearly", "--rotation-i
         (["--clear-older"], "--clear-older goes with --stages or --canary"),
         (["--stages", "1", "--max-failures", "x"], "--max-failures: expected"),
         (["--stages", "1", "--soak", "soon"], "soon"),
-        (["--detailed-exitcode"], "--detailed-exitcode goes with a plan in stages"),
+        (["--detailed-exitcode"], "--detailed-exitcode goes with --dryrun, or with a plan in stages"),
         (
             ["--stages", "1", "--dryrun", "--offline", "--server-name", "est.example.com"],
             "--offline does not go with stages",

@@ -40,7 +40,8 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     document = plan.document()
     if plan.current is None:
         return document
-    return {**document, "plan": {"version": VERSION, "digest": plan.digest}}
+    changed = not plan.already_there
+    return {**document, "plan": {"version": VERSION, "digest": plan.digest}, "changed": changed}
 
 
 def plan_lines(plan: Plan) -> Iterator[str | Table]:

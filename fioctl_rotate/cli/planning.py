@@ -49,7 +49,7 @@ SENDING_OPTIONS: Options = {
     "interval": duration_option("--interval", "With --wait: polling interval.", shortest=0.05),
     "junit": JUNIT,
     "summary": SUMMARY,
-    "detailed": option("--detailed-exitcode", "With stages: exit code 6, not 4, when --timeout is over."),
+    "detailed": option("--detailed-exitcode", "Exit code 6: changes pending (--dryrun), stages in progress."),
 }  # fmt: skip
 
 REQUEST_OPTIONS: Options = {
@@ -97,7 +97,7 @@ class Sending(Value):
             if given and not (self.wait or staged):
                 raise UsageError(f"{name} goes with --wait, or with a plan in stages")
         if self.detailed and not staged:
-            raise UsageError("--detailed-exitcode goes with a plan in stages")
+            raise UsageError("--detailed-exitcode goes with --dryrun, or with a plan in stages")
 
     def check_waivers(self) -> None:
         """Refuse waivers that make no sense (UsageError)."""
@@ -144,6 +144,8 @@ class Modes(Sending):
             raise UsageError(
                 "--out does not go with --offline: a plan holds what the target has now, which is not known"
             )
+        if self.detailed and self.offline:
+            raise UsageError("--detailed-exitcode does not go with --offline: what is there now is not known")
         if self.to_stdout and self.format is not PlanFormat.TEXT:
             raise UsageError("--out - goes without --format: it writes the plan to stdout, and nothing else")
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
+import typer
+
 from fioctl_rotate.cli import plan_view, planning
 from fioctl_rotate.cli.common import (
     Format,
@@ -23,7 +25,7 @@ from fioctl_rotate.cli.common import (
 )
 from fioctl_rotate.cli.planning import Modes, Sending
 from fioctl_rotate.cli.stages import NO_STAGES, StageOptions
-from fioctl_rotate.errors import Error, Refused, TimedOut, UsageError, printable
+from fioctl_rotate.errors import Error, InProgress, Refused, TimedOut, UsageError, printable
 from fioctl_rotate.rotation import commands
 from fioctl_rotate.rotation.entry import new_rotation_id
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
@@ -155,7 +157,10 @@ async def send(
 async def _dry_run(
     api: "FactoryApi", plan: Plan, target: "Target", modes: Modes, server_name: str | None
 ) -> None:
-    """Check, and show the plan, or write it to a file. Checks that fail are part of it, and no error."""
+    """Check, and show the plan, or write it to a file. Checks that fail are part of it, and no error.
+
+    With --detailed-exitcode the exit code says whether a push would change anything.
+    """
     from fioctl_rotate.ops.plan_file import write_plan
     from fioctl_rotate.ops.push import made_by
 
@@ -165,13 +170,14 @@ async def _dry_run(
     if not modes.to_stdout:
         plan_view.show_plan(plan, modes.format)
     plan_view.tell_about(plan, server_name)
-    if modes.out is None:
-        return
-    write_plan(modes.out, plan)
-    if modes.to_stdout:
-        note(f"digest: {plan.digest}")
-    else:
-        note(f"plan written to {modes.out}; push it with: {planning.apply_command(modes.out)}")
+    if modes.out is not None:
+        write_plan(modes.out, plan)
+        if modes.to_stdout:
+            note(f"digest: {plan.digest}")
+        else:
+            note(f"plan written to {modes.out}; push it with: {planning.apply_command(modes.out)}")
+    if modes.detailed and not plan.already_there:
+        raise typer.Exit(InProgress.exit_code)
 
 
 async def _roll_out(

@@ -70,10 +70,15 @@ class Outcome:
         return f"{what} is not there yet, and may still arrive{reason}: {where} has {self.found}"
 
     def document(self) -> dict[str, Any]:
-        """The outcome as JSON: `{outcome, pushed, found, replaced, problem}`; `pushed` is null where unknown."""
+        """`{outcome, pushed, changed, found, replaced, problem}` as JSON; `pushed` is null where unknown.
+
+        `changed` is the same, by the name that pipelines look for.
+        """
+        pushed = _PUSHED.get(self.kind, False)
         return {
             "outcome": str(self.kind),
-            "pushed": _PUSHED.get(self.kind, False),
+            "pushed": pushed,
+            "changed": pushed,
             "found": self.found,
             "replaced": self.replaced,
             "problem": self.problem,
