@@ -33,9 +33,13 @@ class Seen:
 
 
 def cache_file() -> Path:
-    """Where the names are: `fioctl-rotate/seen.json` in XDG_CACHE_HOME or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "fioctl-rotate" / "seen.json"
+    """Where the names are: `fioctl-rotate/seen.json` in XDG_CACHE_HOME or ~/.cache. OSError without a home."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(base) if base else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise FileNotFoundError("there is no home directory") from error
+    return folder / "fioctl-rotate" / "seen.json"
 
 
 def load() -> dict[str, Any]:
@@ -74,9 +78,9 @@ def remember(factory: str, server: str, seen: Seen, profiles: Iterable[str]) -> 
     new = {"profiles": sorted(profiles), "factories": [entry, *others][:_MOST_FACTORIES]}
     if new == known:
         return
-    path = cache_file()
-    temporary = path.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):
+        path = cache_file()
+        temporary = path.with_suffix(f".{os.getpid()}")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(OSError):
             temporary.write_text(json.dumps(new))

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from fioctl_rotate.duration import parse_duration
 from fioctl_rotate.errors import Refused, UsageError
+from fioctl_rotate.folders import config_folder
 from fioctl_rotate.value import Value
 
 DEFAULT_SERVER = "https://api.foundries.io"
@@ -98,11 +99,16 @@ class Settings(Value):
 
 
 def default_config_file() -> Path:
-    """The settings file where none is named: `fioctl-rotate/config.toml` in the user's configuration folder."""
-    # Only those who need the default path pay for the import.
-    from platformdirs import user_config_path
+    """The settings file where none is named: `fioctl-rotate/config.toml` in the user's configuration folder.
 
-    return user_config_path("fioctl-rotate", appauthor=False) / "config.toml"
+    Raises UsageError where there is no home directory.
+    """
+    try:
+        return config_folder() / "config.toml"
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{error}, so there is no settings file", hint="set HOME, or name a file with --config"
+        ) from error
 
 
 def named_config_file(flags: Flags, environ: Mapping[str, str]) -> Path | None:
@@ -125,8 +131,13 @@ def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: 
         raise UsageError(f"no settings file {path}")
     # An offline command that knows its factory has nothing to look up in a default file.
     known = offline and (flags.factory or environ.get("FIOCTL_FACTORY"))
-    if path is None and flags.profile is None and not environ.get("FIOCTL_ROTATE_PROFILE") and known:
-        return merge(flags, environ, {}, None, offline=True)
+    if path is None and flags.profile is None and not environ.get("FIOCTL_ROTATE_PROFILE"):
+        if known:
+            return merge(flags, environ, {}, None, offline=True)
+        try:
+            path = default_config_file()
+        except UsageError:  # without a home there is no such file, and nothing in it
+            return merge(flags, environ, {}, None, offline=offline)
     path = path or default_config_file()
     file = load_file(path)
     profile = chosen_profile(flags, environ, file)

@@ -289,3 +289,27 @@ def test_a_server_below_a_path_is_reached_there(cli: Cli, serve: Serve) -> None:
     server = serve(lambda _: Reply(200, {"groups": []}))
     assert cli("config", "device-group", "list", "--server", f"{server.url}/base/").code == 0
     assert server.asked[0].path == "/base/ota/factories/acme/device-groups/"
+
+
+def test_a_user_without_a_home_needs_none(cli: Cli, acme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user may have neither HOME nor an entry in the list of users."""
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    monkeypatch.chdir(acme)
+    before = set(acme.iterdir())
+    assert cli("devices", "list").code == 0
+    push = ("config", "rotate-certs", "-g", "field", "-r", "why", "--rotation-id", "r-1", "--no-checks")
+    assert cli(*push).code == 0
+    for command in (
+        ("rotations", "show", "r-1", "-g", "field"),
+        ("rotations", "due", "-g", "field", "--allow", "unknown"),
+    ):
+        done = cli(*command)
+        assert "home" not in done.err, done.err
+        assert done.code == 0, done.err
+    for words in (("profiles", "list"), ("devices", "list", "--profile", "work"), ("login", "--from-fioctl")):
+        refused = cli(*words)
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err.startswith("error: there is no home directory")
+    assert set(acme.iterdir()) == before

@@ -282,8 +282,7 @@ def runner(command: Callable[..., Any]) -> Callable[..., None]:
     taken = {spread.parameter for spread in noted}
     parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own.parameters.values() if p.name not in taken]
     parameters += [parameter for spread in reversed(noted) for parameter in spread.added()]
-    shows = own.return_annotation is not None
-    add_format = shows and not any(p.name == "format" for p in parameters)
+    add_format = own.return_annotation is not None and not any(p.name == "format" for p in parameters)
     if add_format:
         parameters.append(_FORMAT)
 

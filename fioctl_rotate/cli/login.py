@@ -105,7 +105,11 @@ def _from_fioctl(flags: Flags, file: Path | None) -> dict[str, Any]:
     from fioctl_rotate.ops.fioctl_config import read
 
     named = os.environ.get("FIOCTL_CONFIG")
-    path = file or (Path(named) if named else Path.home() / ".config" / "fioctl.yaml")
+    path = file or (Path(named) if named else Path("~/.config/fioctl.yaml"))
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise UsageError("there is no home directory", hint="name fioctl's settings file") from error
     values, left = read(path)
     for text in left:
         common.warn(text)

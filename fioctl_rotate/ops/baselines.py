@@ -15,10 +15,10 @@ from itertools import chain
 from pathlib import Path
 
 import msgspec
-from platformdirs import user_state_path
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.files import write_atomic
+from fioctl_rotate.folders import state_folder
 from fioctl_rotate.rotation.progress import Time
 from fioctl_rotate.rotation.state import Facts, Rotation
 from fioctl_rotate.rotation.tracker import Readings
@@ -61,8 +61,8 @@ def save(api: FactoryApi, rotation: Rotation, readings: Readings) -> None:
     )
     encoder = msgspec.json.Encoder()
     lines = (encoder.encode(line) + b"\n" for line in chain([header], readings.devices.values()))
-    path = _file(api, rotation)
     with suppress(OSError):
+        path = _file(api, rotation)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(path, lines)
 
@@ -81,4 +81,4 @@ def _file(api: FactoryApi, rotation: Rotation) -> Path:
     # What is named may be anything that somebody typed; its digest is a file name.
     key = "\0".join((server, api.factory, rotation.id, str(rotation.scope)))
     name = hashlib.sha256(key.encode()).hexdigest()[:32]
-    return user_state_path("fioctl-rotate", appauthor=False) / "watched" / f"{name}.jsonl"
+    return state_folder() / "watched" / f"{name}.jsonl"

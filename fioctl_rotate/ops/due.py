@@ -11,12 +11,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
-from platformdirs import user_state_path
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.api.failures import ApiError
 from fioctl_rotate.files import write_atomic
+from fioctl_rotate.folders import state_folder
 from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.est_log import Issued, read_est_log
 from fioctl_rotate.ops.rotations import in_log
@@ -168,4 +168,4 @@ def _save(api: FactoryApi, answers: Mapping[str, Answer]) -> None:
 
 def _file(api: FactoryApi) -> Path:
     name = hashlib.sha256(f"{api.server}\0{api.factory}".encode()).hexdigest()[:32]
-    return user_state_path("fioctl-rotate", appauthor=False) / "due" / f"{name}.json"
+    return state_folder() / "due" / f"{name}.json"

@@ -7,10 +7,10 @@ import hashlib
 from pathlib import Path
 
 import msgspec
-from platformdirs import user_state_path
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.files import write_atomic
+from fioctl_rotate.folders import state_folder
 from fioctl_rotate.rotation.picture import Memory
 from fioctl_rotate.rotation.plan import Plan
 
@@ -25,8 +25,8 @@ def load(api: FactoryApi, plan: Plan) -> Memory:
 
 def save(api: FactoryApi, plan: Plan, memory: Memory) -> None:
     """Remember. A folder that cannot be written is no reason to fail."""
-    path = _file(api, plan)
     try:
+        path = _file(api, plan)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(path, msgspec.json.encode(memory))
     except OSError:
@@ -35,4 +35,4 @@ def save(api: FactoryApi, plan: Plan, memory: Memory) -> None:
 
 def _file(api: FactoryApi, plan: Plan) -> Path:
     name = hashlib.sha256(f"{api.server}\0{api.factory}\0{plan.mark}".encode()).hexdigest()[:32]
-    return user_state_path("fioctl-rotate", appauthor=False) / "rollouts" / f"{name}.json"
+    return state_folder() / "rollouts" / f"{name}.json"
