@@ -25,7 +25,10 @@ class Value:
     def __init__(self, *values: Any, **named: Any) -> None:
         if len(values) > len(self._fields):
             raise TypeError(f"expected at most {len(self._fields)} values, got {len(values)}")
-        given = dict(zip(self._fields, values, strict=False), **named)
+        given = dict(zip(self._fields, values, strict=False))
+        if given.keys() & named.keys():
+            raise TypeError(f"given twice: {', '.join(given.keys() & named.keys())}")
+        given |= named
         for name in self._fields:
             if name not in given and not hasattr(type(self), name):
                 raise TypeError(f"missing: {name}")
