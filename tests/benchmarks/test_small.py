@@ -1,0 +1,51 @@
+"""What a large Factory costs, as far as it does not depend on the machine: requests, memory, and how both grow."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.measuring import Cost, Factory, running
+
+SHOW = ("rotations", "show", "certs-1", "-g", "field")
+PUSH = (
+    "config",
+    "rotate-certs",
+    "-g",
+    "field",
+    "-r",
+    "why",
+    "--server-name",
+    "est.example.com",
+    "--no-checks",
+)
+MEMORY = 150  # MB that the program may take for 10,000 devices
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Iterator[Factory]:
+    with running(5, tmp_path) as factory:
+        yield factory
+
+
+def test_a_push_makes_few_requests(few: Factory) -> None:
+    dry = few.run(*PUSH, "--dryrun")
+    assert dry.requests <= 4
+    pushed = few.run(*PUSH, "-y")
+    assert pushed.requests <= 7 + 5
+    assert few.run("rotations", "list", "-g", "field").requests <= 3
+
+
+def test_showing_a_large_factory_grows_with_what_changed(tmp_path: Path) -> None:
+    def shown(devices: int) -> tuple[Cost, Cost]:
+        (home := tmp_path / str(devices)).mkdir()
+        with running(devices, home) as factory:
+            return factory.run(*SHOW), factory.run(*SHOW)
+
+    small, large = shown(1_000), shown(10_000)
+    first, again = large
+    # At first one request a device, for its events; the list comes in pages of 1000.
+    assert first.requests <= 10_000 * 1.02 + 20
+    assert again.requests <= small[1].requests + 10
+    assert first.memory < MEMORY
+    assert first.memory - small[0].memory < 9_000 * 0.01, "no more than 10 KB a device"
