@@ -43,6 +43,8 @@ class Connection:
         self._context = client_context(
             roots, roots_name=str(cacert), cert=identity.certificate_path, key=identity.key_path
         )
+        # Never closed: each answer closes its connection, so nothing stays open. One client costs less than ten.
+        self._client = httpx.AsyncClient(verify=self._context, timeout=TIMEOUT, trust_env=False)
 
     async def request(
         self, method: str, url: str, body: Any = None, headers: dict[str, str] | None = None
@@ -87,10 +89,9 @@ class Connection:
 
     async def _once(self, method: str, url: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
         try:
-            async with httpx.AsyncClient(verify=self._context, timeout=TIMEOUT, trust_env=False) as client:
-                return await client.request(
-                    method, url, content=content, headers={**headers, "Connection": "close"}
-                )
+            return await self._client.request(
+                method, url, content=content, headers={**headers, "Connection": "close"}
+            )
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise Error(f"{method} {url}: {_reason(error)}") from error
 
