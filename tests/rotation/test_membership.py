@@ -192,3 +192,18 @@ def test_silent_device_that_reports_after_all_is_not_silent_any_more(pushed):
     pushed.tell("a", STARTED)
     state = follower.states()["a"]
     assert (state.state, state.reason) == (State.RUNNING, None)
+
+
+def test_device_goes_offline_by_the_clock_alone(pushed):
+    """Nothing is read of it any more: the time that passes is the news."""
+    follower = Follower(pushed)
+    follower.poll()
+    pushed.wait(hours=3)
+    pushed.see("b")
+    assert follower.states()["a"].reason is None
+    pushed.wait(hours=2)
+    snapshot = follower.poll()
+    reasons = {state.name: state.reason for state in snapshot.states}
+    assert reasons == {"a": Reason.OFFLINE, "b": None, "c": Reason.OFFLINE}
+    assert snapshot.summary.not_following[Reason.OFFLINE] == 2
+    assert {state.name for state in snapshot.changed} == {"a", "c"}
