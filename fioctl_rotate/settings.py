@@ -231,7 +231,7 @@ def merge(
 
 
 def load_file(path: Path) -> dict[str, Any]:
-    """The settings file's content, checked; {} where there is no file. Raises UsageError in words."""
+    """The settings file's content, checked; {} where there is no file. Raises UsageError."""
     # An offline command that knows its Factory reads no file.
     from fioctl_rotate.toml import read_toml
 

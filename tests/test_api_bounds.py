@@ -110,7 +110,7 @@ def test_what_is_compressed_once_is_read(cli: Cli, serve: Serve) -> None:
     [(b"{}", "not gzip"), (gzip.compress(b"{}", mtime=0)[:-9], "cut off")],
     ids=["plain", "half"],
 )
-def test_gzip_that_is_none_is_told(cli: Cli, serve: Serve, body: bytes, words: str) -> None:
+def test_gzip_that_is_not_valid_is_refused(cli: Cli, serve: Serve, body: bytes, words: str) -> None:
     serve(lambda _: Reply(200, body, {"Content-Encoding": "gzip"}))
     one_line(cli(*LIST), words)
 

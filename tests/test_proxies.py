@@ -88,7 +88,7 @@ def test_any_variable_names_a_proxy_or_is_refused(proxy: str, no_proxy: str) -> 
     "value",
     ["http://", "ftp://p", "http://p:port", "http://[::1", "http://p:99999", "http://a b", "socks5://p:1"],
 )
-def test_a_proxy_that_cannot_be_used_is_told_by_its_variable(
+def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)
@@ -146,7 +146,7 @@ def test_a_proxy_without_a_name_in_the_dns_is_named(through: Callable[[str], Res
     )
 
 
-def test_a_name_that_no_dns_takes_ends_in_words(cli: Cli) -> None:
+def test_a_name_that_no_dns_takes_ends_well(cli: Cli) -> None:
     result = cli(*LIST, "-f", "acme", "-t", "canary", "--server", f"https://{'a' * 70}.example")
     assert (result.code, result.out) == (1, "")
     assert "cannot be reached" in result.err or "broke off" in result.err
@@ -209,7 +209,7 @@ def test_a_server_that_wants_a_client_certificate_is_said_to(
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
-def test_the_wrong_scheme_ends_in_words(
+def test_the_wrong_scheme_ends_well(
     cli: Cli,
     serve: Serve,
     tls: tuple[ssl.SSLContext, Path],

@@ -176,12 +176,12 @@ def command(leaf: Leaf, place: Path) -> list[str]:
     for parameter in leaf.command.params:
         if parameter.required or (parameter.param_type_name == "argument" and parameter.name in values):
             assert parameter.name in values, (
-                f"{' '.join(leaf.path)}: a value for {parameter.name} is due here"
+                f"{' '.join(leaf.path)}: a value for {parameter.name} is missing here"
             )
             option = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
             words += [*option, str(values[parameter.name])]
         elif leaf.path[0] == "rotations" and parameter.name == "group":
-            words += ["-g", "field"]  # one of group and device is due
+            words += ["-g", "field"]  # one of group and device must be given
     words += [str(word) for word in special.get(leaf.path, [])]
     taken = {option for parameter in leaf.command.params for option in parameter.opts}
     return words + [flag for flag in ("-v", "-y", "-u") if flag in taken and flag not in words]

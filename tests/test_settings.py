@@ -185,7 +185,7 @@ def test_a_token_that_cannot_go_over_http_is_refused_and_not_shown(
     assert server.asked == []
 
 
-def test_a_header_for_the_token_that_is_none_is_refused(
+def test_a_header_for_the_token_that_is_not_valid_is_refused(
     cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(lambda _: Reply(200, {"groups": []}))
@@ -217,7 +217,9 @@ def test_without_a_factory_the_hint_says_how_to_name_it(cli: Cli, mock_dir: Path
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "inf", "nan", "soon", "1e999"])
-def test_a_timeout_that_is_none_is_refused(cli: Cli, monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
+def test_a_timeout_that_is_not_valid_is_refused(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, seconds: str
+) -> None:
     monkeypatch.setenv("FIOCTL_ROTATE_TIMEOUT", seconds)
     assert cli("devices", "list", "-f", "a", "-t", "t").code == 2
 
@@ -265,7 +267,7 @@ def test_this_machine_is_reached_over_plain_http(server: str) -> None:
         ("https://me:canary@a:port?b", "must not carry a user or a password"),
     ],
 )
-def test_a_servers_url_that_is_none_is_refused(cli: Cli, server: str, words: str) -> None:
+def test_a_servers_url_that_is_not_valid_is_refused(cli: Cli, server: str, words: str) -> None:
     result = cli("devices", "list", "-f", "acme", "-t", "t", "--server", server)
     assert result.code == 2
     assert words in result.err

@@ -1,4 +1,4 @@
-"""What is asked of the operator API: JSON there and back, retries, pages, errors in words.
+"""Requests to the operator API and their answers: JSON, retries, pages, and errors that people can act on.
 
 Reading is retried on transport errors, 5xx and 429 (whose Retry-After is obeyed); writing never is, because only
 the caller knows whether it is safe to repeat.
@@ -23,7 +23,7 @@ from fioctl_rotate.errors import Error, TimedOut, UsageError, printable
 ATTEMPTS = 4
 MOST_PAGES = 2000
 _LONGEST_WAIT = 120.0  # seconds; a server that asks for more is not waited for
-_QUIET_WAIT = 5.0  # seconds; up to here a wait is not worth a word
+_QUIET_WAIT = 5.0  # seconds; up to here a wait is not announced
 _EXTRACT = 160
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Exchange:
 
     Args:
         peer: the server.
-        announce: is told of each wait of more than 5 seconds.
+        announce: gets a line for each wait of more than 5 seconds.
         deadline: when the command must have ended, in seconds of `time.monotonic()`: no wait goes beyond it.
     """
 
@@ -169,8 +169,8 @@ class Exchange:
         def wait(error: Exception) -> bool | float:
             if not isinstance(error, (Unreachable, ApiError)) or not _may_pass(error) or number == ATTEMPTS:
                 return False
-            wished = error.retry_after if isinstance(error, ApiError) else None
-            return True if wished is None else self._wait(wished, error)
+            asked_for = error.retry_after if isinstance(error, ApiError) else None
+            return True if asked_for is None else self._wait(asked_for, error)
 
         async for attempt in stamina.retry_context(
             on=wait, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=_QUIET_WAIT
@@ -206,8 +206,8 @@ class Exchange:
                 f"{name} redirects {answer.request} to {target}; not followed: the token would go there too",
                 status=status,
             )
-        wished = _seconds(answer.headers.get("retry-after"))
-        later = f"in {wished:.0f} s" if wished is not None and wished > _LONGEST_WAIT else "later"
+        asked_for = _seconds(answer.headers.get("retry-after"))
+        later = f"in {asked_for:.0f} s" if asked_for is not None and asked_for > _LONGEST_WAIT else "later"
         hints = {
             401: "the token is wrong or has expired; see FIOCTL_TOKEN, or `fioctl-rotate login`",
             403: "the token may not do this; its user or its scopes lack the right",
@@ -218,7 +218,7 @@ class Exchange:
             f"{name} answered {status} to {answer.request}{self._reason(answer)}",
             status=status,
             hint=hints.get(status),
-            retry_after=wished,
+            retry_after=asked_for,
         )
 
     def _decode(self, answer: Answer, kind: type[T]) -> T:

@@ -55,7 +55,7 @@ class Peer:
         credentials: gives the headers that say who we are. What it gives is never shown.
         timeout: seconds until an answer must be there, to its last byte.
         proxy: the proxy on the way, for messages.
-        trace: is told each request in one line (method, URL, status); no header and no body.
+        trace: gets a line for each request (method, URL, status); no header and no body.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Peer:
         )
 
     def _failure(self, error: Exception) -> Unreachable:
-        """`error` in words: which end it was, what it did, whether another try can help."""
+        """What `error` means: which end failed, how, and whether another try can help."""
         reasons = list(_chain(error))
         tls = next((reason for reason in reasons if isinstance(reason, ssl.SSLError)), None)
         sent = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))

@@ -37,10 +37,10 @@ async def open_api(
 ) -> AsyncIterator[FactoryApi]:
     """The operator API of the settings' factory, while the block runs.
 
-    `trace` is told each request, `announce` each wait of more than 5 seconds. `timeout` is how long the command may
-    take, in seconds from now (None: no end): a server that asks to wait beyond it is not waited for. `clock` tells
-    when an access token has expired. Raises UsageError where no factory is named, the mock directory is none, or
-    CACERT is not usable.
+    `trace` gets a line for each request, `announce` one for each wait of more than 5 seconds. `timeout` is how long
+    the command may take, in seconds from now (None: no end); no wait that a server asks for goes beyond it.
+    `clock` says when an access token has expired. Raises UsageError where no factory is named, or where the mock's
+    directory or CACERT cannot be used.
     """
     factory = settings.require_factory()
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -119,8 +119,8 @@ def _server(
 class _Credentials:
     """The headers that say who we are: the API token, and an access token that is renewed, and kept, when expired.
 
-    Beside an API token the access token goes along as it is: fioctl, too, renews it only where there is no other
-    way in.
+    Beside an API token the access token is sent as it is: fioctl, too, renews it only where there is no other way
+    to log in.
     """
 
     def __init__(self, settings: Settings, clock: Clock, trace: Trace | None) -> None:

@@ -13,7 +13,7 @@ _MOST_BYTES = 64 << 10  # fioctl's own has less than one KiB, and PyYAML takes a
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Our settings (`factory`, `token`, `server`, `oauth`) from fioctl's YAML, and what was left behind, in words.
+    """Our settings (`factory`, `token`, `server`, `oauth`) from fioctl's YAML, and a line for what was left out.
 
     Raises UsageError where it cannot be read or holds no way to log in, Refused where it switches off the check of
     the server's certificate.

@@ -1,4 +1,4 @@
-"""Logging in: credentials are tried before they are kept; and who it is that they let in."""
+"""Logging in: credentials are tried before they are kept; and whose they are."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +16,8 @@ from fioctl_rotate.settings import TOKENS_PAGE, Flags, load_file, merge
 
 # What a login replaces; the rest of a profile stays.
 _REPLACED = ("factory", "token", "server", "mock", "oauth")
-# What of the environment concerns the way to the server rather than who goes it.
-_WAY = ("CACERT", "TOKEN_HEADER", "FIOCTL_ROTATE_TIMEOUT")
+# The variables that say how to reach the server, not who we are.
+_REACH = ("CACERT", "TOKEN_HEADER", "FIOCTL_ROTATE_TIMEOUT")
 
 
 async def log_in(
@@ -31,14 +31,14 @@ async def log_in(
 ) -> wire.User | None:
     """Try `values` (factory, token or oauth, server), and keep them as a profile of the settings file `path`.
 
-    Returns the user they let in, None where the token may not read its own user. Raises Error or UsageError; then
-    nothing is kept but an access token that had to be renewed: the refresh token before it may not work any more.
+    Returns their user, None where the token may not read its own user. Raises Error or UsageError; then nothing is
+    kept but an access token that had to be renewed: the refresh token before it may not work any more.
     """
     document = load_file(path)
     there = document if profile is None else document.get("profiles", {}).get(profile, {})
     others = {name: there[name] for name in ("cacert", "timeout") if name in there}
-    way = {name: environ[name] for name in _WAY if name in environ}
-    settings = merge(Flags(profile=profile), way, {**others, **values}, path)
+    reach = {name: environ[name] for name in _REACH if name in environ}
+    settings = merge(Flags(profile=profile), reach, {**others, **values}, path)
     if not settings.token and settings.oauth and not oauth.is_usable(settings.oauth, clock()):
         values = {**values, "oauth": await renewed(settings, settings.oauth, clock, trace)}
         _keep(values, path, profile)

@@ -19,7 +19,7 @@ def changing(path: Path, profile: str | None) -> Iterator[dict[str, Any]]:
     """The values of a profile (None: the default one), changed in the block and written (0600) at its end.
 
     Other processes that change the file wait meanwhile. A block that raises writes nothing, nor does one that
-    changes nothing. Comments in the file are lost. Raises UsageError where what is there is no settings file, Error
+    changes nothing. Comments in the file are lost. Raises UsageError where the file is not a settings file, Error
     where it cannot be written.
     """
     path = path.resolve()  # a link to the file stays one

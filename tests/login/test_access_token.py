@@ -86,7 +86,7 @@ def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(
         (200, Drop(), "broke off"),
     ],
 )  # fmt: skip
-def test_a_refresh_that_fails_is_told_in_words_and_nothing_is_lost(
+def test_a_refresh_that_fails_is_an_error_and_loses_nothing(
     cli: Cli, oauth: Tokens, monkeypatch: pytest.MonkeyPatch, status: int, answer: Any, words: str
 ) -> None:
     oauth.status, oauth.answer = status, answer
@@ -112,7 +112,7 @@ def test_a_refresh_that_fails_is_told_in_words_and_nothing_is_lost(
         ({**EXPIRED, "url": "https://u:canary@app.example"}, 2, "not of the form"),
     ],
 )
-def test_credentials_that_cannot_be_renewed_are_told(
+def test_credentials_that_cannot_be_renewed_are_an_error(
     cli: Cli,
     oauth: Tokens,
     monkeypatch: pytest.MonkeyPatch,

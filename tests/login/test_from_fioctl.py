@@ -128,7 +128,7 @@ def test_a_first_access_token_is_got_with_the_client_secret(
         ("Token: canary\nFactory: acme\nServer: {Insecure_Skip_Verify: 'yes'}", 5, "insecure_skip_verify"),
     ],
 )
-def test_a_file_of_fioctl_that_cannot_be_taken_over_is_told(
+def test_a_file_of_fioctl_that_cannot_be_taken_over_is_refused(
     cli: Cli, tmp_path: Path, document: str, code: int, words: str
 ) -> None:
     path = tmp_path / "f.yaml"
@@ -140,7 +140,7 @@ def test_a_file_of_fioctl_that_cannot_be_taken_over_is_told(
     no_secret(result)
 
 
-def test_a_file_of_fioctl_that_is_not_there_is_told(cli: Cli, tmp_path: Path) -> None:
+def test_a_file_of_fioctl_that_is_not_there_is_an_error(cli: Cli, tmp_path: Path) -> None:
     result = cli("login", "--from-fioctl")
     assert (result.code, result.err) == (
         2,

@@ -95,7 +95,7 @@ def test_an_empty_token_variable_is_named(cli: Cli, monkeypatch: pytest.MonkeyPa
     assert (result.code, result.err.splitlines()[0]) == (2, "error: FIOCTL_TOKEN is set but empty")
 
 
-def test_a_factory_that_the_token_does_not_see_is_told_with_those_it_sees(
+def test_a_factory_that_the_token_does_not_see_is_answered_with_those_it_sees(
     cli: Cli, api: Server, tokens: dict[str, str]
 ) -> None:
     result = cli("login", "-f", "other", "--server", api.url, stdin=tokens["admin"])
@@ -183,7 +183,7 @@ def test_the_rest_of_a_profile_stays_and_a_link_stays_one(
     }
 
 
-def test_a_settings_file_that_is_none_is_not_overwritten(cli: Cli, api: Server, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_settings_file_is_not_overwritten(cli: Cli, api: Server, tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text("factory = acme")
     result = cli("login", "-f", "acme", "--server", api.url, "-c", path, stdin="canary")
@@ -192,7 +192,7 @@ def test_a_settings_file_that_is_none_is_not_overwritten(cli: Cli, api: Server, 
     assert api.asked == []
 
 
-def test_a_file_that_cannot_be_written_is_told(
+def test_a_file_that_cannot_be_written_is_an_error(
     cli: Cli, api: Server, tokens: dict[str, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "c.toml"

@@ -17,7 +17,7 @@ from tests.login.credentials import (
 from tests.scripted import Server
 
 
-def test_whoami_tells_who_where_and_why(
+def test_whoami_shows_who_where_and_why(
     cli: Cli, api: Server, tokens: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "c.toml"
