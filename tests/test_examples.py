@@ -86,40 +86,77 @@ def workflow(name: str) -> Any:
     return yaml.safe_load((EXAMPLES / name).read_text())
 
 
-def commands(lines: list[str]) -> list[str]:
-    """The program's command lines, each a line that a shell takes."""
-    for line in lines:
-        subprocess.run(["sh", "-n"], input=line, text=True, check=True)
-    return [line for line in lines if line.startswith("fioctl-rotate ")]
+def run_steps(steps: list[str], cwd: Path, **environment: str) -> list[int]:
+    """Run a job's steps as GitHub's bash does, with what the mock needs; returns their exit codes."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    codes = []
+    for step in steps:
+        # Nobody runs the devices here, nor the EST server.
+        text = step.replace("--timeout 2h", "--timeout 1s --no-checks").replace(
+            "--dryrun", "--dryrun --no-checks"
+        )
+        codes.append(
+            subprocess.run(
+                ["bash", "-eo", "pipefail", "-c", text],
+                cwd=cwd,
+                env=os.environ | {"PATH": path} | environment,
+                check=False,
+            ).returncode
+        )
+    return codes
 
 
-def test_the_github_workflow_pushes_what_was_planned_and_keeps_what_came_of_it() -> None:
+def test_the_github_workflow_applies_what_was_approved_and_keeps_what_came_of_it(
+    acme: Path, tmp_path: Path
+) -> None:
     document = workflow("github-actions.yml")
     assert document["env"]["ROTATION_ID"] == "github-${{ github.run_id }}"
     plan, rotate = (document["jobs"][name]["steps"] for name in ("plan", "rotate"))
-    check, dry_run = commands([step["run"] for step in plan if "run" in step])
-    assert check.startswith("fioctl-rotate rotations check")
-    assert '--rotation-id "$ROTATION_ID" --dryrun --out plan.toml' in dry_run
     # Named so, GitHub's bash has pipefail: a dry run that fails is not hidden by what it is piped into.
     assert document["defaults"]["run"]["shell"] == "bash"
-    push, watch = commands([step["run"] for step in rotate if "run" in step])
-    assert push == "fioctl-rotate apply plan.toml"
-    assert '"$ROTATION_ID"' in watch
-    kept = next(step for step in rotate if "upload-artifact" in step.get("uses", ""))
-    assert kept["if"] == "always()"
-    assert f"--junit {kept['with']['path']}" in watch
     # What a person typed reaches the shell through the environment alone.
     assert not any("${{" in step.get("run", "") for step in plan + rotate)
+    summary, output = tmp_path / "summary.md", tmp_path / "output"
+    given = {
+        **{"GROUP": "field", "REASON": "it's time", "ROTATION_ID": "github-7"},
+        **{"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(output)},
+    }
+    _install, _check, dry_run, digest = [step["run"] for step in plan if "run" in step]
+    assert run_steps([dry_run, digest], tmp_path, **given) == [0, 0]
+    name, _, approved = output.read_text().strip().partition("=")
+    assert (name, approved) == ("digest", read_plan(tmp_path / "plan.toml").plan.digest)
+    assert document["jobs"]["plan"]["outputs"]["digest"] == "${{ steps.plan.outputs.digest }}"
+
+    _install, apply, report = [step["run"] for step in rotate if "run" in step]
+    assert run_steps([apply], tmp_path, DIGEST="sha256:" + "0" * 64, **given) == [5]
+    # The time of the run is over before any device is done; the report is written all the same.
+    assert run_steps([apply, report], tmp_path, DIGEST=approved, **given) == [4, 0]
+    assert "in stages" in summary.read_text()
+    kept = next(step for step in rotate if "upload-artifact" in step.get("uses", ""))
+    assert kept["if"] == "always()"
+    assert all((tmp_path / file).exists() for file in kept["with"]["path"].split())
 
 
-def test_the_gitlab_job_pushes_once_and_keeps_what_came_of_it() -> None:
-    job = workflow("gitlab-ci.yml")["rotate-certificates"]
-    assert job["variables"]["ROTATION_ID"] == "gitlab-$CI_PIPELINE_ID"
-    dry_run, push, watch = commands(job["script"])
-    assert dry_run == f"{push} --dryrun"
-    assert '--rotation-id "$ROTATION_ID"' in push
-    assert f"--junit {job['artifacts']['reports']['junit']}" in watch
-    assert job["artifacts"]["when"] == "always"
+def test_the_gitlab_jobs_apply_the_plan_of_the_pipeline(acme: Path, tmp_path: Path) -> None:
+    document = workflow("gitlab-ci.yml")
+    plan, rotate = document["plan-rotation"], document["rotate-certificates"]
+    given = {"ROTATE_GROUP": "field", "ROTATE_REASON": "it's time", "ROTATION_ID": "gitlab-7"}
+    assert document["variables"]["ROTATION_ID"] == "gitlab-$CI_PIPELINE_ID"
+    assert run_steps(plan["script"][1:], tmp_path, **given) == [0, 0]
+    assert (tmp_path / plan["artifacts"]["paths"][0]).exists()
+    assert run_steps([*rotate["script"], *rotate["after_script"]], tmp_path, **given) == [4, 0]
+    kept = [*rotate["artifacts"]["paths"], rotate["artifacts"]["reports"]["junit"]]
+    assert all((tmp_path / file).exists() for file in kept)
+
+
+def test_the_scheduled_jobs_fail_while_a_certificate_is_not_known(acme: Path, tmp_path: Path) -> None:
+    [_install, due] = [
+        step["run"] for step in workflow("github-due.yml")["jobs"]["due"]["steps"] if "run" in step
+    ]
+    assert run_steps([due], tmp_path) == [3]
+    assert (tmp_path / "due.html").exists()
+    job = workflow("gitlab-ci.yml")["certificates-due"]
+    assert run_steps(job["script"], tmp_path) == [3]
 
 
 # --- The saved dry run ---
