@@ -174,12 +174,13 @@ def _removal(api: "FactoryApi", done: "Removal", state: str, *, dry_run: bool, p
     notes = ["nothing was uploaded"]
     if state == "revoked":
         names = ", ".join(device.name for device in done.cut_off)
-        notes.append(f"devices that would be cut off: {len(done.cut_off)}{': ' * bool(names)}{names}")
+        notes.append(f"devices that may be cut off: {len(done.cut_off)}{': ' * bool(names)}{names}")
     return Result(document, [(crl_text(done.crl) if pretty else done.crl).strip()], notes)
 
 
 def _cut_off_table(cut_off: "Sequence[CutOff]") -> Iterator[Table]:
     if cut_off:
         yield Table(
-            ["CUT OFF", "UUID", "ISSUER"], [[device.name, device.uuid, device.issuer] for device in cut_off]
+            ["MAY BE CUT OFF", "UUID", "ISSUER"],
+            [[device.name, device.uuid, device.issuer] for device in cut_off],
         )

@@ -241,7 +241,7 @@ def _require_consent(cut_off: Sequence[CutOff], consent: Consent) -> None:
     names = ", ".join(device.name for device in cut_off[:10]) + (" …" if len(cut_off) > 10 else "")
     count = f"{len(cut_off)} device" + ("" if len(cut_off) == 1 else "s")
     raise Refused(
-        f"{count} would be cut off, expected {expected}: {names or 'none'}",
+        f"{count} may be cut off, expected {expected}: {names or 'none'}",
         hint=f"--cut-off {len(cut_off)} goes on; with --est-log FILE, devices of other CAs do not count",
     )
 
