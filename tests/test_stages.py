@@ -183,7 +183,7 @@ def test_a_group_of_devices_over_tls(cli: Cli, mock_dir: Path, monkeypatch: pyte
     lines = [json.loads(line) for line in result.out.splitlines()]
     assert lines[-1]["verdict"] == "done"
     assert lines[-1]["group"]["done"] == 5
-    assert [stage["outcome"] for stage in lines[-1]["stages"]] == ["passed", "passed"]
+    assert [stage["status"] for stage in lines[-1]["stages"]] == ["passed", "passed"]
     writes = [line["message"] for line in lines if line["kind"] == "write"]
     assert writes[0] == "deleted the older entry of group field"
     for number in range(1, 6):

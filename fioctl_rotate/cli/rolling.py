@@ -217,7 +217,7 @@ class _Lines:
                         document.of_staged_device(state.number, staged),
                         document.device_line(staged),
                     )
-            told = (state.outcome, len(state.failures))
+            told = (state.status, len(state.failures))
             if self._changed(state.number, told, when=state.number <= step.decision.stage):
                 self._emit(
                     step.at,

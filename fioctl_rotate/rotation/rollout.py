@@ -17,7 +17,7 @@ from enum import StrEnum
 from fioctl_rotate.rotation.entry import rotation_id_of
 from fioctl_rotate.rotation.picture import Memory, Picture, Reading
 from fioctl_rotate.rotation.progress import Phase
-from fioctl_rotate.rotation.stage_states import Outcome, Point, Rollout, StageState, remember, stage_state
+from fioctl_rotate.rotation.stage_states import Point, Rollout, StageState, StageStatus, remember, stage_state
 from fioctl_rotate.rotation.stages import StageDevice
 from fioctl_rotate.rotation.state import DeviceState, State, is_offline
 
@@ -87,7 +87,7 @@ def decide(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) ->
         return Decision(Verdict.REFUSED, stage, states, message=wrong)
     if given:
         return _last_stage(rollout, picture, now, states)
-    failed = next((state for state in states if state.outcome is Outcome.FAILED), None)
+    failed = next((state for state in states if state.status is StageStatus.FAILED), None)
     if failed is not None:
         # Nobody is given anything more. Those that have rotated are settled: until then a reboot would harm them.
         settling = tuple(
@@ -99,7 +99,7 @@ def decide(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) ->
         return Decision(Verdict.FAILED, stage, states, settling, _failure(rollout, failed))
     if stage == 0:
         return Decision(Verdict.GO_ON, 0, states, _clearing(rollout, picture))
-    if states[stage - 1].outcome is not Outcome.PASSED:
+    if states[stage - 1].status is not StageStatus.PASSED:
         return Decision(Verdict.GO_ON, stage, states, _early(rollout, picture, states[stage - 1]))
     if stage + 1 == rollout.last:
         return Decision(Verdict.GO_ON, rollout.last, states, (Action(Do.GIVE_GROUP),))

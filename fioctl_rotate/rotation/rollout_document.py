@@ -6,15 +6,15 @@ from typing import Any
 from fioctl_rotate.rotation.document import of_summary, time_text
 from fioctl_rotate.rotation.picture import Picture
 from fioctl_rotate.rotation.rollout import Decision
-from fioctl_rotate.rotation.stage_states import Outcome, Rollout, StagedDevice, StageState
+from fioctl_rotate.rotation.stage_states import Rollout, StagedDevice, StageState, StageStatus
 
 
 def of_stage(state: StageState, of: int) -> dict[str, Any]:
-    """`{number, of, outcome, devices, done, failures, allowed, soak-until}`; counts of devices."""
+    """`{number, of, status, devices, done, failures, allowed, soak-until}`; counts of devices."""
     return {
         "number": state.number,
         "of": of,
-        "outcome": str(state.outcome),
+        "status": str(state.status),
         "devices": len(state.devices),
         "done": state.done,
         "failures": len(state.failures),
@@ -48,10 +48,10 @@ def of_decision(rollout: Rollout, decision: Decision, picture: Picture) -> dict[
 
 
 def stage_line(state: StageState, of: int) -> str:
-    """`stage 1 of 4: soaking until 12:30:05 UTC, 1 of 1 done`."""
-    text = f"stage {state.number} of {of}: {state.outcome}"
-    if state.outcome is Outcome.SOAKING and state.until:
-        text += f" until {state.until:%H:%M:%S} UTC"
+    """`stage 1 of 4: soaking until 2026-11-25 12:30:05 UTC, 1 of 1 done`."""
+    text = f"stage {state.number} of {of}: {state.status}"
+    if state.status is StageStatus.SOAKING and state.until:
+        text += f" until {state.until:%Y-%m-%d %H:%M:%S} UTC"
     failed = f", {len(state.failures)} failed ({state.allowed} allowed)" if state.failures else ""
     return f"{text}, {state.done} of {len(state.devices)} done{failed}"
 
@@ -65,12 +65,14 @@ def rows(rollout: Rollout, decision: Decision, picture: Picture) -> Iterator[tup
     """A row a stage, for a table: which, how it stands, how many are done, and who is not."""
     for state in decision.stages:
         until = (
-            f" until {state.until:%H:%M:%S} UTC" if state.outcome is Outcome.SOAKING and state.until else ""
+            f" until {state.until:%Y-%m-%d %H:%M:%S} UTC"
+            if state.status is StageStatus.SOAKING and state.until
+            else ""
         )
         rest = [device_line(staged) for staged in state.devices if staged.point.open]
         yield (
             f"{state.number} of {rollout.last}",
-            f"{state.outcome}{until}",
+            f"{state.status}{until}",
             f"{state.done} of {len(state.devices)}",
             "; ".join(rest[:3]) + (f"; and {len(rest) - 3} more" if len(rest) > 3 else ""),
         )
@@ -85,5 +87,5 @@ def rows(rollout: Rollout, decision: Decision, picture: Picture) -> Iterator[tup
 
 def _last_outcome(rollout: Rollout, decision: Decision) -> str:
     if decision.stage < rollout.last:
-        return str(Outcome.WAITING)
+        return str(StageStatus.WAITING)
     return str(decision.verdict)

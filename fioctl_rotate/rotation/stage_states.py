@@ -42,7 +42,7 @@ class StagedDevice:
     message: str = ""
 
 
-class Outcome(StrEnum):
+class StageStatus(StrEnum):
     """How a stage stands."""
 
     WAITING = "waiting"
@@ -57,7 +57,7 @@ class StageState:
     """How an early stage stands. `allowed` is how many failures it may have; `until` is when its soak ends."""
 
     number: int
-    outcome: Outcome
+    status: StageStatus
     devices: tuple[StagedDevice, ...]
     allowed: int = 0
     until: datetime | None = None
@@ -122,7 +122,7 @@ def stage_state(
     allowed = rollout.stages.allowed(len(devices))
     if number > present:
         return StageState(
-            number, Outcome.WAITING, tuple(StagedDevice(d, Point.NOT_GIVEN) for d in devices), allowed
+            number, StageStatus.WAITING, tuple(StagedDevice(d, Point.NOT_GIVEN) for d in devices), allowed
         )
     readings = [picture.devices.get(device.uuid) for device in devices]
     begun = min((r.own.given_at for r in readings if r and r.own.given_at), default=None)
@@ -136,11 +136,11 @@ def stage_state(
     rest = [state for state in states if state.point is not Point.FAILED]
     until = None
     if failures > allowed:
-        outcome = Outcome.FAILED
+        status = StageStatus.FAILED
     elif number < present:
-        outcome = Outcome.PASSED
+        status = StageStatus.PASSED
     elif any(state.point is not Point.DONE for state in rest):
-        outcome = Outcome.RUNNING
+        status = StageStatus.RUNNING
         memory.soak.pop(number, None)
     else:
         seen = [r.last_seen for s in rest if (r := picture.devices.get(s.device.uuid)) and r.last_seen]
@@ -148,8 +148,8 @@ def stage_state(
             # By the server's clock alone: each device must be seen once more at the end of the soak or later.
             soak = timedelta(seconds=rollout.stages.soak)
             until = memory.soak.setdefault(number, max(seen)) + soak
-        outcome = Outcome.SOAKING if until and min(seen) < until else Outcome.PASSED
-    return StageState(number, outcome, states, allowed, until)
+        status = StageStatus.SOAKING if until and min(seen) < until else StageStatus.PASSED
+    return StageState(number, status, states, allowed, until)
 
 
 def _staged(

@@ -115,9 +115,7 @@ def apply(rehearsal: Rehearsal, path: Path) -> "subprocess.Popen[str]":
 def ended(name: str, run: "subprocess.Popen[str]", began: float) -> dict[str, Any]:
     out, _ = run.communicate()
     summary: dict[str, Any] = json.loads(out.splitlines()[-1])
-    stages = ", ".join(
-        f"{stage['outcome']} {stage['done']}/{stage['devices']}" for stage in summary["stages"]
-    )
+    stages = ", ".join(f"{stage['status']} {stage['done']}/{stage['devices']}" for stage in summary["stages"])
     group = summary["group"]
     print(
         f"{name}: exit code {run.returncode} after {time.monotonic() - began:.0f} s; {summary['verdict']}, stage "
@@ -161,7 +159,7 @@ def test_a_server_that_dies_in_stage_2_and_comes_back(cli: Cli, rehearsal: Rehea
         assert run.stdout
         for line in run.stdout:
             told = json.loads(line)
-            if told["kind"] == "stage" and (told["number"], told["outcome"]) == (1, "passed"):
+            if told["kind"] == "stage" and (told["number"], told["status"]) == (1, "passed"):
                 break
         rehearsal.serve("--est-fault", "404")
         summary = ended("\ndies in stage 2", run, began)

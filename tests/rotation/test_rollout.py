@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fioctl_rotate.rotation.entry import FILE_NAME
 from fioctl_rotate.rotation.picture import Memory
 from fioctl_rotate.rotation.rollout import Do, Verdict
-from fioctl_rotate.rotation.stage_states import Outcome, Point
+from fioctl_rotate.rotation.stage_states import Point, StageStatus
 from fioctl_rotate.rotation.stages import parse_share
 from tests.rotation.model_device import value_of
 from tests.rotation.rollout_model import OTHER_FILE, Run, World, rotate_all
@@ -53,7 +53,7 @@ def test_the_next_stage_begins_after_the_soak_and_one_more_check_in() -> None:
     run = start(soak=20 * 60)
     for _ in range(20):
         decision = run.poll()
-        if decision.stages[0].outcome is Outcome.SOAKING:
+        if decision.stages[0].status is StageStatus.SOAKING:
             break
         run.pass_time()
     until = decision.stages[0].until
@@ -221,7 +221,7 @@ def test_whatever_happens_no_device_is_harmed_by_the_rollout(data: st.DataObject
             run.world.done_by.clear()
         sent = len(run.world.sent)
         decision = run.poll(limit=data.draw(st.integers(0, 3)))
-        if failed and any(state.outcome is Outcome.FAILED for state in decision.stages):
+        if failed and any(state.status is StageStatus.FAILED for state in decision.stages):
             assert not {action.do for action in run.world.sent[sent:]} & NEW
         failed = decision.verdict is Verdict.FAILED
         reboot = set(data.draw(st.lists(st.sampled_from(names), max_size=2)))
