@@ -414,7 +414,7 @@ class Listener:
     def _report_limit(self, reason: str) -> None:
         if time.monotonic() - self._last_message >= _MESSAGE_INTERVAL:
             self._last_message = time.monotonic()
-            self.refused("", f"at a limit, connections that wait for their client are closed: {reason}")
+            self.refused("", f"at a limit ({reason}): connections that wait for their client are closed")
 
 
 def _reason(error: OSError) -> str:

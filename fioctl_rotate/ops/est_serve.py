@@ -354,7 +354,7 @@ def _log_json(record: LogRecord) -> None:
 
 def _log_text(record: LogRecord) -> None:
     if (record.operation, record.status) == (CONNECTION, 0):
-        _tell(printable(f"{record.time} {CONNECTION} from {record.peer or '-'}: refused {record.outcome}"))
+        _tell(printable(f"{record.time} {CONNECTION} from {record.peer or '-'}: {record.outcome}"))
         return
     who = f"{record.device or '-'} of {record.factory or '-'}"
     serial = f" serial {record.serial} until {record.not_after}" if record.serial else ""
