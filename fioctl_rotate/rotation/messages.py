@@ -136,9 +136,11 @@ def _advice_on(reason: Reason, rotation: Rotation, state: DeviceState, factory_o
     if reason == Reason.SILENT:
         reason_option = ["-r", f"silent in {rotation.id}"]
         command = shlex.join([*device.config_command("rotate-certs"), *reason_option, *factory_options])
+        settle = commands.rotations(
+            "settle", rotation.id, rotation.scope, ["--allow", "not-done", *factory_options]
+        )
         return (
-            "a silent device checks in and does not rotate: it missed the change, or lost power as it began. Push "
-            f"again with a new id, to the device alone: `{command}`; settling the rotation helps where the change "
-            "was missed"
+            "a silent device checks in and does not rotate: it missed the entry, or lost power as it began. Send the "
+            f"entry again: `{settle}`; if that does not help, push to the device alone, with a new id: `{command}`"
         )
     return "an offline device follows when it is back, if the entry is still there"

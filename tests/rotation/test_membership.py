@@ -7,6 +7,7 @@ import pytest
 
 from fioctl_rotate.ops.rotations import find_rotation
 from fioctl_rotate.ops.watch import Watch
+from fioctl_rotate.rotation.messages import advice
 from fioctl_rotate.rotation.progress import STARTED
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import Reason, State
@@ -145,6 +146,16 @@ def see_often(world, follower, name, times, *, apart):
         world.see(name)
         state = follower.states()[name]
     return state
+
+
+def test_advice_for_a_silent_device_names_what_helps(pushed):
+    follower = Follower(pushed)
+    follower.poll()
+    silent = see_often(pushed, follower, "a", SIGHTINGS + 1, apart=SILENT_AFTER)
+    assert follower.tracker is not None
+    (line,) = advice(follower.tracker.rotation, [silent], ["-f", "acme"])
+    assert "`fioctl-rotate rotations settle certs-1 -g field --allow not-done -f acme`" in line
+    assert "`fioctl-rotate device config rotate-certs a -r 'silent in certs-1' -f acme`" in line
 
 
 @pytest.mark.parametrize("started", [False, True])
