@@ -140,7 +140,7 @@ def _advice_on(reason: Reason, rotation: Rotation, state: DeviceState, factory_o
             "settle", rotation.id, rotation.scope, ["--allow", "not-done", *factory_options]
         )
         return (
-            "a silent device checks in and does not rotate: it missed the entry, or lost power as it began. Send the "
-            f"entry again: `{settle}`; if that does not help, push to the device alone, with a new id: `{command}`"
+            "a silent device checks in and does not rotate: it missed the entry, or lost power as it began. Send "
+            f"the entry again: `{settle}`; if that does not help, push to the device alone, with a new id: `{command}`"
         )
     return "an offline device follows when it is back, if the entry is still there"
