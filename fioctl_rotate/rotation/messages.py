@@ -141,6 +141,7 @@ def _advice_on(reason: Reason, rotation: Rotation, state: DeviceState, factory_o
         )
         return (
             "a silent device checks in and does not rotate: it missed the entry, or lost power as it began. Send "
-            f"the entry again: `{settle}`; if that does not help, push to the device alone, with a new id: `{command}`"
+            f"the entry again: `{settle}`; if that does not help, push to the device alone, with a new id: "
+            f"`{command}`"
         )
     return "an offline device follows when it is back, if the entry is still there"
