@@ -28,9 +28,11 @@ def show_plan(plan: Plan, plan_format: PlanFormat) -> None:
     if plan_format is PlanFormat.JSON:
         emit_json(plan_document(plan))
     elif plan_format is PlanFormat.TOML:
-        from fioctl_rotate.ops.plan_file import to_toml
+        from fioctl_rotate.ops.plan_file import plan_text, to_toml
 
-        emit(to_toml(without_nulls(plan_document(plan))).rstrip("\n"))
+        # What --out writes; an offline dry run has no plan to apply.
+        text = to_toml(without_nulls(plan.document())) if plan.current is None else plan_text(plan)
+        emit(text.rstrip("\n"))
     else:
         Result(None, plan_lines(plan)).show_text()
 
