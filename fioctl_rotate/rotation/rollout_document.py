@@ -49,9 +49,7 @@ def of_decision(rollout: Rollout, decision: Decision, picture: Picture) -> dict[
 
 def stage_line(state: StageState, of: int) -> str:
     """`stage 1 of 4: soaking until 2026-11-25 12:30:05 UTC, 1 of 1 done`."""
-    text = f"stage {state.number} of {of}: {state.status}"
-    if state.status is StageStatus.SOAKING and state.until:
-        text += f" until {state.until:%Y-%m-%d %H:%M:%S} UTC"
+    text = f"stage {state.number} of {of}: {_status(state)}"
     failed = f", {len(state.failures)} failed ({state.allowed} allowed)" if state.failures else ""
     return f"{text}, {state.done} of {len(state.devices)} done{failed}"
 
@@ -64,15 +62,10 @@ def device_line(staged: StagedDevice) -> str:
 def rows(rollout: Rollout, decision: Decision, picture: Picture) -> Iterator[tuple[str, str, str, str]]:
     """A row a stage, for a table: which, how it stands, how many are done, and who is not."""
     for state in decision.stages:
-        until = (
-            f" until {state.until:%Y-%m-%d %H:%M:%S} UTC"
-            if state.status is StageStatus.SOAKING and state.until
-            else ""
-        )
         rest = [device_line(staged) for staged in state.devices if staged.point.open]
         yield (
             f"{state.number} of {rollout.last}",
-            f"{state.status}{until}",
+            _status(state),
             f"{state.done} of {len(state.devices)}",
             "; ".join(rest[:3]) + (f"; and {len(rest) - 3} more" if len(rest) > 3 else ""),
         )
@@ -83,6 +76,12 @@ def rows(rollout: Rollout, decision: Decision, picture: Picture) -> Iterator[tup
         f"{summary.done} of {summary.total}" if summary else "",
         summary.message if summary else "the whole group",
     )
+
+
+def _status(state: StageState) -> str:
+    """`soaking until 2026-11-25 12:30:05 UTC`, or the status alone."""
+    soaking = state.status is StageStatus.SOAKING and state.until
+    return f"{state.status} until {state.until:%Y-%m-%d %H:%M:%S} UTC" if soaking else str(state.status)
 
 
 def _last_outcome(rollout: Rollout, decision: Decision) -> str:
