@@ -37,7 +37,7 @@ from fioctl_rotate.rotation.made_to_fail import MadeToFail, failing_steps
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stages import DEFAULT_STAGE_TIMEOUT, parse_share
-from fioctl_rotate.rotation.state import Rotation, State
+from fioctl_rotate.rotation.state import DeviceState, Rotation, State
 from fioctl_rotate.settings import Flags, resolve
 
 FACTORY, GROUP = "demo", "field"
@@ -222,6 +222,33 @@ async def _rotate(
     ]
 
 
+class _Fleet:
+    """The demo's devices; `late` checks in only once `others_done` is set."""
+
+    def __init__(self, devices: list[Device], late: Device | None) -> None:
+        self.late = late
+        self.others_done = asyncio.Event()
+        self._devices = devices
+        self._stop = asyncio.Event()
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Have the devices check in, one begins after the other."""
+        for number, device in enumerate(self._devices):
+            delay = 0.0 if device is self.late else number * STARTS / len(self._devices)
+            group.create_task(self._run(device, delay))
+
+    def stop(self) -> None:
+        """Stop all of them."""
+        self.others_done.set()
+        self._stop.set()
+
+    async def _run(self, device: Device, delay: float) -> None:
+        if device is self.late:
+            await self.others_done.wait()
+        await asyncio.sleep(delay)
+        await run_devices([device], interval=CHECK_IN, stop=self._stop)
+
+
 async def _until_done(
     watch: Watch,
     devices: list[Device],
@@ -235,43 +262,40 @@ async def _until_done(
 
     A device that is to fail is waited for until its second attempt.
     """
-    stop, others_done = asyncio.Event(), asyncio.Event()
-    before: list[tuple[str, State, int, int]] = []
-    moved = asyncio.get_running_loop().time()
-
-    async def start(device: Device, delay: float) -> None:
-        if device is late:
-            await others_done.wait()
-        await asyncio.sleep(delay)
-        await run_devices([device], interval=CHECK_IN, stop=stop)
-
+    fleet = _Fleet(devices, late)
     async with asyncio.TaskGroup() as group:
-        for number, device in enumerate(devices):
-            group.create_task(start(device, 0.0 if device is late else number * STARTS / len(devices)))
+        fleet.start(group)
         push_task = group.create_task(pushed)
-        while True:
-            snapshot = await watch.poll()
-            stage.progress(snapshot)
-            open_ = [state for state in snapshot.states if state.state is not State.DONE]
-            if failing:
-                open_ = [s for s in open_ if not (s.state is State.FAILING and s.attempts >= 2)]
-            if all(late is not None and state.uuid == late.uuid for state in open_):
-                others_done.set()
-            now = [(state.uuid, state.state, state.step, state.attempts) for state in open_]
-            if now != before:
-                before, moved = now, asyncio.get_running_loop().time()
-            stuck = asyncio.get_running_loop().time() - moved > PATIENCE
-            if stuck:
-                push_task.cancel()
-            if (not open_ and push_task.done()) or stuck:
-                others_done.set()
-                stop.set()
-                break
-            await asyncio.sleep(POLL)
+        snapshot, open_ = await _poll(watch, fleet, stage, push_task, failing=failing)
+        push_task.cancel()
+        fleet.stop()
     if open_:
         names = ", ".join(state.name for state in open_)
         raise TimedOut(f"no progress for {PATIENCE:g} s: {names}")
     return snapshot
+
+
+async def _poll(
+    watch: Watch, fleet: _Fleet, stage: Stage, push_task: "asyncio.Task[object]", *, failing: bool
+) -> tuple[Snapshot, list[DeviceState]]:
+    """Poll until all is done or nothing moves any more; returns the last snapshot, and who is not done."""
+    before: list[tuple[str, State, int, int]] = []
+    clock = asyncio.get_running_loop().time
+    moved = clock()
+    while True:
+        snapshot = await watch.poll()
+        stage.progress(snapshot)
+        open_ = [state for state in snapshot.states if state.state is not State.DONE]
+        if failing:
+            open_ = [s for s in open_ if not (s.state is State.FAILING and s.attempts >= 2)]
+        if all(fleet.late is not None and state.uuid == fleet.late.uuid for state in open_):
+            fleet.others_done.set()
+        now = [(state.uuid, state.state, state.step, state.attempts) for state in open_]
+        if now != before:
+            before, moved = now, clock()
+        if (not open_ and push_task.done()) or clock() - moved > PATIENCE:
+            return snapshot, open_
+        await asyncio.sleep(POLL)
 
 
 async def _prove(
