@@ -80,10 +80,12 @@ class ModelDevice:
             self.stored, self.stored_at = entry, changed
 
     def reboot(self) -> None:
-        """`extract`, early at boot: the stored files are written anew, and count as changed."""
-        if self.resuming is None:
-            self.file = None
-            self._handle(self.stored)
+        """`extract`, early at boot: the stored files are written anew, and count as changed.
+
+        So an older entry that is stored starts its rotation afresh, whatever rotation was stuck before.
+        """
+        self.file = None
+        self._handle(self.stored)
 
     def _handle(self, entry: str | None) -> bool:
         changed, self.file = entry != self.file, entry
@@ -99,6 +101,7 @@ class ModelDevice:
         self.locked = False
         post = self.gateway.post
         post(self.name, rotation_id, STARTED)
+        self.resuming = None
         if rotation_id in self.gateway.down:
             post(self.name, rotation_id, STEPS[0], success=False)
             self.resuming = rotation_id
