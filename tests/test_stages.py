@@ -13,8 +13,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from fioctl_rotate import wire
 from fioctl_rotate.clock import utc_now
 from fioctl_rotate.mock.store import device_records
+from fioctl_rotate.mock.store.config_levels import Level, change
 from fioctl_rotate.mock.store.database import Store
 from tests.commandline import Cli
 
@@ -83,6 +85,18 @@ def test_what_lies_beneath_is_said_and_can_be_cleared_first(cli: Cli, acme: Path
     result = cli(*ROTATE, "--stages", "1", "--clear-older", "--dryrun")
     assert "stage 0 deletes the group's older entry" in result.err
     assert "reboots before it is settled" not in result.err
+
+
+def test_the_older_entry_of_a_group_is_not_cleared_over_a_fleet_wide_one(cli: Cli, acme: Path) -> None:
+    older = wire.ConfigFile(name="fio-rotate-certs", value="ROTATIONID=r-0", unencrypted=True)
+    with closing(Store(acme)) as store, store.transaction() as db:
+        for level in (Level("fleet", "acme"), Level("group", "1")):
+            change(db, level, [older], reason="older", author="me", now=utc_now(), replace=False)
+    result = cli(*ROTATE, "--stages", "1", "--clear-older", "--dryrun")
+    assert result.code == 5
+    assert "there is a fleet-wide entry, by which devices could rotate without the group's" in result.err
+    result = cli(*ROTATE, "--stages", "1", "--clear-older", "--clear-fleet-wide", "--dryrun")
+    assert result.code == 0
 
 
 def test_a_run_whose_time_is_over_says_where_it_stands_and_leaves_the_files(

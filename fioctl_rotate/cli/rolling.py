@@ -85,8 +85,9 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
             hint="run the same command again: it goes on from what the Factory has",
         )
     if last is not None and last.decision.verdict is Verdict.FAILED:
+        whole_group = last.decision.stage == rollout_of(plan).last
         raise DeviceFailed(
-            f"{last.decision.message}; no other device gets the entry",
+            last.decision.message + ("" if whole_group else "; no other device gets the entry"),
             hint="`--max-failures N` goes on knowingly; `fioctl-rotate rotations stop "
             f"{plan.rotation_id} -g {plan.scope.name}` takes the entry back",
         )

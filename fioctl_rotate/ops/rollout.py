@@ -141,7 +141,7 @@ def _check_same_plan(plan: Plan, reasons: Iterable[str]) -> None:
 
 
 class _Sender:
-    """Sends the actions of one decision, each after one more look at what it changes."""
+    """Sends the actions of one decision, each after what it changes was read once more."""
 
     def __init__(
         self,

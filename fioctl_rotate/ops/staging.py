@@ -114,10 +114,11 @@ async def plan_stages(api: FactoryApi, plan: Plan, request: StageRequest, *, now
 
 
 def _check_clearing(request: StageRequest, beneath: Mapping[str, CurrentEntry]) -> None:
-    only_fleet_wide = beneath["group"].value is None and beneath["fleet"].value is not None
-    if request.clear_older and only_fleet_wide and not request.clear_fleet_wide:
+    if request.clear_older and beneath["fleet"].value is not None and not request.clear_fleet_wide:
         raise Refused(
-            "the older entry is fleet-wide, and --clear-older deletes the group's alone",
+            "there is a fleet-wide entry, by which devices could rotate without the group's older one"
+            if beneath["group"].value is not None
+            else "the older entry is fleet-wide, and --clear-older deletes the group's alone",
             hint="--clear-fleet-wide deletes it for all groups",
         )
 

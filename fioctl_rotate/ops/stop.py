@@ -70,9 +70,19 @@ async def plan_stop(api: FactoryApi, group: str, rotation_id: str) -> Stop:
 
 
 async def stop(api: FactoryApi, planned: Stop) -> Stop:
-    """Delete the group's entry, then the devices' own, as planned; returns what was done."""
+    """Delete the group's entry, then the devices' own, as planned; returns what was done.
+
+    Raises Refused where the group has another entry by now.
+    """
     if planned.of_group:
-        await _delete(api, Scope.of_group(planned.group))
+        scope = Scope.of_group(planned.group)
+        current = current_entry_of(await api.config(scope).log(1))
+        if current.value is not None and current.rotation_id != planned.rotation_id:
+            raise Refused(
+                f"{scope} has rotation {current.rotation_id} now, not {planned.rotation_id}",
+                hint="run the command again",
+            )
+        await _delete(api, scope)
     reason = stop_reason(planned.rotation_id)
     devices = await take_back(api, planned.devices, leave_reason=reason)
     return Stop(planned.group, planned.rotation_id, planned.of_group, devices)
@@ -144,6 +154,7 @@ async def take_back(
 ) -> list[Fated]:
     """Delete or replace the entries; one whose configuration is locked comes back with the fate `locked`.
 
+    An entry that somebody else has changed meanwhile is left as it is.
     With `leave_reason` an entry that is left is sent once more, unchanged, with that reason: by it a later run of
     the same plan sees that the rotation was stopped.
     """
@@ -152,15 +163,17 @@ async def take_back(
     async def send(device: Fated) -> None:
         scope = Scope.of_device(device.name, device.uuid)
         try:
-            if device.fate == Fate.DELETE:
+            own = current_entry_of(await api.config(scope).log(1))
+            if own.value is not None and own.rotation_id != device.rotation:
+                message = f"it has rotation {own.rotation_id} of its own now, which is left as it is"
+                device = msgspec.structs.replace(device, fate=str(Fate.LEAVE), message=message)
+            elif device.fate == Fate.DELETE:
                 await _delete(api, scope)
             elif device.replace_by is not None:
                 body = request_body(Entry.parse(device.replace_by), stop_reason(device.rotation))
                 await api.config(scope).merge(body)
-            elif leave_reason is not None:
-                own = current_entry_of(await api.config(scope).log(1))
-                if own.rotation_id == device.rotation:
-                    await api.config(scope).merge({"reason": leave_reason, "files": [own.file]})
+            elif leave_reason is not None and own.file is not None:
+                await api.config(scope).merge({"reason": leave_reason, "files": [own.file]})
             done[device.uuid] = device
         except ApiError as error:
             if error.status in (401, 403) or error.status >= 500:

@@ -123,9 +123,12 @@ def _was_given(reading: Reading | None) -> bool:
 
 
 def _clearing(rollout: Rollout, picture: Picture) -> tuple[Action, ...]:
-    group = rollout.stages.clear_group and picture.group.value is not None
-    fleet = rollout.stages.clear_fleet and picture.fleet.value is not None
-    return ((Action(Do.CLEAR_GROUP),) if group else ()) + ((Action(Do.CLEAR_FLEET),) if fleet else ())
+    """The older entry to delete next: the fleet-wide one first, which devices follow where the group has none."""
+    if rollout.stages.clear_fleet and picture.fleet.value is not None:
+        return (Action(Do.CLEAR_FLEET),)
+    if rollout.stages.clear_group and picture.group.value is not None:
+        return (Action(Do.CLEAR_GROUP),)
+    return ()
 
 
 def _cleared_at(rollout: Rollout, picture: Picture) -> datetime | None:
@@ -153,6 +156,9 @@ def _foreign(rollout: Rollout, picture: Picture) -> str | None:
         return f"group {rollout.group} has {_named(value)} now, which is not from this plan"
     if picture.group.ever and value != rollout.value:
         return f"group {rollout.group} had rotation {rollout.id}, and has {_named(value)} now: it was stopped"
+    fleet = picture.fleet.value
+    if rollout.stages.clear_group and value != rollout.value and fleet not in (None, rollout.older_fleet):
+        return f"the fleet has {_named(fleet)} now, which is not from this plan"
     for device in rollout.stages.devices:
         reading = picture.devices.get(device.uuid)
         if reading is None or not reading.member:
@@ -256,7 +262,8 @@ def _last_stage(
     )
     if waits or not picture.resting:
         return Decision(Verdict.GO_ON, rollout.last, states, tuple(actions))
-    failing = [state for state in picture.states if state.state == State.FAILING]
+    # One that finalized and did not come back has failed, too: the gateway may not trust its certificate.
+    failing = [state for state in picture.states if state.state in (State.FAILING, State.FINALIZED)]
     allowed = rollout.stages.allowed(len(picture.states))
     message = ""
     if not done:

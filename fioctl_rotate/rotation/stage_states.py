@@ -143,12 +143,22 @@ def stage_state(
         status = StageStatus.RUNNING
         memory.soak.pop(number, None)
     else:
-        seen = [r.last_seen for s in rest if (r := picture.devices.get(s.device.uuid)) and r.last_seen]
+        readings_of = ((s.device.uuid, picture.devices.get(s.device.uuid)) for s in rest)
+        seen = {uuid: reading.last_seen for uuid, reading in readings_of if reading and reading.last_seen}
         if seen and rollout.stages.soak:
             # By the server's clock alone: each device must be seen once more at the end of the soak or later.
             soak = timedelta(seconds=rollout.stages.soak)
-            until = memory.soak.setdefault(number, max(seen)) + soak
-        status = StageStatus.SOAKING if until and min(seen) < until else StageStatus.PASSED
+            until = memory.soak.setdefault(number, max(seen.values())) + soak
+        unseen = {uuid for uuid, last_seen in seen.items() if until and last_seen < until}
+        status = StageStatus.SOAKING if unseen else StageStatus.PASSED
+        if until and unseen and late and now - until >= NO_PROGRESS:
+            states = tuple(
+                StagedDevice(s.device, Point.FAILED, "not seen after the soak")
+                if s.device.uuid in unseen
+                else s
+                for s in states
+            )
+            status = StageStatus.FAILED if failures + len(unseen) > allowed else StageStatus.PASSED
     return StageState(number, status, states, allowed, until)
 
 

@@ -38,17 +38,19 @@ def fate_of(entry: OwnEntry) -> tuple[Fate, str]:
     """What to do with the entry, and in a message what that does on the device."""
     safe = entry.beneath is None or entry.beneath in (entry.completed, entry.rotation_id)
     phase = entry.progress.phase
+    # One that has begun completes this id, so that any other one beneath makes it rotate again.
+    safe_at_end = entry.beneath in (None, entry.rotation_id)
     if phase is Phase.FINALIZED or entry.completed == entry.rotation_id:
         if safe:
             return Fate.DELETE, "it has rotated, and stays as it is"
         return Fate.LEAVE, f"it has rotated; without this entry it would rotate again, by {entry.beneath}"
     if phase is Phase.FAILING:
         text = "it hears nothing before its failed step works: bring the EST server of this id back"
-        if safe:
+        if safe_at_end:
             return Fate.DELETE, text
         return Fate.LEAVE, f"{text}; without this entry it would then rotate again, by {entry.beneath}"
     if phase is Phase.RUNNING:
-        if safe:
+        if safe_at_end:
             return Fate.DELETE, "it has begun, and will finish"
         return (
             Fate.LEAVE,

@@ -160,6 +160,52 @@ def test_clearing_the_older_entry_first_makes_a_reboot_harmless(fleet_wide: bool
     assert ids_rotated(run) == [["certs-1", "certs-9"]] * 6
 
 
+def test_a_fleet_wide_entry_is_cleared_before_the_group_s_which_hides_it() -> None:
+    run = start()
+    rotate_all(run.world, run.world.fleet, "certs-0")
+    rotate_all(run.world, run.world.group, "certs-1")
+    run.rollout = run.world.plan([1, 2], clear_group=True, clear_fleet=True)
+    for _ in range(3):
+        run.poll(limit=1)
+        run.pass_time()
+    assert run.to_end().verdict is Verdict.DONE
+    assert ids_rotated(run) == [["certs-0", "certs-1", "certs-9"]] * 6
+
+
+def test_a_fleet_wide_push_while_the_group_s_older_entry_is_cleared_is_foreign() -> None:
+    run = start(older="certs-1", clear_group=True)
+    run.world.fleet.change(value_of("certs-5"), "by hand", run.world.now)
+    decision = run.poll()
+    assert (decision.verdict, decision.actions) == (Verdict.REFUSED, ())
+    assert decision.message == "the fleet has rotation certs-5 now, which is not from this plan"
+
+
+def test_a_device_that_is_not_seen_after_the_soak_has_failed_when_the_stage_s_time_is_over() -> None:
+    run = start(stage_timeout=3600)
+    while run.poll().stages[0].status is not StageStatus.SOAKING:
+        run.pass_time()
+    run.pass_time(30, off={"d1"})
+    assert run.poll().verdict is Verdict.GO_ON
+    run.pass_time(30, off={"d1"})
+    decision = run.poll()
+    assert decision.verdict is Verdict.FAILED
+    assert "d1: not seen after the soak" in decision.message
+    # It comes back after all.
+    run.pass_time()
+    assert run.to_end().verdict is Verdict.DONE
+
+
+def test_a_group_whose_devices_finalize_and_do_not_come_back_is_no_success() -> None:
+    run = start()
+    while run.world.group.entry is None:
+        run.poll()
+        run.pass_time()
+    run.world.untrusted.add("certs-9")
+    decision = run.to_end()
+    assert decision.verdict is Verdict.FAILED
+    assert decision.message == "3 of 6 devices failed (0 allowed)"
+
+
 def test_settling_makes_a_reboot_harmless() -> None:
     run = start(older="certs-1")
     while run.poll().stages[0].devices[0].point is not Point.DONE:

@@ -127,6 +127,53 @@ def test_what_was_stopped_is_not_pushed_again_by_the_next_scheduled_run(
     assert factory.rotated() == [first, *[[older] if older else []] * 4]
 
 
+def test_stopping_a_device_that_has_begun_does_not_make_it_rotate_again(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 3)
+    factory.rotate_all("r-1")
+    factory.down = {"r-9"}
+
+    async def work() -> None:
+        plan = await factory.plan()
+        with pytest.raises(TimeoutError):
+            await factory.run(plan, polls=2)
+        async with factory.api() as api:
+            done = await stop(api, await plan_stop(api, "field", "r-9"))
+        assert [(device.name, device.fate) for device in done.devices] == [("d1", "leave")]
+
+    asyncio.run(work())
+    factory.down = set()
+    factory.minutes()
+    # Any later change has it fetch what is there now.
+    factory.write(Level("group", "1"), None, "another file")
+    for _ in range(3):
+        factory.minutes()
+    assert factory.devices["d1"].rotated == ["r-1", "r-9"]
+
+
+def test_stop_deletes_nothing_that_somebody_else_has_pushed_meanwhile(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 2)
+
+    async def work() -> None:
+        factory.write(Level("device", "uuid-d1"), "r-9", "one")
+        async with factory.api() as api:
+            of_device = await plan_stop(api, "field", "r-9")
+            factory.write(Level("device", "uuid-d1"), "r-5", "by hand")
+            done = await stop(api, of_device)
+            assert [(device.fate, device.message) for device in done.devices] == [
+                ("leave", "it has rotation r-5 of its own now, which is left as it is")
+            ]
+            assert factory.own_entries() == ["d1"]
+            factory.write(Level("group", "1"), "r-9", "all")
+            of_group = await plan_stop(api, "field", "r-9")
+            factory.write(Level("group", "1"), "r-5", "by hand")
+            before = len(factory.requests)
+            with pytest.raises(Refused, match="group field has rotation r-5 now, not r-9"):
+                await stop(api, of_group)
+            assert {request.split()[0] for request in factory.requests[before:]} == {"GET"}
+
+    asyncio.run(work())
+
+
 def test_a_plan_of_other_devices_is_refused_once_it_was_started(tmp_path: Path) -> None:
     factory = Factory(tmp_path, 5)
 
