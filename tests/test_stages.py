@@ -121,12 +121,15 @@ def test_a_run_whose_time_is_over_says_where_it_stands_and_leaves_the_files(
     assert len(reasons) == 1
     assert reasons[0].startswith("yearly (stage 1 of 2, plan ")
 
-    stopped = cli("rotations", "stop", "r-9", "-g", "field")
+    assert "-g is missing" in cli("rotations", "stop", "r-9").err
+    assert "the plan is for group field" in cli("rotations", "stop", plan, "-g", "other").err
+    stopped = cli("rotations", "stop", plan)
     assert stopped.code == 0
     assert "device-1\tr-9\tdelete\tit has not fetched the entry, and will not rotate" in stopped.out
     again = cli(*apply, "--timeout", "30")
     assert again.code == 5
     assert "device device-1 had rotation r-9, and has no entry now: it was stopped" in again.err
+    assert cli("rotations", "show", plan).code == 5
 
 
 def test_own_entries_are_taken_back_by_rule(cli: Cli, acme: Path) -> None:

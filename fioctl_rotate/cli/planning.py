@@ -14,6 +14,7 @@ from fioctl_rotate.cli.common import (
     option,
     spread,
 )
+from fioctl_rotate.cli.completion import names
 from fioctl_rotate.cli.plan_view import PlanFormat
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.rotation.plan import Plan, RotationRequest, make_plan
@@ -37,6 +38,13 @@ SUMMARY = typer.Option(
     "--summary", metavar="FILE", callback=_in_a_folder, help="Add a summary to FILE, as Markdown."
 )
 SummaryOption = Annotated[Path | None, SUMMARY]
+
+IdOrPlan = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID|PLAN", help="ROTATIONID, or the file of a plan.", autocompletion=names("rotations")
+    ),
+]
 
 SENDING_OPTIONS: Options = {
     "format": option("--format", "How to show the plan, or the result."),
@@ -180,3 +188,12 @@ PlanArgument = Annotated[
 def apply_command(path: Path) -> str:
     """The command line that pushes the plan in that file."""
     return shlex.join(["fioctl-rotate", "apply", str(path)])
+
+
+def plan_named(text: str) -> Plan | None:
+    """The plan in the file that `text` names, None where it is a ROTATIONID, which has no dot and no slash."""
+    if not ("." in text or "/" in text or text == "-"):
+        return None
+    from fioctl_rotate.ops.plan_file import read_plan
+
+    return read_plan(Path(text)).plan

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fioctl_rotate.cli.common import Format, Result, Table, console, emit, is_terminal, note, table, warn
-from fioctl_rotate.errors import DeviceFailed, InProgress, TimedOut, printable
+from fioctl_rotate.errors import DeviceFailed, InProgress, Refused, TimedOut, printable
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -131,7 +131,7 @@ async def shown(
         for stage in step.decision.stages
         for staged in stage.devices
     ]
-    failed = step.decision.verdict in (Verdict.FAILED, Verdict.REFUSED)
+    bad = {Verdict.FAILED: DeviceFailed, Verdict.REFUSED: Refused}.get(step.decision.verdict)
     return Result(
         {
             "factory": api.factory,
@@ -146,7 +146,7 @@ async def shown(
             Table(STAGES, rows),
         ],
         warnings=step.problems,
-        error=DeviceFailed(step.decision.message) if failed else None,
+        error=bad(step.decision.message) if bad else None,
     )
 
 

@@ -33,7 +33,7 @@ from fioctl_rotate.cli.common import (
 )
 from fioctl_rotate.cli.completion import names
 from fioctl_rotate.cli.output import require_new, write_out
-from fioctl_rotate.cli.planning import REQUEST_OPTIONS, JunitOption, SummaryOption
+from fioctl_rotate.cli.planning import REQUEST_OPTIONS, IdOrPlan, JunitOption, SummaryOption, plan_named
 from fioctl_rotate.cli.rotation_view import device_lines, pushed_line, snapshot_of, status_of
 from fioctl_rotate.errors import Refused, UsageError, printable
 from fioctl_rotate.rotation.plan import RotationRequest
@@ -43,7 +43,6 @@ from fioctl_rotate.settings import Flags
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
     from fioctl_rotate.ops.watch import Snapshot
-    from fioctl_rotate.rotation.plan import Plan
 
 app = group("The state of a rotation on every device.")
 
@@ -61,12 +60,6 @@ IdArgument = Annotated[
     str,
     typer.Argument(
         metavar="ID", help="ROTATIONID; `rotations list` shows them.", autocompletion=names("rotations")
-    ),
-]
-IdOrPlan = Annotated[
-    str,
-    typer.Argument(
-        metavar="ID|PLAN", help="ROTATIONID, or the file of a plan.", autocompletion=names("rotations")
     ),
 ]
 SCOPE_OPTIONS: Options = {
@@ -369,15 +362,6 @@ async def report(
     if error is not None:
         raise error
     return None
-
-
-def plan_named(text: str) -> "Plan | None":
-    """The plan in the file that `text` names, None where it is a ROTATIONID, which has no dot and no slash."""
-    if not ("." in text or "/" in text or text == "-"):
-        return None
-    from fioctl_rotate.ops.plan_file import read_plan
-
-    return read_plan(Path(text)).plan
 
 
 def _require_done(api: "FactoryApi", snapshot: "Snapshot") -> None:

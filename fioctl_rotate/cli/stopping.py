@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fioctl_rotate.cli.apply import settings_for
 from fioctl_rotate.cli.common import (
     GroupOption,
+    OptionalGroup,
     Result,
     Table,
     YesOption,
@@ -14,9 +16,12 @@ from fioctl_rotate.cli.common import (
     confirm,
     connect,
     connected,
+    note,
+    open_api,
     option,
 )
-from fioctl_rotate.errors import InProgress
+from fioctl_rotate.cli.planning import IdOrPlan, plan_named
+from fioctl_rotate.errors import InProgress, UsageError
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
@@ -32,8 +37,8 @@ def add_to(app: typer.Typer) -> None:
 @connected
 async def stop(
     flags: Flags,
-    rotation_id: Annotated[str, typer.Argument(metavar="ID", help="ROTATIONID to stop.")],
-    group: GroupOption,
+    rotation_id: IdOrPlan,
+    group: OptionalGroup = None,
     finish: Annotated[
         bool, option("--finish", "Give the entry to the whole group instead, skipping stages.")
     ] = False,
@@ -41,21 +46,28 @@ async def stop(
 ) -> Result:
     """Stop a rotation: delete its entry from a group, and from devices that have one of their own.
 
+    ID needs -g; a plan names its group. End a running `apply` of the rotation first.
     A device that has begun finishes all the same. A device's own entry is deleted only where that cannot make it
     rotate by an older entry beneath; elsewhere it is left, or replaced by one of the rotation that the device
     completed. Each device is listed with what it does then. Exit code 6 where a device is locked: run it again.
     """
     from fioctl_rotate.ops import stop as ops
 
-    async with connect(flags) as api:
+    if (plan := plan_named(rotation_id)) is not None:
+        if group not in (None, plan.scope.name):
+            raise UsageError(f"the plan is for {plan.scope}, not for group {group}")
+        rotation_id, group = plan.rotation_id, plan.scope.name
+    if group is None:
+        raise UsageError("-g is missing", hint="name the group of the rotation, or a plan in place of ID")
+    async with connect(flags) if plan is None else open_api(settings_for(flags, plan)) as api:
         planned = await ops.plan_stop(api, group, rotation_id)
         if finish:
             confirm(f"Give rotation {rotation_id} to the whole group {group}?", yes=yes)
             done = await ops.finish(api, group, planned)
             outcome = f"gave rotation {rotation_id} to group {group}"
         else:
-            count = f" and of {len(planned.devices)} device(s)" if planned.devices else ""
-            confirm(f"Stop rotation {rotation_id}: take back the entry of group {group}{count}?", yes=yes)
+            _announce(planned.devices)
+            confirm(f"Stop rotation {rotation_id} of group {group}?", yes=yes)
             done = await ops.stop(api, planned)
             outcome = f"stopped rotation {rotation_id} of group {group}"
         document = {"factory": api.factory, "server": api.server, "rotation-id": rotation_id, "group": group}
@@ -79,11 +91,16 @@ async def unshadow(flags: Flags, group: GroupOption, yes: YesOption = False) -> 
         document = {"factory": api.factory, "server": api.server, "group": group}
         if not planned:
             return _result(document, at(api, f"no device of group {group} has an entry of its own"), [])
-        for device in planned:
-            typer.echo(f"{device.name}: {device.fate} {device.rotation}: {device.message}", err=True)
-        confirm(f"Take back the own entries of {len(planned)} device(s) of group {group}?", yes=yes)
+        _announce(planned)
+        confirm(f"Do this with the own entries in group {group}?", yes=yes)
         done = await ops.take_back(api, planned)
-        return _result(document, at(api, f"took back own entries of group {group}"), done)
+        return _result(document, at(api, f"went through the own entries in group {group}"), done)
+
+
+def _announce(devices: "Sequence[Fated]") -> None:
+    """Say before the question what is done with each own entry."""
+    for device in devices:
+        note(f"{device.name}: {device.fate} {device.rotation}: {device.message}")
 
 
 def _result(
@@ -92,5 +109,6 @@ def _result(
     rows = [(device.name, device.rotation, device.fate, device.message) for device in devices]
     table = [Table(("DEVICE", "ROTATION", "OWN ENTRY", "WHAT IT DOES"), rows)] if rows else []
     locked = sum(device.fate == "locked" for device in devices)
-    error = InProgress(f"{locked} device(s) are locked; run the command again") if locked else None
+    devices_are = "1 device is" if locked == 1 else f"{locked} devices are"
+    error = InProgress(f"{devices_are} locked; run the command again") if locked else None
     return Result({**document, "devices": list(devices)}, [line, *table], notes=notes, error=error)

@@ -103,7 +103,8 @@ async def finish(api: FactoryApi, group: str, planned: Stop) -> Stop:
                 f"group {group} has {landed.rotation_id or 'no entry'} now, not {planned.rotation_id}"
             )
     # With the same id beneath, each of these is safe to delete.
-    devices = [msgspec.structs.replace(device, fate=str(Fate.DELETE)) for device in planned.devices]
+    beneath = planned.rotation_id
+    devices = await own_entries(api, group, beneath, wanted=lambda id: id == planned.rotation_id)
     return Stop(group, planned.rotation_id, True, await take_back(api, devices))
 
 
@@ -179,7 +180,9 @@ async def take_back(
             if error.status in (401, 403) or error.status >= 500:
                 raise
             done[device.uuid] = msgspec.structs.replace(
-                device, fate="locked", message="its configuration is locked while it rotates; run this again"
+                device,
+                fate="locked",
+                message="its configuration is locked until it connects with its new key; run this again then",
             )
 
     await for_each(devices, send, Pace())

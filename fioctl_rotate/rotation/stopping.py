@@ -57,6 +57,8 @@ def fate_of(entry: OwnEntry) -> tuple[Fate, str]:
             f"it has begun, and will finish; without this entry it would then rotate by {entry.beneath}",
         )
     effect = "it may have fetched the entry just now" if entry.fetched else "it has not fetched the entry"
+    if entry.beneath == entry.rotation_id:
+        return Fate.DELETE, f"{effect}; it will rotate by the entry beneath, which has the same id"
     if safe:
         return Fate.DELETE, f"{effect}, and will not rotate"
     if entry.completed is not None:

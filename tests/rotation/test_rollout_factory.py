@@ -10,7 +10,7 @@ from platformdirs import user_state_path
 
 from fioctl_rotate.errors import Refused
 from fioctl_rotate.mock.store.config_levels import Level
-from fioctl_rotate.ops.stop import plan_stop, stop
+from fioctl_rotate.ops.stop import finish, plan_stop, stop
 from fioctl_rotate.rotation.rollout import Verdict
 from tests.rotation.rollout_factory import OTHER, Factory
 
@@ -148,6 +148,27 @@ def test_stopping_a_device_that_has_begun_does_not_make_it_rotate_again(tmp_path
     for _ in range(3):
         factory.minutes()
     assert factory.devices["d1"].rotated == ["r-1", "r-9"]
+
+
+def test_finishing_gives_the_entry_to_the_group_and_says_what_each_device_does(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 3)
+    factory.rotate_all("r-1")
+
+    async def work() -> list[str]:
+        plan = await factory.plan()
+        with pytest.raises(TimeoutError):
+            await factory.run(plan, polls=1)
+        async with factory.api() as api:
+            done = await finish(api, "field", await plan_stop(api, "field", "r-9"))
+        return [f"{device.name}: {device.fate}: {device.message}" for device in done.devices]
+
+    assert asyncio.run(work()) == [
+        "d1: delete: it has not fetched the entry; it will rotate by the entry beneath, which has the same id"
+    ]
+    for _ in range(3):
+        factory.minutes()
+    assert factory.rotated() == [["r-1", "r-9"]] * 3
+    assert factory.own_entries() == []
 
 
 def test_stop_deletes_nothing_that_somebody_else_has_pushed_meanwhile(tmp_path: Path) -> None:
