@@ -7,7 +7,7 @@ import pytest
 
 from tests.login.credentials import (
     Serve,
-    Tokens,
+    TokenEndpoint,
 )
 from tests.scripted import Server, running_mock
 
@@ -31,9 +31,9 @@ def api(acme: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
 @pytest.fixture
 def oauth(
     acme: Path, serve: Serve, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Tokens]:
+) -> Iterator[TokenEndpoint]:
     """The mock behind OAuth at `FIOCTL_ROTATE_SERVER`: its token endpoint gives the mock's admin token."""
-    endpoint = Tokens(tokens["admin"], refresh_token="canary-new-refresh")
+    endpoint = TokenEndpoint(tokens["admin"], refresh_token="canary-new-refresh")
     with running_mock(acme, authenticate=True) as answer:
         serve(endpoint.before(answer))
         for name in ("FIOCTL_TOKEN", "FIOCTL_ROTATE_MOCK"):

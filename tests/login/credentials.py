@@ -27,7 +27,7 @@ EXPIRED = {
 }
 
 
-class Tokens:
+class TokenEndpoint:
     """A token endpoint before the API: it gives `access`, and remembers what it was asked."""
 
     def __init__(self, access: str, **more: Any) -> None:

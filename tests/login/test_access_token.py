@@ -16,7 +16,7 @@ from tests.login.credentials import (
     CLIENT,
     EXPIRED,
     Serve,
-    Tokens,
+    TokenEndpoint,
     fioctl_yaml,
     kept,
     no_secret,
@@ -27,7 +27,7 @@ from tests.scripted import Drop, Reply
 
 
 def test_an_expired_access_token_is_refreshed_before_the_first_request_and_kept(
-    cli: Cli, oauth: Tokens, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    cli: Cli, oauth: TokenEndpoint, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server_url(monkeypatch)
     path = settings_with(default_config_file(), url, **EXPIRED)
@@ -65,7 +65,7 @@ def test_the_access_token_goes_as_fioctl_sends_it(
 
 
 def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(
-    cli: Cli, oauth: Tokens, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, oauth: TokenEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del oauth.answer["refresh_token"]
     path = settings_with(default_config_file(), server_url(monkeypatch), **EXPIRED)
@@ -87,7 +87,7 @@ def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(
     ],
 )  # fmt: skip
 def test_a_refresh_that_fails_is_an_error_and_loses_nothing(
-    cli: Cli, oauth: Tokens, monkeypatch: pytest.MonkeyPatch, status: int, answer: Any, words: str
+    cli: Cli, oauth: TokenEndpoint, monkeypatch: pytest.MonkeyPatch, status: int, answer: Any, words: str
 ) -> None:
     oauth.status, oauth.answer = status, answer
     path = settings_with(default_config_file(), server_url(monkeypatch), **EXPIRED)
@@ -114,7 +114,7 @@ def test_a_refresh_that_fails_is_an_error_and_loses_nothing(
 )
 def test_credentials_that_cannot_be_renewed_are_an_error(
     cli: Cli,
-    oauth: Tokens,
+    oauth: TokenEndpoint,
     monkeypatch: pytest.MonkeyPatch,
     credentials: dict[str, Any],
     code: int,
@@ -129,7 +129,7 @@ def test_credentials_that_cannot_be_renewed_are_an_error(
 
 
 def test_a_login_that_fails_after_a_refresh_keeps_what_was_refreshed(
-    cli: Cli, oauth: Tokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, oauth: TokenEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server_url(monkeypatch)
     oauth.answer["access_token"] = "canary-not-known-to-the-mock"
@@ -146,7 +146,7 @@ def test_a_login_that_fails_after_a_refresh_keeps_what_was_refreshed(
     no_secret(result)
 
 
-def test_two_commands_at_once_refresh_once(oauth: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_commands_at_once_refresh_once(oauth: TokenEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     settings_with(default_config_file(), server_url(monkeypatch), **EXPIRED)
     command = [sys.executable, "-m", "fioctl_rotate", "devices", "list", "--profile", "work"]
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
@@ -156,7 +156,7 @@ def test_two_commands_at_once_refresh_once(oauth: Tokens, monkeypatch: pytest.Mo
 
 
 def test_requests_at_once_in_one_command_refresh_once(
-    cli: Cli, oauth: Tokens, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, oauth: TokenEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`rotations show` asks for several devices at once."""
     settings_with(default_config_file(), server_url(monkeypatch), **EXPIRED)

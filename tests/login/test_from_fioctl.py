@@ -10,7 +10,7 @@ from fioctl_rotate.settings import default_config_file
 from tests.commandline import Cli
 from tests.login.credentials import (
     CLIENT,
-    Tokens,
+    TokenEndpoint,
     fioctl_yaml,
     kept,
     no_secret,
@@ -79,7 +79,7 @@ def test_flags_beat_fioctls_file_and_variables_fill_its_gaps(
 
 
 def test_an_access_token_that_is_good_is_taken_over_as_it_is(
-    cli: Cli, oauth: Tokens, tokens: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, oauth: TokenEndpoint, tokens: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server_url(monkeypatch)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -94,7 +94,7 @@ def test_an_access_token_that_is_good_is_taken_over_as_it_is(
 
 
 def test_a_first_access_token_is_got_with_the_client_secret(
-    cli: Cli, oauth: Tokens, tokens: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, oauth: TokenEndpoint, tokens: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server_url(monkeypatch)
     path = fioctl_yaml(

@@ -9,7 +9,7 @@ from fioctl_rotate.settings import default_config_file
 from tests.commandline import Cli
 from tests.login.credentials import (
     EXPIRED,
-    Tokens,
+    TokenEndpoint,
     no_secret,
     server_url,
     settings_with,
@@ -61,6 +61,6 @@ def test_whoami_of_a_token_that_is_refused(cli: Cli, api: Server) -> None:
     no_secret(result)
 
 
-def test_whoami_by_oauth(cli: Cli, oauth: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoami_by_oauth(cli: Cli, oauth: TokenEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     path = settings_with(default_config_file(), server_url(monkeypatch), **EXPIRED)
     assert f"Login:    OAuth  [{path} [profiles.work]]" in cli("whoami", "--profile", "work").out
