@@ -93,7 +93,7 @@ async def unshadow(flags: Flags, group: GroupOption, yes: YesOption = False) -> 
             return _result(document, at(api, f"no device of group {group} has an entry of its own"), [])
         _announce(planned)
         confirm(f"Do this with the own entries in group {group}?", yes=yes)
-        done = await ops.take_back(api, planned)
+        done = await ops.take_back(api, group, planned)
         return _result(document, at(api, f"went through the own entries in group {group}"), done)
 
 

@@ -84,7 +84,7 @@ async def stop(api: FactoryApi, planned: Stop) -> Stop:
             )
         await _delete(api, scope)
     reason = stop_reason(planned.rotation_id)
-    devices = await take_back(api, planned.devices, leave_reason=reason)
+    devices = await take_back(api, planned.group, planned.devices, leave_reason=reason)
     return Stop(planned.group, planned.rotation_id, planned.of_group, devices)
 
 
@@ -103,79 +103,67 @@ async def finish(api: FactoryApi, group: str, planned: Stop) -> Stop:
                 f"group {group} has {landed.rotation_id or 'no entry'} now, not {planned.rotation_id}"
             )
     # With the same id beneath, each of these is safe to delete.
-    beneath = planned.rotation_id
-    devices = await own_entries(api, group, beneath, wanted=lambda id: id == planned.rotation_id)
-    return Stop(group, planned.rotation_id, True, await take_back(api, devices))
+    return Stop(group, planned.rotation_id, True, await take_back(api, group, planned.devices))
 
 
 async def plan_unshadow(api: FactoryApi, group: str) -> Sequence[Fated]:
-    """The devices of the group that have an entry of their own, and what becomes of each without it."""
+    """The devices of the group that have an entry of their own, and what each does without it."""
     await find_group(api, group)
-    current = current_entry_of(await api.config(Scope.of_group(group)).log(1))
-    fleet = current_entry_of(await api.config(Scope.fleet()).log(1))
-    beneath = fleet.rotation_id if current.value is None else current.rotation_id
-    return await own_entries(api, group, beneath, wanted=lambda _id: True)
+    return await own_entries(api, group, await _beneath(api, group), wanted=lambda _id: True)
 
 
 async def own_entries(
     api: FactoryApi, group: str, beneath: str | None, *, wanted: Callable[[str], bool]
 ) -> list[Fated]:
     """The devices of the group with an entry of their own whose id is `wanted`, by name."""
-    found: dict[str, Fated] = {}
+    found: list[Fated] = []
     devices: Mapping[str, wire.Device] = {
         device.uuid: device for device in await api.devices(Scope.of_group(group).device_filters)
     }
 
     async def read(uuid: str) -> None:
-        name = devices[uuid].name or uuid
-        log = await api.config(Scope.of_device(name, uuid)).log()
-        own = current_entry_of(log)
-        if own.value is None or not wanted(own.rotation_id or ""):
-            return
-        progress = (
-            from_events(await events_of(api, uuid, own.rotation_id)) if own.rotation_id else from_events([])
-        )
-        completed = own.rotation_id if progress.finalized else await _completed(api, uuid)
-        entry = OwnEntry(own.rotation_id or "", beneath, completed, progress, bool(log[0].applied_at))
-        fate, message = fate_of(entry)
-        replace_by = _value(own, completed) if fate is Fate.REPLACE and completed else None
-        if fate is Fate.REPLACE and replace_by is None:
-            fate, message = (
-                Fate.LEAVE,
-                "its entry cannot be read; without it, it would rotate by " + str(beneath),
-            )
-        found[uuid] = Fated(uuid, name, own.rotation_id or "", str(fate), message, replace_by)
+        fated = await _fated(api, uuid, devices[uuid].name or uuid, beneath, wanted)
+        if fated is not None:
+            found.append(fated)
 
     await for_each(devices, read, Pace())
-    return sorted(found.values(), key=lambda device: device.name)
+    return sorted(found, key=lambda device: device.name)
 
 
 async def take_back(
-    api: FactoryApi, devices: Sequence[Fated], *, leave_reason: str | None = None
+    api: FactoryApi, group: str, devices: Sequence[Fated], *, leave_reason: str | None = None
 ) -> list[Fated]:
     """Delete or replace the entries; one whose configuration is locked comes back with the fate `locked`.
 
-    An entry that somebody else has changed meanwhile is left as it is.
+    What is done with an entry is decided once more right before: meanwhile the device may have begun, and then
+    deleting its entry could make it rotate twice. An entry that somebody else has changed is left as it is.
     With `leave_reason` an entry that is left is sent once more, unchanged, with that reason: by it a later run of
     the same plan sees that the rotation was stopped.
     """
     done: dict[str, Fated] = {}
+    beneath = await _beneath(api, group)
 
     async def send(device: Fated) -> None:
         scope = Scope.of_device(device.name, device.uuid)
+        done[device.uuid] = device
         try:
-            own = current_entry_of(await api.config(scope).log(1))
-            if own.value is not None and own.rotation_id != device.rotation:
-                message = f"it has rotation {own.rotation_id} of its own now, which is left as it is"
-                device = msgspec.structs.replace(device, fate=str(Fate.LEAVE), message=message)
-            elif device.fate == Fate.DELETE:
+            now = await _fated(api, device.uuid, device.name, beneath, lambda _id: True)
+            if now is None:
+                return  # it is gone already
+            if now.rotation != device.rotation:
+                message = f"it has rotation {now.rotation} of its own now, which is left as it is"
+                done[device.uuid] = msgspec.structs.replace(device, fate=str(Fate.LEAVE), message=message)
+                return
+            done[device.uuid] = now
+            if now.fate == Fate.DELETE:
                 await _delete(api, scope)
-            elif device.replace_by is not None:
-                body = request_body(Entry.parse(device.replace_by), stop_reason(device.rotation))
+            elif now.replace_by is not None:
+                body = request_body(Entry.parse(now.replace_by), stop_reason(now.rotation))
                 await api.config(scope).merge(body)
-            elif leave_reason is not None and own.file is not None:
-                await api.config(scope).merge({"reason": leave_reason, "files": [own.file]})
-            done[device.uuid] = device
+            elif leave_reason is not None:
+                own = current_entry_of(await api.config(scope).log(1))
+                if own.rotation_id == now.rotation:
+                    await api.config(scope).merge({"reason": leave_reason, "files": [own.file]})
         except ApiError as error:
             if error.status in (401, 403) or error.status >= 500:
                 raise
@@ -187,6 +175,35 @@ async def take_back(
 
     await for_each(devices, send, Pace())
     return [done[device.uuid] for device in devices]
+
+
+async def _beneath(api: FactoryApi, group: str) -> str | None:
+    """The id of the entry that the group's devices follow without one of their own, None where there is none."""
+    for scope in (Scope.of_group(group), Scope.fleet()):
+        current = current_entry_of(await api.config(scope).log(1))
+        if current.value is not None:
+            return current.rotation_id
+    return None
+
+
+async def _fated(
+    api: FactoryApi, uuid: str, name: str, beneath: str | None, wanted: Callable[[str], bool]
+) -> Fated | None:
+    """What to do with the device's own entry, None where it has none whose id is `wanted`."""
+    log = await api.config(Scope.of_device(name, uuid)).log()
+    own = current_entry_of(log)
+    if own.value is None or not wanted(own.rotation_id or ""):
+        return None
+    progress = (
+        from_events(await events_of(api, uuid, own.rotation_id)) if own.rotation_id else from_events([])
+    )
+    completed = own.rotation_id if progress.finalized else await _completed(api, uuid)
+    entry = OwnEntry(own.rotation_id or "", beneath, completed, progress, bool(log[0].applied_at))
+    fate, message = fate_of(entry)
+    replace_by = _value(own, completed) if fate is Fate.REPLACE and completed else None
+    if fate is Fate.REPLACE and replace_by is None:
+        fate, message = Fate.LEAVE, f"its entry cannot be read; without it, it would rotate by {beneath}"
+    return Fated(uuid, name, own.rotation_id or "", str(fate), message, replace_by)
 
 
 async def _completed(api: FactoryApi, uuid: str) -> str | None:

@@ -150,6 +150,25 @@ def test_stopping_a_device_that_has_begun_does_not_make_it_rotate_again(tmp_path
     assert factory.devices["d1"].rotated == ["r-1", "r-9"]
 
 
+def test_a_device_that_begins_while_stop_asks_keeps_its_entry(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 3)
+    factory.rotate_all("r-1")
+    factory.down = {"r-9"}
+
+    async def work() -> None:
+        plan = await factory.plan()
+        with pytest.raises(TimeoutError):
+            await factory.run(plan, polls=1)
+        async with factory.api() as api:
+            planned = await plan_stop(api, "field", "r-9")
+            assert [device.fate for device in planned.devices] == ["delete"]
+            factory.minutes()
+            assert [device.fate for device in (await stop(api, planned)).devices] == ["leave"]
+
+    asyncio.run(work())
+    assert factory.own_entries() == ["d1"]
+
+
 def test_finishing_gives_the_entry_to_the_group_and_says_what_each_device_does(tmp_path: Path) -> None:
     factory = Factory(tmp_path, 3)
     factory.rotate_all("r-1")
