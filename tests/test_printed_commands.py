@@ -195,6 +195,11 @@ def test_what_is_printed_works_as_printed(line: str, expected: list[str], here: 
     for part in expected:
         assert any(part in command for command in commands), first
     for command in commands:
+        words = words_of(command)
+        if tuple(words[:2]) in SERVERS and "--help" not in words:
+            # It would run until Ctrl-C: only what it takes is checked.
+            assert find_command(words).make_context("fioctl-rotate", words[2:])
+            continue
         wait = ("--timeout", "0") if " watch " in command else ()
-        done = cli(*words_of(command), *wait)
+        done = cli(*words, *wait)
         assert done.code in WORKS, (command, done.err)

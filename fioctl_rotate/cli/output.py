@@ -249,10 +249,40 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes or not interactive():
         return
     with asking():
-        agreed = typer.confirm(printable(question), err=True)
+        agreed = _yes_or_no(printable(question))
     if not agreed:
         note("nothing was changed")
         raise typer.Exit(1)
+
+
+def _yes_or_no(question: str) -> bool:
+    """The answer that is typed; an empty line is no. Raises Abort where stdin ends."""
+    while True:
+        typer.echo(f"{question} [y/N]: ", nl=False, err=True)
+        _wait_for_line()
+        line = sys.stdin.readline()
+        if not line:
+            raise typer.Abort
+        answer = line.strip().lower()
+        if answer in ("", "n", "no", "y", "yes"):
+            return answer.startswith("y")
+        note("error: expected y or n")
+
+
+def _wait_for_line() -> None:
+    """Wait for a line on stdin, or for a signal: a read would not see one that comes just before it blocks."""
+    import os
+    import select
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    previous = signal.set_wakeup_fd(writer)
+    try:
+        select.select([sys.stdin, reader], [], [])
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(reader)
+        os.close(writer)
 
 
 @contextlib.contextmanager
