@@ -15,7 +15,7 @@ import pytest
 
 from fioctl_rotate import wire
 from fioctl_rotate.clock import utc_now
-from fioctl_rotate.mock.store import device_records
+from fioctl_rotate.mock.store import device_records, updates
 from fioctl_rotate.mock.store.config_levels import Level, change
 from fioctl_rotate.mock.store.database import Store
 from tests.commandline import Cli
@@ -130,6 +130,28 @@ def test_a_run_whose_time_is_over_says_where_it_stands_and_leaves_the_files(
     assert again.code == 5
     assert "device device-1 had rotation r-9, and has no entry now: it was stopped" in again.err
     assert cli("rotations", "show", plan).code == 5
+
+
+def test_a_run_whose_time_is_over_while_a_step_fails_is_not_in_order(
+    cli: Cli, acme: Path, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.toml"
+    cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
+    apply = ("apply", plan, "--no-checks", "--interval", "0.05", "--detailed-exitcode", "--timeout", "3")
+    assert cli(*apply).code == 6
+    detail = {"correlationId": "r-9", "success": False, "targetName": "t", "version": "1", "details": "no"}
+    event = {
+        "id": "event-1",
+        "deviceTime": "2026-11-24T12:00:00Z",
+        "eventType": {"id": "Generate new certificate"},
+        "event": detail,
+    }
+    with closing(Store(acme)) as store, store.transaction() as db:
+        device = device_records.find_device(db, "acme", "device-1", by_uuid=False)
+        updates.keep(db, device.uuid, [event], utc_now())
+    result = cli(*apply)
+    assert result.code == 4
+    assert "time ran out after 3 s: in progress, stage 1 of 2; failing: device-1" in result.err
 
 
 def test_own_entries_are_taken_back_by_rule(cli: Cli, acme: Path) -> None:

@@ -29,8 +29,8 @@ STAGES = ("STAGE", "STATUS", "DONE", "DEVICES")
 class Rolling:
     """How to follow a rollout. `interval` and `timeout` are in seconds; `junit` and `summary` are files to write.
 
-    `detailed` has a run whose time is over end with exit code 6, in progress, rather than 4. `note` goes into the
-    reason of each write; without `send` nothing is written.
+    `detailed` has a run whose time is over end with exit code 6 rather than 4 unless a step fails. `note` goes
+    into the reason of each write; without `send` nothing is written.
     """
 
     interval: float = 15.0
@@ -79,17 +79,21 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
     last = view.last
     if timed_out:
         state = stage_of(last, rollout_of(plan)) if last else "not read yet"
-        error = InProgress if rolling.detailed else TimedOut
+        in_order = rolling.detailed and not (last and _failing(last))
+        error = InProgress if in_order else TimedOut
         raise error(
             f"time ran out after {rolling.timeout:g} s: {state}",
             hint="run the same command again: it goes on from what the Factory has",
         )
     if last is not None and last.decision.verdict is Verdict.FAILED:
+        from fioctl_rotate.rotation import commands
+
+        where = commands.factory_options(api.factory, api.server)
+        stop = commands.rotations("stop", plan.rotation_id, plan.scope, where)
         whole_group = last.decision.stage == rollout_of(plan).last
         raise DeviceFailed(
             last.decision.message + ("" if whole_group else "; no other device gets the entry"),
-            hint="`--max-failures N` goes on knowingly; `fioctl-rotate rotations stop "
-            f"{plan.rotation_id} -g {plan.scope.name}` takes the entry back",
+            hint=f"`--max-failures N` goes on knowingly; `{stop}` takes the entry back",
         )
 
 
@@ -178,8 +182,19 @@ async def _one_poll(api: "FactoryApi", plan: "Plan") -> "tuple[Rollout, Step]":
 
 
 def stage_of(step: "Step", rollout: "Rollout") -> str:
-    """`stage 2 of 4`, in one line."""
-    return f"in progress, stage {step.decision.stage} of {rollout.last}"
+    """`in progress, stage 2 of 4; failing: device-3`."""
+    text = f"in progress, stage {step.decision.stage} of {rollout.last}"
+    failing = _failing(step)
+    more = f" and {len(failing) - 5} more" if len(failing) > 5 else ""
+    return f"{text}; failing: {', '.join(failing[:5])}{more}" if failing else text
+
+
+def _failing(step: "Step") -> list[str]:
+    """The early devices whose newest attempt has a failed step."""
+    from fioctl_rotate.rotation.stage_states import Point
+
+    staged = (device for stage in step.decision.stages for device in stage.devices)
+    return [state.device.name for state in staged if state.point is Point.FAILING]
 
 
 def _view(api: "FactoryApi", plan: "Plan", rolling: Rolling, rollout: "Rollout") -> "_Lines":

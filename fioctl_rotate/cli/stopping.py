@@ -52,6 +52,8 @@ async def stop(
     completed. Each device is listed with what it does then. Exit code 6 where a device is locked: run it again.
     """
     from fioctl_rotate.ops import stop as ops
+    from fioctl_rotate.rotation import commands
+    from fioctl_rotate.rotation.scope import Scope
 
     if (plan := plan_named(rotation_id)) is not None:
         if group not in (None, plan.scope.name):
@@ -71,9 +73,9 @@ async def stop(
             done = await ops.stop(api, planned)
             outcome = f"stopped rotation {rotation_id} of group {group}"
         document = {"factory": api.factory, "server": api.server, "rotation-id": rotation_id, "group": group}
-        notes = (
-            [f"give it time, then: fioctl-rotate rotations settle {rotation_id} -g {group}"] if finish else []
-        )
+        where = commands.factory_options(api.factory, api.server)
+        settle = commands.rotations("settle", rotation_id, Scope.of_group(group), where)
+        notes = [f"give it time, then: {settle}"] if finish else []
         return _result({**document, "finished": finish}, at(api, outcome), done.devices, notes)
 
 
