@@ -61,7 +61,8 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTHSM2_CONF", str(configuration))
         # All of one length: pkcs11-tool accepts a token whose label only begins with the one that was given.
-        labels = [f"token-{number:02}" for number in range(20)]
+        # More than there are tests that take one: one process may run them all.
+        labels = [f"token-{number:03}" for number in range(120)]
         for label in labels:
             subprocess.run(
                 [
