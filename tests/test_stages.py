@@ -31,6 +31,7 @@ ROTATE = ("config", "rotate-certs", "-g", "field", "-r", "yearly", "--rotation-i
         (["--clear-older"], "--clear-older goes with --stages or --canary"),
         (["--stages", "1", "--max-failures", "x"], "--max-failures: expected"),
         (["--stages", "1", "--soak", "soon"], "soon"),
+        (["--stages", "1", "--stage-timeout", "0"], "--stage-timeout"),
         (["--detailed-exitcode"], "--detailed-exitcode goes with --dryrun, or with a plan in stages"),
         (
             ["--stages", "1", "--dryrun", "--offline", "--server-name", "est.example.com"],

@@ -18,7 +18,7 @@ STAGE_OPTIONS: Options = {
     "canary": option("--canary DEVICE", "Begin with this device, as an extra first stage (repeatable)."),
     "soak": duration_option("--soak", "With stages: wait after each early stage, then see its devices again."),
     "max_failures": option("--max-failures N|P%", "With stages: failures that a stage may have."),
-    "stage_timeout": duration_option("--stage-timeout", "With stages: a device that takes longer has failed."),
+    "stage_timeout": duration_option("--stage-timeout", "With stages: who takes longer has failed.", shortest=1.0),
     "clear_older": option("--clear-older", "With stages: delete the group's older entry first, as stage 0."),
     "clear_fleet_wide": option("--clear-fleet-wide", "With stages: delete the fleet-wide entry first, too."),
 }  # fmt: skip

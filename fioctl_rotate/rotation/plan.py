@@ -214,7 +214,9 @@ class Plan(Value):
         fixed = {
             key: value for key, value in staged.items() if key in ("clear-group", "clear-fleet", "early")
         }
-        return digest_of([self.factory, self.scope.document(), self.entry.render(), fixed])[7:19]
+        before = [self.current.value if self.current else None, self.fleet_wide]
+        target = [self.factory, self.scope.document(), self.entry.render(), self.reason]
+        return digest_of([*target, *before, fixed])[7:19]
 
     def changes(self) -> list[str]:
         """How the new value differs from the present one, line by line, as `- old` and `+ new`."""

@@ -223,12 +223,14 @@ def test_a_plan_of_other_devices_is_refused_once_it_was_started(tmp_path: Path) 
             await factory.run(plan, polls=2)
         assert plan.stages
         sooner = replace(plan.stages, soak=0)
-        for stages in (
-            replace(plan.stages, early=plan.stages.early[:1]),
-            replace(plan.stages, clear_group=True),
+        for edited in (
+            {"stages": replace(plan.stages, early=plan.stages.early[:1])},
+            {"stages": replace(plan.stages, clear_group=True)},
+            {"reason": "another"},
+            {"fleet_wide": "another"},
         ):
             with pytest.raises(Refused, match="was started from another plan"):
-                await factory.run(plan.replace(stages=stages))
+                await factory.run(plan.replace(**edited))
         assert_finished(factory, (await factory.run(plan.replace(stages=sooner))).decision.verdict)
 
     asyncio.run(work())
