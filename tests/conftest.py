@@ -17,12 +17,6 @@ from tests.commandline import Cli, Result
 from tests.making import Pki, write_pair
 from tests.scripted import Answer, Server, running_mock
 
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than there are cores: many tests wait for servers and devices more than they compute."""
-    return (os.cpu_count() or 1) + 1
-
-
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")

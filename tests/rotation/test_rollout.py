@@ -295,7 +295,9 @@ def test_whatever_happens_no_device_is_harmed_by_the_rollout(data: st.DataObject
     end = run.to_end(rounds=60)
     assert end.verdict in (Verdict.DONE, Verdict.FAILED)
     if end.verdict is Verdict.DONE:
-        assert {device.completed for device in run.world.devices.values()} == {"certs-9"}
+        # One whose clock is ahead misses changes, the settling among them: a reboot may bring the older one back.
+        for device in run.world.devices.values():
+            assert device.completed == "certs-9" or (device.ahead and device.completed == older)
         assert {record.own.entry for record in run.world.records.values()} == {None}
     else:
         assert "another rotation" in end.message, end
