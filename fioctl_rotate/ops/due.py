@@ -64,9 +64,11 @@ async def who_is_due(
 
     if asked:
         pushes[""] = await _pushes(api, Scope.fleet())
-    await for_each(asked, ask, Pace())
-    if asked:
-        _save(api, known)
+        try:
+            await for_each(asked, ask, Pace())
+        finally:
+            # A large Factory takes minutes to ask: a run that was cut off is gone on with.
+            _save(api, known)
     return by_date(
         [
             due(

@@ -5,13 +5,14 @@
 It prints its URL. The Factory is `acme`; its devices are in the group `field`, whose newest entry is the rotation
 `certs-1`. With `done` every device has been through it. LATENCY, in seconds, is how long each answer takes. It
 counts requests: GET /count gives the number since the last time, and how many were for each kind. POST /see/N has
-N more devices be seen.
+N more devices be seen. It takes pushes to the group and to devices; no device follows them.
 """
 
 import asyncio
 import json
 import sys
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 ENTRY = "ESTSERVER=https://est.example.com:8443/.well-known/est\nPKEYIDS=01,07\nCERTIDS=03,09\nROTATIONID=certs-1\n"
@@ -23,12 +24,22 @@ STEPS = (
     "Update device specific configuration on server with new key",
     "Finalize aktualizr configuration",
 )
-PUSHED, BEGUN = "2026-11-24T12:00:00", "2026-11-24T12:05:00Z"
-SEEN_BEFORE, SEEN_AFTER, SEEN_AGAIN = (f"2026-11-24T{hour}:00:00.%06dZ" for hour in (11, 13, 14))
+# All of it happened in the last hours, so no device is offline: seen, push, steps, seen, and seen once more.
+HOURS_AGO = [
+    f"{datetime.now(UTC) - timedelta(hours=hours):%Y-%m-%dT%H:%M:%S}" for hours in (3.5, 3, 2.9, 2, 1)
+]
+PUSHED, BEGUN = HOURS_AGO[1], f"{HOURS_AGO[2]}Z"
+SEEN_BEFORE, SEEN_AFTER, SEEN_AGAIN = (f"{HOURS_AGO[index]}.%06dZ" for index in (0, 3, 4))
 
 
 def encode(value: object) -> bytes:
     return json.dumps(value).encode()
+
+
+def config_log(files: object) -> bytes:
+    """A log of one entry with these files; of none where they are None."""
+    entry = {"created-at": PUSHED, "created-by": "p", "reason": "why", "files": files}
+    return encode({"config": [] if files is None else [entry], "total": 0, "next": None})
 
 
 class Api:
@@ -38,6 +49,7 @@ class Api:
         self.done = done
         self.counts: Counter[str] = Counter()
         self.files = [{"name": "fio-rotate-certs", "value": ENTRY, "unencrypted": True}]
+        self.own_files: dict[str, object] = {}
         self.names = [f"device-{number:06}" for number in range(devices)]
         # Newest first, as a list by last-seen is asked for.
         self.seen_before = SEEN_AFTER if done else SEEN_BEFORE
@@ -71,7 +83,7 @@ class Api:
             self._see(int(parts[1]))
             return "", b"{}"
         if parts[1] == "devices":
-            return self._devices(parts[2:], query)
+            return self._devices(method, parts[2:], query, body)
         match parts[3:]:
             case ["certs"]:
                 return "certs", encode({"root-crt": "", "est-tls-crt": ""})
@@ -83,9 +95,8 @@ class Api:
                 self.files = json.loads(body)["files"]
                 return "push", b"{}"
             case ["device-groups", _, "config"]:
-                entry = {"created-at": PUSHED, "created-by": "p", "reason": "why", "files": self.files}
-                return "group config", encode({"config": [entry], "total": 1, "next": None})
-        return "fleet config", encode({"config": [], "total": 0, "next": None})
+                return "group config", config_log(self.files)
+        return "fleet config", config_log(None)
 
     def _listed(self, name: str, seen: str) -> bytes:
         return encode(
@@ -101,7 +112,7 @@ class Api:
             self.listed.pop()
             self.listed.insert(0, self._listed(name, SEEN_AGAIN % self.seen))
 
-    def _devices(self, rest: list[str], query: dict[str, str]) -> tuple[str, bytes]:
+    def _devices(self, method: str, rest: list[str], query: dict[str, str], body: bytes) -> tuple[str, bytes]:
         if not rest:
             limit, page = int(query.get("limit", 500)), int(query.get("page", 1))
             chosen = self.listed[(page - 1) * limit : page * limit]
@@ -112,11 +123,13 @@ class Api:
             return "devices", b'{"devices": [' + b",".join(chosen) + b"], " + head.encode() + b"}"
         if rest[1:2] == ["updates"]:
             if len(rest) > 2:
-                return "events", self.events
+                return "events", self.events if rest[2] == "certs-1" else b"[]"
             update = {"correlation-id": "certs-1", "target": "lmp-1", "version": "1", "time": BEGUN}
             return "updates", encode({"updates": [update] if self.done else [], "total": 1, "next": None})
         if rest[1:2] == ["config"]:
-            return "device config", encode({"config": [], "total": 0, "next": None})
+            if method == "PATCH":
+                self.own_files[rest[0]] = json.loads(body)["files"]
+            return "device config", config_log(self.own_files.get(rest[0]))
         name = rest[0].removeprefix("uuid-")
         key = f"{'new' if self.done else 'old'} key of {name}"
         device = {"uuid": f"uuid-{name}", "name": name, "factory": "acme", "public-key": key,

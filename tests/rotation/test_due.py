@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from fioctl_rotate.api.failures import ApiError
 from fioctl_rotate.mock.store import config_levels
 from fioctl_rotate.mock.store.config_levels import Level
+from fioctl_rotate.ops import at_once
 from fioctl_rotate.ops.due import who_is_due
 from fioctl_rotate.rotation.due import Due, Source, Status, by_date, by_month, due, rotation_date
 from fioctl_rotate.rotation.scope import Scope
@@ -92,6 +94,18 @@ def test_a_second_run_asks_only_those_that_were_seen_since(tmp_path: Path) -> No
     read(world)
     assert [request for request in world.requests if "updates/certs-1" in request] == []
     assert sum("/updates/" in request for request in world.requests) == 1
+
+
+def test_a_run_that_was_cut_off_is_gone_on_with(tmp_path: Path) -> None:
+    world = World(tmp_path / "mock")
+    world.add(*(f"d{number:02}" for number in range(20)))
+    world.broken["uuid-d19/updates"] = 403
+    with pytest.raises(ApiError):
+        read(world)
+    world.broken.clear()
+    world.requests.clear()
+    assert len(read(world)) == 20
+    assert sum("/updates/" in request for request in world.requests) <= at_once.START
 
 
 def test_the_est_log_gives_the_exact_end(tmp_path: Path) -> None:
