@@ -17,6 +17,12 @@ from tests.commandline import Cli, Result
 from tests.making import Pki, write_pair
 from tests.scripted import Answer, Server, running_mock
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two workers a core, 16 at most: half of the suite's time its tests wait for servers, devices and programs."""
+    return min(2 * (os.cpu_count() or 1), 16)
+
+
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
