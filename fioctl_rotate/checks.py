@@ -26,3 +26,8 @@ def blocking(checks: Iterable[Check], *, allow: Collection[str] = (), strict: bo
     """The checks that stop a push: those that failed, and with `strict` the warnings, but for those in `allow`."""
     stops = (Status.FAIL, Status.WARN) if strict else (Status.FAIL,)
     return [check for check in checks if check.status in stops and check.name not in allow]
+
+
+def allowing(checks: Iterable[Check]) -> str:
+    """The options that let these checks fail, as they are typed."""
+    return " ".join(f"--allow {check.name}" for check in checks)

@@ -107,7 +107,7 @@ def test_a_plan_goes_through_a_pipe(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made = push(cli, *PLAN, "-")
-    assert "digest: sha256:" in made.err
+    assert "Digest: sha256:" in made.err
     assert not Path("-").exists()
     assert cli("plan", "show", "-", stdin=made.out).code == 0
     applied = cli("apply", "-", "--no-checks", stdin=made.out)
@@ -119,7 +119,7 @@ def test_a_plan_goes_through_a_pipe(
 def test_stdout_has_the_plan_or_the_dry_run(cli: Cli, acme: Path, format: str) -> None:
     result = cli(*PLAN, "-", "--format", format)
     assert (result.code, result.out) == (2, "")
-    assert "--out - goes without --format" in result.err
+    assert f"--format {format} and the file `-` would both go to stdout" in result.err
 
 
 # --- The devices ---

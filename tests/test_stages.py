@@ -82,10 +82,10 @@ def test_what_lies_beneath_is_said_and_can_be_cleared_first(cli: Cli, acme: Path
         "beneath lies rotation r-1 at https://localhost:8443/.well-known/est; 0 of 1 early devices"
         in result.err
     )
-    assert "an early device that reboots before it is settled rotates again" in result.err
+    assert "An early device that reboots before it is settled rotates again, by rotation r-1" in result.out
     result = cli(*ROTATE, "--stages", "1", "--clear-older", "--dryrun")
-    assert "stage 0 deletes the group's older entry" in result.err
-    assert "reboots before it is settled" not in result.err
+    assert "0 of 2\t\tthe group's older entry is deleted\n" in result.out
+    assert "reboots before it is settled" not in result.out
 
 
 def test_the_older_entry_of_a_group_is_not_cleared_over_a_fleet_wide_one(cli: Cli, acme: Path) -> None:

@@ -97,6 +97,22 @@ def test_strict_lets_warnings_stop_it_too(cli: Cli, acme: Path) -> None:
     assert cli(*PUSH, *own_est(acme), "--strict", *waived).code == 0
 
 
+def test_a_check_before_takes_the_same_waivers(cli: Cli, acme: Path) -> None:
+    check = ("rotations", "check", "-g", "field", *NOWHERE)
+    refused = cli(*check)
+    assert refused.code == 5
+    assert "group field is not ready to rotate because of est-reachable" in refused.err
+    assert "--allow est-reachable" in refused.err
+    waived = cli(*check, "--allow", "est-reachable", "--format", "json")
+    assert (waived.code, waived.json["ok"], waived.json["allow"]) == (0, True, ["est-reachable"])
+    assert cli(*check, "--allow", "nothing").code == 2
+    # What is a warning, since nobody serves the mock.
+    warned = ("rotations", "check", "-g", "field", *own_est(acme))
+    assert cli(*warned).code == 0
+    assert cli(*warned, "--strict").code == 5
+    assert cli(*warned, "--strict", "--allow", "est-reachable").code == 0
+
+
 def test_a_dry_run_records_what_failed_and_is_no_error(cli: Cli, acme: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     shown = push(cli, *PUSH, *NOWHERE, "--dryrun", "--out", plan)

@@ -30,6 +30,7 @@ from fioctl_rotate.cli.output import flush as flush
 from fioctl_rotate.cli.output import interactive as interactive
 from fioctl_rotate.cli.output import is_terminal as is_terminal
 from fioctl_rotate.cli.output import note as note
+from fioctl_rotate.cli.output import stdout_for
 from fioctl_rotate.cli.output import table as table
 from fioctl_rotate.cli.output import warn as warn
 from fioctl_rotate.cli.output import wrapped as wrapped
@@ -218,7 +219,7 @@ def _refuse(ctx: Any, args: list[str], known: list[str]) -> None:
 
     from fioctl_rotate.cli.fioctl_alone import FIOCTL_ALONE
 
-    above = [{"device": "devices"}.get(word, word) for word in ctx.command_path.split()[1:]]
+    above = ["devices" if word == "device" else word for word in ctx.command_path.split()[1:]]
     if (*above, args[0]) in FIOCTL_ALONE:
         command = shlex.join(["fioctl", *above, *args])
         raise UsageError(f"that is fioctl's: `{command}`", hint=FIOCTL_ALONE[*above, args[0]])
@@ -295,6 +296,7 @@ def runner(command: Callable[..., Any]) -> Callable[..., None]:
             gc.set_threshold(50_000)
             gc.enable()
         format = arguments.pop("format") if add_format else arguments.get("format")
+        stdout_for(format)
         for spread in noted:
             spread.take(arguments)
         result = command(**arguments)
@@ -366,7 +368,8 @@ def at(api: "FactoryApi", outcome: str) -> str:
 
 def done(api: "FactoryApi", outcome: str, **document: Any) -> Result:
     """The result of a change: one line for people; `document`, with Factory and server, as JSON."""
-    return Result({"factory": api.factory, "server": api.server, **document}, [at(api, outcome)])
+    line = at(api, outcome)
+    return Result({"factory": api.factory, "server": api.server, **document}, [line], outcome=line)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -49,7 +49,7 @@ def rotate_certs(
     request: RotationRequest,
     modes: Modes,
     staging: StageOptions,
-) -> None:
+) -> Result | None:
     """Have every device of a group get a new client certificate from the EST server.
 
     Sends the entry fio-rotate-certs to the group's configuration; each device takes it at its next check-in (LmP 90
@@ -58,7 +58,7 @@ def rotate_certs(
 
     With --stages or --canary a few devices get the entry first, and the others once these are done and stayed well.
     """
-    rotate(flags, Scope.of_group(group), request, modes, staging=staging)
+    return rotate(flags, Scope.of_group(group), request, modes, staging=staging)
 
 
 @app.command("log", epilog="Example: fioctl-rotate config log -g field -n 2")

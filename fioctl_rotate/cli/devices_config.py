@@ -46,13 +46,13 @@ def rotate_certs(
     request: RotationRequest,
     modes: Modes,
     by_uuid: ByUuidOption = False,
-) -> None:
+) -> Result | None:
     """Have one device get a new client certificate from the EST server.
 
     Sends the entry fio-rotate-certs to the device's own configuration. From then on the device does not follow its
     group's entry: delete the device's own one to have it follow again. With --dryrun, sends nothing.
     """
-    rotate(flags, Scope.of_device(device), request, modes, by_uuid=by_uuid)
+    return rotate(flags, Scope.of_device(device), request, modes, by_uuid=by_uuid)
 
 
 @app.command("log", epilog="Example: fioctl-rotate device config log pump-7 -n 1")

@@ -20,8 +20,7 @@ from fioctl_rotate.cli.common import (
     option,
     spread,
 )
-from fioctl_rotate.cli.output import require_new, write_out
-from fioctl_rotate.cli.planning import JunitOption
+from fioctl_rotate.cli.out_files import JunitOption, SummaryOption, require_new, writable, write_out
 from fioctl_rotate.errors import DeviceFailed, UsageError
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.settings import Flags
@@ -37,7 +36,7 @@ DUE_OPTIONS: Options = {
     "lifetime": duration_option("--lifetime", "How long a device certificate lives."),
     "est_log": option("--est-log FILE", "Log of `est serve --log-format json`: exact dates."),
     "allow": option("--allow NAME", "`unknown`: devices without a known date are no reason to exit with 3."),
-    "html": option("--html FILE", "HTML page to write, with a plot of the months."),
+    "html": option("--html FILE", "HTML page to write, with a plot of the months.", callback=writable),
 }  # fmt: skip
 
 
@@ -68,7 +67,9 @@ def add_to(app: typer.Typer) -> None:
 
 @connected
 @spread("request", DueRequest, DUE_OPTIONS)
-async def due(flags: Flags, request: DueRequest, junit: JunitOption = None) -> Result:
+async def due(
+    flags: Flags, request: DueRequest, junit: JunitOption = None, summary: SummaryOption = None
+) -> Result:
     """Say when each device's certificate ends, by the last rotation that ended well; sorted by that date.
 
     The date is the server's where there is one, else the device's clock; BY says which. What is not known is said,
@@ -101,6 +102,11 @@ async def due(flags: Flags, request: DueRequest, junit: JunitOption = None) -> R
         write_out(request.html, due_report.page(devices, str(scope), now))
     open_ = [device for device in devices if device.status not in allowed]
     message = _counts(devices)
+    if summary is not None:
+        from fioctl_rotate.ops import markdown
+
+        title = f"Certificates of {scope} in factory {api.factory}"
+        write_out(summary, markdown.of_due(title, message, devices), append=True)
     document = {"factory": api.factory, "server": api.server, "devices": devices}
     error = DeviceFailed(message) if open_ else None
     if not devices:

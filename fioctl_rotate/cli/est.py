@@ -9,6 +9,7 @@ import typer
 from fioctl_rotate.cli import common, keys_est
 from fioctl_rotate.cli.common import Format, Result, option
 from fioctl_rotate.cli.keystore import KeyOptions, with_keys
+from fioctl_rotate.cli.out_files import SummaryOption, summarize_checks
 from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.rotation.entry import DEFAULT_PORT, DEFAULT_RESOURCE, est_url
 from fioctl_rotate.settings import Flags
@@ -41,6 +42,7 @@ async def check(
         Path | None, option("--cert FILE", "Re-enroll with this device certificate; issues a new one.")
     ] = None,
     key: Annotated[Path | None, option("--key FILE", "Private key for --cert.")] = None,
+    summary: SummaryOption = None,
 ) -> Result:
     """Check an EST server as a device would see it, before devices use it.
 
@@ -74,12 +76,14 @@ async def check(
         f"devices would not rotate against {seen.url}",
         hint="a device that fetched this URL would be stuck until the server works",
     )
-    return Result(
+    result = Result(
         {"url": seen.url, "ok": not seen.failed, "checks": list(seen.checks), **_issued(seen.issued)},
         common.check_lines(seen.checks, sys.stdout),
         [f"checked {seen.url}"],
         error=error if seen.failed else None,
     )
+    summarize_checks(summary, f"Check of EST server {seen.url}", seen.checks, result)
+    return result
 
 
 def _issued(certificate: "x509.Certificate | None") -> dict[str, object]:

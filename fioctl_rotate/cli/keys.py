@@ -11,6 +11,7 @@ import typer
 from fioctl_rotate.cli import certificates, common, keys_ca, keys_est
 from fioctl_rotate.cli.common import Result, YesOption, option
 from fioctl_rotate.cli.keystore import DirectoryArgument, GoBooleans, KeyOptions, prompter, with_keys
+from fioctl_rotate.cli.out_files import SummaryOption, summarize_checks
 from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.settings import Flags
 
@@ -200,6 +201,7 @@ async def check(
     keys: KeyOptions,
     directory: DirectoryArgument,
     offline: Annotated[bool, option("--offline", "Check DIR alone; ask no Factory.")] = False,
+    summary: SummaryOption = None,
 ) -> Result:
     """Check a PKI directory: keys and certificates match, chain, expiry, modes, and what the Factory has on file.
 
@@ -223,4 +225,6 @@ async def check(
         "checks": checks,
     }
     error = Refused(f"{failed} of {len(checks)} checks failed") if failed else None
-    return Result(document, common.check_lines(checks, sys.stdout), error=error)
+    result = Result(document, common.check_lines(checks, sys.stdout), error=error)
+    summarize_checks(summary, f"Check of PKI directory {directory}", checks, result)
+    return result

@@ -8,6 +8,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,8 +19,6 @@ from fioctl_rotate.errors import Error, Stopped, UsageError, printable
 from fioctl_rotate.value import Value
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import rich.table
     from rich.console import Console
 
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 # All control characters but the line feed and the tab.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+FILE_ON_STDOUT: ContextVar[bool] = ContextVar("whether a file that was named goes to stdout", default=False)
 
 _WIDEST = 40  # columns of a terminal that a column is wide; a longer cell moves the rest of its row
 _ROOM = 30  # columns that the last cell needs to be broken into lines of its own
@@ -46,9 +47,9 @@ class Table(Value):
     rows: Iterable[Sequence[str | None]]
 
     def show(self) -> None:
-        """Write the table to stdout."""
+        """Write the table to where the result goes."""
         rows = ([printable(cell or "") for cell in row] for row in self.rows)
-        if is_terminal(sys.stdout):
+        if is_terminal(result_stream()):
             self._show_aligned(list(rows))
             return
         for row in (self.headers, *rows):
@@ -89,8 +90,10 @@ class Result(Value):
     """What a command found or did.
 
     `document` is what `--format json` shows: plain data or msgspec structs. `lines` is what people read, each one
-    line or a table; it may be a generator, which is not started for JSON. `warnings` and `notes` follow on stderr.
-    `error` is raised once all this is shown, for a result that is bad news.
+    line or a table; it may be a generator, which is not started for JSON. `toml` is for `--format toml`, where a
+    command has that. `warnings` and `notes` follow on stderr. `error` is raised once all this is shown, for a
+    result that is bad news; `exit_code` is that of one that is not. `outcome` is what was changed: it goes to
+    stderr where stdout cannot be written.
     """
 
     document: Any
@@ -98,19 +101,34 @@ class Result(Value):
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     error: Error | None = None
+    toml: str = ""
+    exit_code: int = 0
+    outcome: str = ""
 
-    def show(self, format: str) -> None:
-        """Write the result, and raise its error."""
-        if format == Format.JSON:
-            emit_json(self.document)
-        else:
-            self.show_text()
+    def show(self, format: str, *, one_line: bool = False) -> None:
+        """Write the result, its JSON on `one_line` where it is one of several, and raise its error."""
+        try:
+            if format == Format.JSON:
+                emit_json(self.document, lines=one_line)
+            elif format == "toml":
+                emit(self.toml)
+            else:
+                self.show_text()
+            if self.outcome:
+                flush()
+        except OSError as error:
+            if self.outcome:
+                with contextlib.suppress(OSError):
+                    note(printable(f"{self.outcome}; stdout cannot be written: {error.strerror}"))
+            raise
         for text in self.warnings:
             warn(text)
         for text in self.notes:
             note(text)
         if self.error is not None:
             raise self.error
+        if self.exit_code:
+            raise typer.Exit(self.exit_code)
 
     def show_text(self) -> None:
         """Write what people read."""
@@ -121,30 +139,32 @@ class Result(Value):
                 emit(again(line))
 
 
-def require_new(path: "Path", *, hint: str = "--force overwrites it") -> None:
-    """Refuse (UsageError) a file that exists; `-` is stdout."""
-    from fioctl_rotate.files import STDIO
+def give_stdout_to_a_file() -> None:
+    """Keep stdout for a file that was named `-`: what people read goes to stderr then.
 
-    if path != STDIO and path.exists():
-        raise UsageError(f"{path} already exists", hint=hint)
+    Raises UsageError where it has one already.
+    """
+    if FILE_ON_STDOUT.get():
+        raise UsageError("only one file can go to stdout", hint="`-` is stdout; name another file")
+    FILE_ON_STDOUT.set(True)
 
 
-def write_out(path: "Path", text: str, *, append: bool = False) -> None:
-    """Write `text` to a file that was named, or add it to the file; `-` is stdout."""
-    from fioctl_rotate.files import STDIO, write_atomic
+def stdout_for(format: str | None) -> None:
+    """Refuse (UsageError) a `format` other than text where a file goes to stdout, too."""
+    if FILE_ON_STDOUT.get() and format not in (None, Format.TEXT):
+        raise UsageError(f"--format {format} and the file `-` would both go to stdout", hint="name a file")
 
-    if append and path != STDIO:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    else:
-        write_atomic(path, text.encode(), 0o644)
+
+def result_stream() -> TextIO:
+    """Where what people read of a result goes: stdout, unless that has a file."""
+    return sys.stderr if FILE_ON_STDOUT.get() else sys.stdout
 
 
 def emit(text: str) -> None:
-    """A line of the result, to stdout. Raises OSError where it cannot be written."""
-    if sys.stdout is None:
+    """A line of the result, to `result_stream`. Raises OSError where it cannot be written."""
+    if result_stream() is None:
         raise OSError(errno.EBADF, "stdout is closed, so the result cannot be shown")
-    typer.echo(_shown(text))
+    typer.echo(_shown(text), err=FILE_ON_STDOUT.get())
 
 
 def flush() -> None:
@@ -312,7 +332,7 @@ def console(*, stderr: bool = False) -> "Console":
     """rich's console for stdout or stderr; outside a terminal it neither colours nor cuts lines."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
+    stream = sys.stderr if stderr else result_stream()
     if is_terminal(stream):
         return Console(file=stream, highlight=False)
     return Console(file=stream, highlight=False, width=100_000, no_color=True, force_terminal=False)

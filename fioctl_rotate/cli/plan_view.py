@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from fioctl_rotate.cli.common import Result, Table, emit, emit_json, note, warn
+from fioctl_rotate.cli.common import Result, Table, note
 from fioctl_rotate.cli.stages import stage_lines
 from fioctl_rotate.errors import printable
 from fioctl_rotate.rotation import entry as entries
@@ -23,18 +23,16 @@ class PlanFormat(StrEnum):
     TOML = "toml"
 
 
-def show_plan(plan: Plan, plan_format: PlanFormat) -> None:
-    """The dry run, to stdout."""
-    if plan_format is PlanFormat.JSON:
-        emit_json(plan_document(plan))
-    elif plan_format is PlanFormat.TOML:
+def plan_result(plan: Plan, plan_format: PlanFormat) -> Result:
+    """The dry run."""
+    toml = ""
+    if plan_format is PlanFormat.TOML:
         from fioctl_rotate.ops.plan_file import plan_text, to_toml
 
         # What --out writes; an offline dry run has no plan to apply.
-        text = to_toml(without_nulls(plan.document())) if plan.current is None else plan_text(plan)
-        emit(text.rstrip("\n"))
-    else:
-        Result(None, plan_lines(plan)).show_text()
+        toml = to_toml(without_nulls(plan.document())) if plan.current is None else plan_text(plan)
+    document = plan_document(plan) if plan_format is PlanFormat.JSON else None
+    return Result(document, plan_lines(plan), toml=toml.rstrip("\n"))
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -57,7 +55,9 @@ def plan_lines(plan: Plan) -> Iterator[str | Table]:
     for line in plan.entry.render().splitlines():
         yield f"\t | {line}"
     yield ""
-    yield from _compared(plan)
+    yield plan.compared
+    for line in plan.changes() if plan.current and plan.current.file and not plan.already_there else ():
+        yield f"\t {printable(line)}"
     if plan.stages is not None:
         yield ""
         yield from stage_lines(plan)
@@ -96,24 +96,22 @@ def check_summary(checks: "tuple[Check, ...]") -> Iterator[str]:
     yield f"{len(checks) - len(open_checks)} of {len(checks)} checks passed"
 
 
-def tell_about(plan: Plan, server_name: str | None) -> None:
-    """What a person should know of a plan before it is sent, on stderr."""
+def about(plan: Plan, server_name: str | None) -> tuple[list[str], list[str]]:
+    """What a person should know of a plan before it is sent: notes and warnings."""
+    notes = []
     if server_name and plan.entry.host != server_name:
-        note(f"EST server name {printable(server_name)} goes out as {plan.entry.host}")
-    for text in entries.slot_warnings(plan.entry):
-        warn(text)
+        notes.append(f"EST server name {printable(server_name)} goes out as {plan.entry.host}")
+    warnings = entries.slot_warnings(plan.entry)
     scope = plan.scope
     if not scope.shared:
         group = f" `{plan.of_group}`" if plan.of_group else ""
         command = shlex.join([*scope.config_command("delete"), entries.FILE_NAME])
-        warn(
-            f"with an entry of its own, {scope.name} will no longer follow its group{group}; delete the entry to "
-            f"have it follow again: {command}"
-        )
-        return
-    note(f"devices that join {printable(str(scope))} later will get this entry too, and rotate then")
+        own = f"with an entry of its own, {scope.name} will no longer follow its group{group}"
+        return notes, [*warnings, f"{own}; delete the entry to have it follow again: {command}"]
+    notes.append(f"devices that join {printable(str(scope))} later will get this entry too, and rotate then")
     if plan.devices == 0:
-        warn(f"{scope} has no devices: no device would rotate now")
+        warnings = [*warnings, f"{scope} has no devices: no device would rotate now"]
+    return notes, warnings
 
 
 def summary(plan: Plan) -> str:
@@ -125,20 +123,6 @@ def summary(plan: Plan) -> str:
         f"rotation {plan.rotation_id} to {plan.scope} ({devices}) of factory {plan.factory} at {plan.server}, "
         f"EST server {plan.entry.est_server}"
     )
-
-
-def _compared(plan: Plan) -> Iterator[str]:
-    kind = plan.scope.kind
-    if plan.current is None:
-        yield "Not compared with what is there now: the Factory was not asked."
-    elif plan.already_there:
-        yield f"The {kind} has just this entry: a push would send nothing."
-    elif plan.current.file is None:
-        yield f"The {kind} has no {entries.FILE_NAME} now."
-    else:
-        yield f"Compared with what the {kind} has now:"
-        for line in plan.changes():
-            yield f"\t {printable(line)}"
 
 
 def _checked(plan: Plan) -> Iterator[str]:

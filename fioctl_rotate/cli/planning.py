@@ -15,29 +15,13 @@ from fioctl_rotate.cli.common import (
     spread,
 )
 from fioctl_rotate.cli.completion import names
+from fioctl_rotate.cli.out_files import JUNIT, SUMMARY, writable
 from fioctl_rotate.cli.plan_view import PlanFormat
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.rotation.plan import Plan, RotationRequest, make_plan
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.settings import Settings
 from fioctl_rotate.value import Value
-
-
-def _in_a_folder(path: Path | None) -> Path | None:
-    """A file that is written at the end of a watch: hours later is too late to say that it cannot be."""
-    if path is not None and not path.parent.is_dir():
-        raise typer.BadParameter(f"the folder {path.parent} is missing")
-    return path
-
-
-JUNIT = typer.Option(
-    "--junit", metavar="FILE", callback=_in_a_folder, help="Write JUnit XML too, one case a device."
-)
-JunitOption = Annotated[Path | None, JUNIT]
-SUMMARY = typer.Option(
-    "--summary", metavar="FILE", callback=_in_a_folder, help="Add a summary to FILE, as Markdown."
-)
-SummaryOption = Annotated[Path | None, SUMMARY]
 
 IdOrPlan = Annotated[
     str,
@@ -73,7 +57,7 @@ REQUEST_OPTIONS: Options = {
 MODE_OPTIONS: Options = {
     "dryrun": option("--dryrun --dry-run", "Show what would be sent, to whom, and send nothing."),
     "offline": option("--offline", "With --dryrun and --server-name: ask the Factory nothing; needs no token."),
-    "out": option("--out FILE", "With --dryrun: write the plan to FILE, for `apply`."),
+    "out": option("--out FILE", "With --dryrun: write the plan to FILE, for `apply`.", callback=writable),
     **SENDING_OPTIONS,
 }  # fmt: skip
 
@@ -104,6 +88,8 @@ class Sending(Value):
         for name, given in self._of_a_wait():
             if given and not (self.wait or staged):
                 raise UsageError(f"{name} goes with --wait, or with a plan in stages")
+        if self.summary is not None and not (self.wait or staged):
+            raise UsageError("--summary goes with --dryrun, with --wait, or with a plan in stages")
         if self.detailed and not staged:
             raise UsageError("--detailed-exitcode goes with --dryrun, or with a plan in stages")
 
@@ -116,7 +102,6 @@ class Sending(Value):
         return (
             ("--timeout", self.timeout is not None),
             ("--junit", self.junit is not None),
-            ("--summary", self.summary is not None),
         )
 
 
@@ -127,11 +112,6 @@ class Modes(Sending):
     dryrun: bool = False
     offline: bool = False
     out: Path | None = None
-
-    @property
-    def to_stdout(self) -> bool:
-        """Whether the plan's file goes to stdout."""
-        return str(self.out) == "-"
 
     def check(self, *, staged: bool = False) -> None:
         """Refuse options that make no sense together (UsageError)."""
@@ -154,8 +134,6 @@ class Modes(Sending):
             )
         if self.detailed and self.offline:
             raise UsageError("--detailed-exitcode does not go with --offline: what is there now is not known")
-        if self.to_stdout and self.format is not PlanFormat.TEXT:
-            raise UsageError("--out - goes without --format: it writes the plan to stdout, and nothing else")
 
 
 with_request = spread("request", RotationRequest, REQUEST_OPTIONS)

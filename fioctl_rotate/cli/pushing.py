@@ -1,20 +1,15 @@
 """The way of a push: plan, show, check, ask, send, read back, wait. For groups and devices alike."""
 
-import contextlib
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, TypeVar
-
-import typer
 
 from fioctl_rotate.cli import plan_view, planning
 from fioctl_rotate.cli.common import (
     Format,
+    Result,
     confirm,
-    emit,
-    emit_json,
-    flush,
     interactive,
     note,
     open_api,
@@ -23,6 +18,8 @@ from fioctl_rotate.cli.common import (
     warn,
     wrapped,
 )
+from fioctl_rotate.cli.out_files import write_out
+from fioctl_rotate.cli.output import result_stream
 from fioctl_rotate.cli.planning import Modes, Sending
 from fioctl_rotate.cli.stages import NO_STAGES, StageOptions
 from fioctl_rotate.errors import Error, InProgress, Refused, TimedOut, UsageError, printable
@@ -49,8 +46,8 @@ def rotate(
     *,
     by_uuid: bool = False,
     staging: StageOptions = NO_STAGES,
-) -> None:
-    """Run `config rotate-certs` or `device config rotate-certs`."""
+) -> Result | None:
+    """Run `config rotate-certs` or `device config rotate-certs`; returns a dry run, a push has shown its result."""
     if not scope.name:
         raise UsageError(f"the {scope.kind}'s name is empty")
     request.check()
@@ -66,12 +63,10 @@ def rotate(
     allow = waivers(modes)
     if modes.offline:
         plan = planning.offline_plan(request, settings, scope)
-        plan_view.show_plan(plan, modes.format)
-        plan_view.tell_about(plan, request.server_name)
-        note("nothing was asked of the Factory: how this compares with what is there now is not known")
-        return
+        unknown = "nothing was asked of the Factory: how this compares with what is there now is not known"
+        return _dry_run(plan, modes, request.server_name, [unknown])
 
-    async def push() -> None:
+    async def push() -> Result | None:
         from fioctl_rotate.ops import push as ops
 
         async with open_api(settings, timeout=modes.timeout) as api:
@@ -91,22 +86,26 @@ def rotate(
                 for text in staged.notes:
                     note(text)
             if modes.dryrun:
-                await _dry_run(api, plan, target, modes, request.server_name)
-            else:
-                await send(api, plan, target, modes, server_name=request.server_name)
+                plan = plan.replace(made=await ops.made_by(api))
+                if not modes.no_checks:
+                    plan = (await _check(api, plan, target)).added_to(plan)
+                return _dry_run(plan, modes, request.server_name)
+            await send(api, plan, target, modes, server_name=request.server_name)
+            return None
 
-    run(push())
+    return run(push())
 
 
 async def in_time(api: "FactoryApi", work: "Awaitable[T]") -> T:
     """Await what comes before anything is sent. Raises TimedOut where --timeout ends it."""
     import asyncio
 
+    limit = asyncio.timeout_at(api.deadline)
     try:
-        async with asyncio.timeout_at(api.deadline) as time:
+        async with limit:
             return await work
     except TimeoutError:
-        if not time.expired():
+        if not limit.expired():
             raise
         raise TimedOut("time ran out: nothing was sent") from None
 
@@ -140,44 +139,41 @@ async def send(
         _ask(plan, sending, "Push it?", server_name)
         if findings is not None:
             keep_baselines(api, plan, findings)
+    # The result is shown while the connection is open: a signal that comes as it is closed doesn't hide it.
     try:
         outcome = await ops.push(api, plan, tell=note)
     except ops.Interrupted as interrupted:
-        error = _show_outcome(plan, sending, interrupted.outcome)
-        if error is not None:
+        try:
+            _outcome(plan, sending, interrupted.outcome).show(sending.format, one_line=sending.wait)
+        except Error as error:
             note(error.diagnostics())
         raise
-    error = _show_outcome(plan, sending, outcome)
-    if error is not None:
-        raise error
+    _outcome(plan, sending, outcome).show(sending.format, one_line=sending.wait)
     if sending.wait:
         await _wait(api, plan, sending)
 
 
-async def _dry_run(
-    api: "FactoryApi", plan: Plan, target: "Target", modes: Modes, server_name: str | None
-) -> None:
-    """Check, and show the plan, or write it to a file. Checks that fail are part of it, and no error.
+def _dry_run(plan: Plan, modes: Modes, server_name: str | None, notes: Sequence[str] = ()) -> Result:
+    """The plan, written to a file where that is wanted. Checks that fail are part of it, and no error.
 
     With --detailed-exitcode the exit code says whether a push would change anything.
     """
-    from fioctl_rotate.ops.plan_file import write_plan
-    from fioctl_rotate.ops.push import made_by
-
-    plan = plan.replace(made=await made_by(api))
-    if not modes.no_checks:
-        plan = (await _check(api, plan, target)).added_to(plan)
-    if not modes.to_stdout:
-        plan_view.show_plan(plan, modes.format)
-    plan_view.tell_about(plan, server_name)
+    result = plan_view.plan_result(plan, modes.format)
+    told, warnings = plan_view.about(plan, server_name)
     if modes.out is not None:
+        from fioctl_rotate.ops.plan_file import write_plan
+
         write_plan(modes.out, plan)
-        if modes.to_stdout:
-            note(f"digest: {plan.digest}")
-        else:
-            note(f"plan written to {modes.out}; push it with: {planning.apply_command(modes.out)}")
-    if modes.detailed and not plan.already_there:
-        raise typer.Exit(InProgress.exit_code)
+        if str(modes.out) != "-":
+            told.append(f"plan written to {modes.out}; push it with: {planning.apply_command(modes.out)}")
+    if modes.summary is not None:
+        from fioctl_rotate.ops import markdown
+
+        write_out(modes.summary, markdown.of_plan(plan), append=True)
+    pending = modes.detailed and not plan.already_there
+    return result.replace(
+        notes=[*told, *notes], warnings=warnings, exit_code=InProgress.exit_code if pending else 0
+    )
 
 
 async def _roll_out(
@@ -220,17 +216,17 @@ async def _checked(
     """The plan with what the checks found. Raises Refused where a check stops the push."""
     if sending.no_checks:
         return plan, None
-    from fioctl_rotate.checks import blocking
+    from fioctl_rotate.checks import allowing, blocking
 
     findings = await _check(api, plan, target)
     plan = findings.added_to(plan)
-    stops = [check.name for check in blocking(plan.checks, allow=plan.allow, strict=sending.strict)]
+    stops = blocking(plan.checks, allow=plan.allow, strict=sending.strict)
     if stops:
         for line in plan_view.check_summary(plan.checks):
             note(line)
         raise Refused(
-            f"nothing was sent because of {', '.join(stops)}",
-            hint=f"repair it; or push all the same with {' '.join(f'--allow {name}' for name in stops)}",
+            f"nothing was sent because of {', '.join(check.name for check in stops)}",
+            hint=f"repair it; or push all the same with {allowing(stops)}",
         )
     return plan, findings
 
@@ -243,44 +239,45 @@ def _ask(plan: Plan, sending: Sending, question: str, server_name: str | None) -
         note(wrapped(f"about to push {printable(plan_view.summary(plan))}", stream=sys.stderr))
         for line in plan_view.check_summary(plan.checks) if plan.checks else ():
             note(line)
-    plan_view.tell_about(plan, server_name)
+    notes, warnings = plan_view.about(plan, server_name)
+    for text in notes:
+        note(text)
+    for text in warnings:
+        warn(text)
     confirm(question, yes=sending.yes)
 
 
-def _show_outcome(plan: Plan, sending: Sending, outcome: "Outcome") -> Error | None:
-    """The outcome of a push, to stdout; what to do next, to stderr. Returns the error where it is not in force.
-
-    With `wait`, JSON is one object a line. A stdout that cannot be written does not hide the outcome.
-    """
+def _outcome(plan: Plan, sending: Sending, outcome: "Outcome") -> Result:
+    """The outcome of a push, what to do next, and the error where it is not in force."""
     message = outcome.message(plan)
     repeat = plan.command() + (" --no-checks" if sending.no_checks else "")
-    try:
-        if sending.format == Format.JSON:
-            result = {"kind": "push", **outcome.document(), "rotation-id": plan.rotation_id, "repeat": repeat}
-            emit_json({**result, **plan.document()}, lines=sending.wait)
-        elif outcome.in_force:
-            done = "already there, nothing sent:" if outcome.kind == "already-there" else "pushed"
-            emit(wrapped(f"{done} {printable(plan_view.summary(plan))}", stream=sys.stdout))
-        flush()
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            note(printable(f"{message}; stdout cannot be written: {error.strerror}"))
-        raise
     log = commands.config_log(plan.scope, plan.factory_options)
-    if outcome.replaced:
-        warn(f"{message}; `{log}` shows who pushed that")
-    if outcome.in_force:
-        if outcome.problem:
-            note(printable(f"{outcome.problem}; it landed all the same"))
-        if not sending.wait:
-            watch = commands.rotations("watch", plan.rotation_id, plan.scope, plan.factory_options)
-            note(f"see it through with: {watch}")
-        return None
-    hint = f"`{repeat}` repeats it safely; `{log}` shows what is there"
-    if outcome.kind == "replaced":
-        another = new_rotation_id(int(time.time()), {plan.rotation_id})
-        hint = f"`{log}` shows who replaced it; `{plan.command(another)}` pushes it again"
-    return Error(message, hint=hint)
+    result = Result(
+        {
+            "kind": "push",
+            **outcome.document(),
+            "rotation-id": plan.rotation_id,
+            "repeat": repeat,
+            **plan.document(),
+        },
+        warnings=[f"{message}; `{log}` shows who pushed that"] if outcome.replaced else [],
+        outcome=message,
+    )
+    if not outcome.in_force:
+        hint = f"`{repeat}` repeats it safely; `{log}` shows what is there"
+        if outcome.kind == "replaced":
+            another = new_rotation_id(int(time.time()), {plan.rotation_id})
+            hint = f"`{log}` shows who replaced it; `{plan.command(another)}` pushes it again"
+        return result.replace(error=Error(message, hint=hint))
+    done = "already there, nothing sent:" if outcome.kind == "already-there" else "pushed"
+    watch = commands.rotations("watch", plan.rotation_id, plan.scope, plan.factory_options)
+    return result.replace(
+        lines=[wrapped(f"{done} {printable(plan_view.summary(plan))}", stream=result_stream())],
+        notes=[
+            *([printable(f"{outcome.problem}; it landed all the same")] if outcome.problem else []),
+            *([] if sending.wait else [f"see it through with: {watch}"]),
+        ],
+    )
 
 
 async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:

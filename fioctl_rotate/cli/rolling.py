@@ -105,7 +105,7 @@ def _write_files(
     api: "FactoryApi", plan: "Plan", step: "Step", junit: Path | None, summary: Path | None
 ) -> None:
     """Write the rollout as JUnit XML and as Markdown, where that is wanted."""
-    from fioctl_rotate.cli.output import write_out
+    from fioctl_rotate.cli.out_files import write_out
     from fioctl_rotate.ops import markdown
     from fioctl_rotate.ops.junit import render_rollout
     from fioctl_rotate.ops.rollout import rollout_of

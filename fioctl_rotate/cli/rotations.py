@@ -25,15 +25,21 @@ from fioctl_rotate.cli.common import (
     done,
     duration_option,
     group,
-    note,
     open_api,
     option,
     spread,
     wrapped,
 )
 from fioctl_rotate.cli.completion import names
-from fioctl_rotate.cli.output import require_new, write_out
-from fioctl_rotate.cli.planning import REQUEST_OPTIONS, IdOrPlan, JunitOption, SummaryOption, plan_named
+from fioctl_rotate.cli.out_files import (
+    JunitOption,
+    SummaryOption,
+    require_new,
+    summarize_checks,
+    writable,
+    write_out,
+)
+from fioctl_rotate.cli.planning import REQUEST_OPTIONS, IdOrPlan, plan_named
 from fioctl_rotate.cli.rotation_view import device_lines, pushed_line, snapshot_of, status_of
 from fioctl_rotate.errors import Refused, UsageError, printable
 from fioctl_rotate.rotation.plan import RotationRequest
@@ -252,6 +258,9 @@ async def check(
         bool,
         option("--each-device", "Ask each device, also where there are more than 200."),
     ] = False,
+    allow: Annotated[list[str] | None, option("--allow NAME", "Let this check fail (repeatable).")] = None,
+    strict: Annotated[bool, option("--strict", "Let warnings count as failures.")] = False,
+    summary: SummaryOption = None,
 ) -> Result:
     """Check what would go wrong if a group rotated now, and send nothing.
 
@@ -259,21 +268,28 @@ async def check(
     way, and which devices will not follow. Each is a line; exit code 5 where one fails. The rotate-certs commands
     do the same before a push.
     """
-    from fioctl_rotate.checks import blocking
+    from fioctl_rotate.checks import allowing, blocking
     from fioctl_rotate.clock import utc_now
     from fioctl_rotate.ops.push import plan_push
-    from fioctl_rotate.ops.push_checks import check_push
+    from fioctl_rotate.ops.push_checks import check_names, check_push
 
-    now, scope = utc_now(), Scope.of_group(group)
+    now, scope, waived = utc_now(), Scope.of_group(group), check_names(allow or ())
     async with connect(flags) as api:
         plan, target = await plan_push(api, scope, request, unix_seconds=int(now.timestamp()))
         findings = await check_push(api, plan, target, now=now, each_device=each_device)
-    failed = bool(blocking(findings.checks))
-    return Result(
-        {"ok": not failed, "checks": list(findings.checks)},
-        check_lines(findings.checks, sys.stdout),
-        error=Refused(f"a check failed: group {group} is not ready to rotate") if failed else None,
+    stops = blocking(findings.checks, allow=waived, strict=strict)
+    error = Refused(
+        f"group {group} is not ready to rotate because of {', '.join(check.name for check in stops)}",
+        hint=f"repair it; or let it pass, here and in the push, with {allowing(stops)}",
     )
+    result = Result(
+        {"ok": not stops, "checks": list(findings.checks), "allow": list(waived)},
+        check_lines(findings.checks, sys.stdout),
+        notes=[f"allowed to fail: {', '.join(waived)}"] if waived else [],
+        error=error if stops else None,
+    )
+    summarize_checks(summary, f"Check of group {group} before a rotation", findings.checks, result)
+    return result
 
 
 @app.command("settle", epilog="Example: fioctl-rotate rotations settle certs-1763989200 -g field")
@@ -316,11 +332,13 @@ async def report(
     flags: Flags,
     rotation_id: IdOrPlan,
     scope: Scope | None,
-    html: Annotated[Path | None, option("--html FILE", "HTML page to write.")] = None,
-    csv: Annotated[Path | None, option("--csv FILE", "Table of every device to write.")] = None,
+    html: Annotated[Path | None, option("--html FILE", "HTML page to write.", callback=writable)] = None,
+    csv: Annotated[
+        Path | None, option("--csv FILE", "Table of every device to write.", callback=writable)
+    ] = None,
     force: Annotated[bool, option("--force", "Overwrite files that exist.")] = False,
     concurrency: ConcurrencyOption = 32,
-) -> Result | None:
+) -> Result:
     """Write a self-contained HTML report: how the rotation went, what failed and why, who did not follow.
 
     It prints well and reads well on a phone. A large fleet's devices are grouped by what they have in common;
@@ -355,13 +373,7 @@ async def report(
         write_out(csv, ops.table(snapshot))
     error = failure_of(snapshot, exit_status=False)
     files = [str(path) for path in written]
-    if "-" not in files:
-        return Result({"files": files}, [f"wrote {' and '.join(files)}: {snapshot.message}"], error=error)
-    # Stdout has a file, and takes no more.
-    note(snapshot.message)
-    if error is not None:
-        raise error
-    return None
+    return Result({"files": files}, [f"wrote {' and '.join(files)}: {snapshot.message}"], error=error)
 
 
 def _require_done(api: "FactoryApi", snapshot: "Snapshot") -> None:

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fioctl_rotate.cli.common import Options, Table, duration_option, option, spread
-from fioctl_rotate.errors import UsageError
+from fioctl_rotate.errors import UsageError, printable
 from fioctl_rotate.value import Value
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
     from fioctl_rotate.ops.staging import Staged
     from fioctl_rotate.rotation.plan import Plan
-    from fioctl_rotate.rotation.stages import Stages
 
 STAGE_OPTIONS: Options = {
     "stages": option("--stages SIZES", "Rotate in stages, such as 1,5%,25%; the whole group is the last one."),
@@ -93,23 +92,10 @@ def stage_lines(plan: "Plan") -> "Iterator[str | Table]":
     stages = plan.stages
     if stages is None:
         return
-    last = len(stages.early) + 1
-    yield f"In {last} stages, each after the one before it is done:"
-    rows = [
-        (f"{number} of {last}", device.name, device.why)
-        for number, stage in enumerate(stages.early, 1)
-        for device in stage
-    ]
-    yield Table(("STAGE", "DEVICE", "WHY"), [*rows, (f"{last} of {last}", "the whole group", "")])
-    yield f"Rules: {rules(stages)}"
-
-
-def rules(stages: "Stages") -> str:
-    """`soak 600 s, 0 failures allowed in a stage, at most 86400 s a stage`."""
-    return (
-        f"soak {stages.soak} s, {stages.max_failures.text} failures allowed in a stage, "
-        f"at most {stages.stage_timeout} s a stage"
-    )
+    yield f"In {len(stages.early) + 1} stages, each after the one before it is done:"
+    yield Table(("STAGE", "DEVICE", "WHY"), stages.rows())
+    yield f"Rules: {stages.rules}"
+    yield from map(printable, plan.beneath())
 
 
 def with_max_failures(plan: "Plan", text: str) -> "Plan":

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fioctl_rotate.cli.output import Format, console, emit, is_terminal, note, table, warn, wrapped, write_out
+from fioctl_rotate.cli.out_files import write_out
+from fioctl_rotate.cli.output import Format, console, emit, is_terminal, note, table, warn, wrapped
 from fioctl_rotate.errors import DeviceFailed, Error, TimedOut, printable
 from fioctl_rotate.rotation import commands
 
@@ -70,13 +71,14 @@ async def follow(
         if shown:
             view.end(snapshot)
 
+    limit = asyncio.timeout_at(api.deadline)
     try:
-        async with asyncio.timeout_at(api.deadline) as time:
+        async with limit:
             watch = await find()
             with view:
                 last = await watch.until_settled(interval=following.interval, tell=view.show)
     except TimeoutError:
-        if not time.expired():
+        if not limit.expired():
             raise
         snapshot = known("not read yet")
         end(snapshot)

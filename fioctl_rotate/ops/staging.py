@@ -196,7 +196,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _beneath(stages: Stages, older: Mapping[str, str], known: Mapping[str, _Known]) -> list[str]:
-    """What lies beneath the devices' own entries, and what a reboot would do."""
+    """What lies beneath the devices' own entries."""
     notes = []
     total = len(stages.devices)
     for rotation_id, url in older.items():
@@ -204,24 +204,14 @@ def _beneath(stages: Stages, older: Mapping[str, str], known: Mapping[str, _Know
         notes.append(
             f"beneath lies rotation {rotation_id} at {url}; {completed} of {total} early devices completed it"
         )
-    if older and not (stages.clear_group or stages.clear_fleet):
-        notes.append(
-            "an early device that reboots before it is settled rotates again, by the rotation beneath, at its EST "
-            "server; --clear-older deletes that entry first"
-        )
     return notes
 
 
 async def _touched(api: FactoryApi, stages: Stages) -> list[str]:
-    notes = []
-    if stages.clear_group:
-        notes.append(
-            "stage 0 deletes the group's older entry, and waits until the early devices have stored that"
-        )
-    if stages.clear_fleet:
-        groups = sorted(group.name for group in await api.groups())
-        notes.append(f"stage 0 deletes the fleet-wide older entry, for all groups: {', '.join(groups)}")
-    return notes
+    if not stages.clear_fleet:
+        return []
+    groups = sorted(group.name for group in await api.groups())
+    return [f"stage 0 deletes the fleet-wide older entry, for all groups: {', '.join(groups)}"]
 
 
 async def _older_checks(

@@ -227,6 +227,33 @@ class Plan(Value):
         ]
 
     @property
+    def compared(self) -> str:
+        """What the push would change, in a sentence; `changes` has the lines of a change."""
+        kind = self.scope.kind
+        if self.current is None:
+            return "Not compared with what is there now: the Factory was not asked."
+        if self.already_there:
+            return f"The {kind} has just this entry: a push would send nothing."
+        if self.current.file is None:
+            return f"The {kind} has no {FILE_NAME} now."
+        return f"Compared with what the {kind} has now:"
+
+    def beneath(self) -> list[str]:
+        """By which older rotations an early device can rotate once more; none where they are deleted first."""
+        if self.stages is None or self.stages.clear_group or self.stages.clear_fleet:
+            return []
+        older = {
+            "--clear-older": self.current.value if self.current else None,
+            "--clear-fleet-wide": self.fleet_wide,
+        }
+        return [
+            f"An early device that reboots before it is settled rotates again, by rotation {older_id} at "
+            f"{entries.parse_value(value)['ESTSERVER']}; {option} deletes that entry first."
+            for option, value in older.items()
+            if value is not None and (older_id := entries.rotation_id_of(value))
+        ]
+
+    @property
     def factory_options(self) -> list[str]:
         """The options that name the plan's Factory."""
         return commands.factory_options(self.factory, self.server)

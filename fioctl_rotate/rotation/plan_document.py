@@ -1,7 +1,7 @@
 """A plan as the document in its file, and back: each key of its type, and a digest over all of it."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.rotation.entry import Entry
@@ -83,7 +83,7 @@ def _field(table: Mapping[str, Any], key: str, kind: type[T], default: Any = ...
     """The value of a key, of just this type. Raises UsageError where it has another, or is missing."""
     value = table.get(key, default)
     if type(value) is kind or (value is default and default is not ...):
-        return value
+        return cast("T", value)
     raise _not_a_plan(f"`{key}` as a {_KINDS[kind]}")
 
 

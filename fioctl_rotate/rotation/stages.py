@@ -116,6 +116,28 @@ class Stages:
         """How many failures a stage of so many devices may have."""
         return self.max_failures.rounded_down(devices)
 
+    def rows(self) -> list[tuple[str, str, str]]:
+        """A row a deletion, a device of an early stage, and one for the group: which stage, who, why."""
+        last = len(self.early) + 1
+        cleared = [("fleet-wide", self.clear_fleet), ("group's", self.clear_group)]
+        rows = [
+            (f"0 of {last}", "", f"the {whose} older entry is deleted") for whose, clear in cleared if clear
+        ]
+        rows += [
+            (f"{number} of {last}", device.name, device.why)
+            for number, stage in enumerate(self.early, 1)
+            for device in stage
+        ]
+        return [*rows, (f"{last} of {last}", "the whole group", "")]
+
+    @property
+    def rules(self) -> str:
+        """`soak 600 s, 0 failures allowed in a stage, at most 86400 s a stage`."""
+        return (
+            f"soak {self.soak} s, {self.max_failures.text} failures allowed in a stage, "
+            f"at most {self.stage_timeout} s a stage"
+        )
+
     def document(self) -> dict[str, Any]:
         """`{soak, max-failures, stage-timeout, clear-group, clear-fleet, early}`, as a plan keeps it."""
         return {

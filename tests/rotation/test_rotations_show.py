@@ -250,10 +250,20 @@ def test_summary_is_added_to_the_file_and_holds_no_markup_of_others(recent, rota
     assert "**0 of 1 done, 1 failing**" in text
 
 
-def test_files_can_be_stdout(mixed, rotations):
-    shown = rotations("show", "certs-1", "--junit", "-", "--summary", "-")
-    assert shown.out.startswith("<?xml")
-    assert "\n## Rotation certs" in shown.out
+@pytest.mark.parametrize(("option", "start"), [("--junit", "<?xml"), ("--summary", "## Rotation certs")])
+def test_a_file_on_stdout_is_alone_there(mixed, rotations, tmp_path, option, start):
+    shown = rotations("show", "certs-1", option, "-")
+    assert shown.out.startswith(start)
+    assert "failing-late" in shown.err
+    rotations("show", "certs-1", option, tmp_path / "file")
+    assert shown.out == (tmp_path / "file").read_text()
+
+
+@pytest.mark.parametrize("other", [("--summary", "-"), ("--format", "json")])
+def test_two_things_do_not_go_to_stdout(mixed, rotations, other):
+    refused = rotations("show", "certs-1", "--junit", "-", *other)
+    assert (refused.code, refused.out) == (2, "")
+    assert "stdout" in refused.err
 
 
 def test_big_json_is_written_a_device_a_line(mixed, rotations):
