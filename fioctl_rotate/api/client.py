@@ -14,6 +14,9 @@ from fioctl_rotate.seen import Seen
 # A configuration request, as the model or as the body that was shown before it is sent.
 ConfigBody = wire.ConfigRequest | Mapping[str, object]
 
+# What is told while many devices are read: how many were, and how many there are (None: not known yet).
+Counted = Callable[[int, int | None], None]
+
 PAGE = 1000  # the largest page that `GET /ota/devices/` gives
 
 
@@ -26,6 +29,7 @@ class FactoryApi:
         announce: gets a line before each wait of more than 5 seconds.
         deadline: when the command must have ended, in seconds of `time.monotonic()`: a server that asks to wait
             beyond it is not waited for.
+        counted: hears how far the reading of many devices has come.
     """
 
     def __init__(
@@ -35,10 +39,12 @@ class FactoryApi:
         *,
         announce: Callable[[str], None] = lambda _: None,
         deadline: float | None = None,
+        counted: Counted = lambda _read, _all: None,
     ) -> None:
         self.factory = factory
         self.server = peer.name
         self.deadline = deadline
+        self.counted = counted
         self.seen = Seen()
         self._exchange = Exchange(peer, announce=announce, deadline=deadline)
 
@@ -138,7 +144,11 @@ class FactoryApi:
         params = {"factory": self.factory, **(filters or {}), "limit": str(limit)}
         if sortby is not None:
             params["sortby"] = sortby
+        read = 0
+        self.counted(read, None)
         async for page in self._exchange.pages("/ota/devices/", params, wire.DeviceList):
+            read += len(page.devices)
+            self.counted(read, page.total)
             self.seen.add_devices(device.name for device in page.devices)
             yield page
 
@@ -177,9 +187,7 @@ class FactoryApi:
 
     async def device_count(self, filters: Mapping[str, str] | None = None) -> int:
         """How many devices `filters` keep, from one small page."""
-        async for page in self.device_pages(filters=filters, limit=10):
-            return page.total
-        return 0
+        return (await self.device_page(filters or {}, sortby="name", page=1, limit=10)).total
 
     async def register_device(
         self, client_pem: str, *, name: str | None = None, group: str | None = None

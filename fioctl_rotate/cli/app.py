@@ -19,6 +19,7 @@ from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import note
 from fioctl_rotate.cli.hints import TYPED
 from fioctl_rotate.cli.output import FILE_ON_STDOUT
+from fioctl_rotate.cli.reading import READING
 from fioctl_rotate.errors import Error, UsageError, printable
 from fioctl_rotate.settings import Flags
 
@@ -120,6 +121,7 @@ def run(argv: list[str] | None = None) -> int:
     """Run `argv` (default: the process's); every way it ends becomes an exit code and a line or two on stderr."""
     TYPED.set(Flags())
     FILE_ON_STDOUT.set(False)
+    READING.begin()
     _write_any_character()
     try:
         _check_encoding(sys.argv[1:] if argv is None else argv)

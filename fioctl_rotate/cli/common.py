@@ -34,6 +34,7 @@ from fioctl_rotate.cli.output import stdout_for
 from fioctl_rotate.cli.output import table as table
 from fioctl_rotate.cli.output import warn as warn
 from fioctl_rotate.cli.output import wrapped as wrapped
+from fioctl_rotate.cli.reading import READING
 from fioctl_rotate.duration import parse_duration
 from fioctl_rotate.errors import Stopped, UsageError
 from fioctl_rotate.settings import Flags, Settings, resolve
@@ -357,8 +358,9 @@ def open_api(
     """
     from fioctl_rotate.ops import connect
 
-    trace = note if settings.verbose else None
-    return connect.open_api(settings, trace=trace, announce=note, timeout=timeout)
+    if settings.verbose:
+        return connect.open_api(settings, trace=note, announce=note, timeout=timeout)
+    return connect.open_api(settings, announce=note, timeout=timeout, counted=READING.counted)
 
 
 def at(api: "FactoryApi", outcome: str) -> str:

@@ -75,7 +75,6 @@ async def due(
     The date is the server's where there is one, else the device's clock; BY says which. What is not known is said,
     never guessed. Exit code 3 if any device is due, expired or unknown, so that a scheduled job can alert.
     """
-    from fioctl_rotate.cli.watching import tell_asking
     from fioctl_rotate.clock import utc_now
     from fioctl_rotate.ops import due as ops
     from fioctl_rotate.ops import due_report
@@ -93,7 +92,6 @@ async def due(
             within=timedelta(seconds=request.within),
             now=now,
             est_log=request.est_log,
-            asking=tell_asking,
         )
     allowed = {"fine", *(request.allow or ())}
     if junit is not None:

@@ -122,9 +122,7 @@ async def clone(
 
     addresses = mock.Addresses(api_port=port, gateway_port=gateway_port, est_port=est_port)
     async with common.connect(flags) as api:
-        cloned = await make_clone(
-            api, directory, groups=groups or (), addresses=addresses, say=note, counted=_count
-        )
+        cloned = await make_clone(api, directory, groups=groups or (), addresses=addresses, say=note)
         server = api.server
     name = cloned.factory.name
     counts = {
@@ -140,11 +138,6 @@ async def clone(
         [f"cloned factory {name} of {server} into {directory}: {len(cloned.groups)} groups, {shown}"],
         notes=[*cloned.notes, f"next: {_command('mock', 'serve', directory)}"],
     )
-
-
-def _count(read: int, devices: int) -> None:
-    if read % 1000 == 0 and read < devices:
-        note(f"{read} of {devices} devices read")
 
 
 @app.command(

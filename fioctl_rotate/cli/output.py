@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from fioctl_rotate.cli.hints import again
+from fioctl_rotate.cli.reading import READING
 from fioctl_rotate.errors import Error, Stopped, UsageError, printable
 from fioctl_rotate.value import Value
 
@@ -164,6 +165,7 @@ def emit(text: str) -> None:
     """A line of the result, to `result_stream`. Raises OSError where it cannot be written."""
     if result_stream() is None:
         raise OSError(errno.EBADF, "stdout is closed, so the result cannot be shown")
+    READING.clear()
     typer.echo(_shown(text), err=FILE_ON_STDOUT.get())
 
 
@@ -193,6 +195,7 @@ def _stream(document: dict[str, Any]) -> None:
     def text(item: Any) -> str:
         return _shown(json.dumps(item, ensure_ascii=False, default=_plain))
 
+    READING.clear()
     before = "{\n"
     for key, value in document.items():
         sys.stdout.write(f"{before}  {text(key)}: ")
@@ -217,12 +220,13 @@ def _plain(value: Any) -> Any:
 
 def note(text: str) -> None:
     """Something a person may want to know, to stderr. The commands in it keep this one's connection flags."""
+    READING.clear()
     typer.echo(_shown(again(text)), err=True)
 
 
 def warn(text: str) -> None:
     """Something a person should know before going on, to stderr."""
-    typer.echo(f"warning: {printable(again(text))}", err=True)
+    note(f"warning: {printable(text)}")
 
 
 def _shown(text: str) -> str:
@@ -311,6 +315,8 @@ def asking() -> Iterator[None]:
 
     asyncio's own handlers cancel its task, which a blocked prompt never notices: the answer would still count.
     """
+
+    READING.clear()
 
     def stop(number: int, _frame: object) -> None:
         raise Stopped(number)

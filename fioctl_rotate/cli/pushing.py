@@ -281,12 +281,12 @@ def _outcome(plan: Plan, sending: Sending, outcome: "Outcome") -> Result:
 
 
 async def _wait(api: "FactoryApi", plan: Plan, sending: Sending) -> None:
-    from fioctl_rotate.cli.watching import Following, follow, tell_asking
+    from fioctl_rotate.cli.watching import Following, follow
     from fioctl_rotate.ops.watch import Watch, open_watch
     from fioctl_rotate.rotation.state import Rotation
 
     async def find() -> Watch:
-        return await open_watch(api, plan.rotation_id, plan.scope, asking=tell_asking)
+        return await open_watch(api, plan.rotation_id, plan.scope)
 
     following = Following(
         sending.interval, sending.timeout, True, Format(sending.format), sending.junit, sending.summary

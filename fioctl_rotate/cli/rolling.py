@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fioctl_rotate.cli.common import Format, Result, Table, console, emit, is_terminal, note, table, warn
+from fioctl_rotate.cli.common import Format, Result, Table, console, emit, note, table, warn
+from fioctl_rotate.cli.reading import READING, redrawn
 from fioctl_rotate.errors import DeviceFailed, InProgress, Refused, TimedOut, printable
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _failing(step: "Step") -> list[str]:
 
 
 def _view(api: "FactoryApi", plan: "Plan", rolling: Rolling, rollout: "Rollout") -> "_Lines":
-    live = rolling.format is Format.TEXT and is_terminal(sys.stdout)
+    live = rolling.format is Format.TEXT and redrawn(sys.stdout)
     return (_Live if live else _Lines)(api, plan, rolling, rollout)
 
 
@@ -221,6 +222,7 @@ class _Lines:
         """Write what has changed since the step before."""
         from fioctl_rotate.rotation import rollout_document as document
 
+        READING.end()
         self.last = step
         for problem in step.problems:
             warn(f"{problem}; reading it again")
@@ -306,6 +308,7 @@ class _Live(_Lines):
 
     def show(self, step: "Step") -> None:
         """Redraw."""
+        READING.end()
         self.last = step
         self._live.update(self._draw(step), refresh=True)
 

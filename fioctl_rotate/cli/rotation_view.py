@@ -19,11 +19,10 @@ async def snapshot_of(
     api: "FactoryApi", rotation_id: str, scope: Scope | None, concurrency: int
 ) -> "Snapshot":
     """One poll of a rotation, which goes on from what earlier polls left on this machine."""
-    from fioctl_rotate.cli.watching import tell_asking
     from fioctl_rotate.ops.at_once import Pace
     from fioctl_rotate.ops.watch import open_watch
 
-    watch = await open_watch(api, rotation_id, scope, pace=Pace(concurrency), asking=tell_asking)
+    watch = await open_watch(api, rotation_id, scope, pace=Pace(concurrency))
     try:
         snapshot = await watch.poll()
     finally:

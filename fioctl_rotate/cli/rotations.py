@@ -105,12 +105,11 @@ async def list_rotations(flags: Flags, scope: Scope | None) -> Result:
     target is named; for others it is what this machine saw last. A device's updates are read too: they name
     rotations that no log has any more.
     """
-    from fioctl_rotate.cli.watching import tell_asking
     from fioctl_rotate.ops import overview
     from fioctl_rotate.rotation import document
 
     async with connect(flags) as api:
-        listed = await overview.rotations(api, scope, asking=tell_asking)
+        listed = await overview.rotations(api, scope)
     rows = (
         (
             found.rotation.id,
@@ -224,7 +223,7 @@ async def watch(
     40 polls. However it ends, also by --timeout or a signal, the summary and the files are written. The rotation
     itself goes on.
     """
-    from fioctl_rotate.cli.watching import Following, follow, tell_asking
+    from fioctl_rotate.cli.watching import Following, follow
     from fioctl_rotate.ops.at_once import Pace
     from fioctl_rotate.ops.watch import Watch, open_watch
     from fioctl_rotate.rotation.state import Rotation
@@ -242,7 +241,7 @@ async def watch(
     async with connect(flags, timeout=timeout) as api:
 
         async def find() -> Watch:
-            return await open_watch(api, rotation_id, scope, pace=Pace(concurrency), asking=tell_asking)
+            return await open_watch(api, rotation_id, scope, pace=Pace(concurrency))
 
         await follow(api, Rotation(rotation_id, scope or Scope.unknown()), find, following)
 

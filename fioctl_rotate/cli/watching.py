@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fioctl_rotate.cli.out_files import write_out
-from fioctl_rotate.cli.output import Format, console, emit, is_terminal, note, table, warn, wrapped
+from fioctl_rotate.cli.output import Format, console, emit, note, table, warn, wrapped
+from fioctl_rotate.cli.reading import READING, redrawn
 from fioctl_rotate.errors import DeviceFailed, Error, TimedOut, printable
 from fioctl_rotate.rotation import commands
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from fioctl_rotate.rotation.state import DeviceState, Rotation
 
 PACE_OVER = timedelta(minutes=10)
-_MANY = 500  # devices to ask, which takes more than a few seconds
 
 
 @dataclass(frozen=True)
@@ -142,20 +141,13 @@ def advice_lines(api: "FactoryApi", rotation: "Rotation", states: "Sequence[Devi
     return [wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr) for line in lines]
 
 
-def tell_asking(count: int) -> None:
-    """Say on stderr what a long silence is about."""
-    if count > _MANY:
-        note(f"reading the events of {count} devices")
-
-
 def _show_command(api: "FactoryApi", rotation: "Rotation") -> str:
     factory = commands.factory_options(api.factory, api.server)
     return commands.rotations("show", rotation.id, rotation.scope, factory)
 
 
 def _view(api: "FactoryApi", following: Following) -> "_Lines | _Live":
-    live = is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb"
-    if following.format is Format.TEXT and live:
+    if following.format is Format.TEXT and redrawn(sys.stdout):
         return _Live(api, following.interval)
     return _Lines(api, following.format)
 
@@ -177,6 +169,7 @@ class _Lines:
 
     def show(self, snapshot: "Snapshot") -> None:
         """Write what has changed since the snapshot before."""
+        READING.end()
         for problem in snapshot.problems:
             if problem not in self._problems:
                 warn(f"{problem}; asking again")
@@ -252,6 +245,7 @@ class _Live:
 
     def show(self, snapshot: "Snapshot") -> None:
         """Redraw."""
+        READING.end()
         self._pace.add(snapshot)
         self._live.update(self._draw(snapshot), refresh=True)
 

@@ -1,9 +1,10 @@
 """Many requests at the same time: as many as the server takes, and no more."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
+from fioctl_rotate.api.client import Counted
 from fioctl_rotate.errors import UsageError
 
 T = TypeVar("T")
@@ -42,16 +43,27 @@ class Pace:
             self.limit, self._answers = min(grown, self.most), 0
 
 
-async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], pace: Pace) -> None:
-    """Await `work(item)` for all items, `pace.limit` at a time. An error of one ends the others, and is raised."""
+async def for_each(
+    items: Collection[T],
+    work: Callable[[T], Awaitable[None]],
+    pace: Pace,
+    counted: Counted = lambda _done, _all: None,
+) -> None:
+    """Await `work(item)` for all items, `pace.limit` at a time. An error of one ends the others, and is raised.
+
+    `counted` hears how many are done, at the start and after each.
+    """
     waiting = iter(items)
-    running = 0
+    running = done = 0
+    counted(0, len(items))
 
     async def worker() -> None:
-        nonlocal running
+        nonlocal running, done
         try:
             for item in waiting:
                 await work(item)
+                done += 1
+                counted(done, len(items))
                 start()
                 start()
                 if running > pace.limit:

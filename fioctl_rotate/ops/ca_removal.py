@@ -185,7 +185,7 @@ async def devices_cut_off(
                 CutOff(device.uuid, device.name or device.uuid, "removed" if issuer in gone else "unknown")
             )
 
-    await for_each(await api.devices(), judge, Pace())
+    await for_each(await api.devices(), judge, Pace(), api.counted)
     return sorted(found, key=lambda device: device.name)
 
 

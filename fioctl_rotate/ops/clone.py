@@ -4,7 +4,7 @@ import datetime
 import re
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,7 +63,6 @@ async def clone(
     addresses: Addresses,
     clock: Clock = utc_now,
     say: Say = lambda _text: None,
-    counted: Callable[[int, int], None] = lambda _read, _all: None,
 ) -> Cloned:
     """Make a clone of the Factory, or of these `groups` of it, in `directory`, new or empty.
 
@@ -75,7 +74,7 @@ async def clone(
     with claimed(directory):
         factory = begun(directory, api.factory, addresses, clock=clock)
         say(f"reading factory {api.factory} at {api.server}")
-        reading = await read_factory(api, groups, directory / _KEPT, counted)
+        reading = await read_factory(api, groups, directory / _KEPT)
         usable = [read for read in reading.devices if _UUID.fullmatch(read.device.uuid)]
         now, est = clock(), est_url(factory.est_name, factory.est_port)
         async with open_api(in_directory(directory, factory.name)) as mock:

@@ -12,7 +12,7 @@ from typing import Any
 
 from fioctl_rotate import files
 from fioctl_rotate.api import oauth
-from fioctl_rotate.api.client import FactoryApi
+from fioctl_rotate.api.client import Counted, FactoryApi
 from fioctl_rotate.api.peer import Peer
 from fioctl_rotate.api.proxies import proxy_for
 from fioctl_rotate.armor import certificate_blocks
@@ -33,19 +33,21 @@ async def open_api(
     trace: Trace | None = None,
     announce: Trace = lambda _: None,
     timeout: float | None = None,
+    counted: Counted = lambda _read, _all: None,
     clock: Clock = utc_now,
 ) -> AsyncIterator[FactoryApi]:
     """The operator API of the settings' factory, while the block runs.
 
     `trace` gets a line for each request, `announce` one for each wait of more than 5 seconds. `timeout` is how long
     the command may take, in seconds from now (None: no end); no wait that a server asks for goes beyond it.
+    `counted` hears how far the reading of many devices has come (see `FactoryApi`).
     `clock` says when an access token has expired. Raises UsageError where no factory is named, or where the mock's
     directory or CACERT cannot be used.
     """
     factory = settings.require_factory()
     deadline = None if timeout is None else time.monotonic() + timeout
     async with _operator(settings, trace, clock) as peer:
-        api = FactoryApi(peer, factory, announce=announce, deadline=deadline)
+        api = FactoryApi(peer, factory, announce=announce, deadline=deadline, counted=counted)
         yield api
         _remember(api, settings)
 

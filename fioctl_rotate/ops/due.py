@@ -5,7 +5,7 @@ not asked again, and of one that was, only the updates that are new.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -45,7 +45,6 @@ async def who_is_due(
     within: timedelta,
     now: datetime,
     est_log: Path | None = None,
-    asking: Callable[[int], None] = lambda _count: None,
 ) -> list[Due]:
     """When each device of the scope must rotate, the first first. Raises Error where the EST log cannot be read."""
     issued = _newest(read_est_log(est_log)) if est_log is not None else {}
@@ -53,7 +52,6 @@ async def who_is_due(
     known = _load(api)
     pushes: dict[str, Mapping[str, datetime]] = {}
     asked = [device for device in devices if _changed(device, known.get(device.uuid))]
-    asking(len(asked))
 
     async def ask(device: wire.Device) -> None:
         group = device.group_name
@@ -65,7 +63,7 @@ async def who_is_due(
     if asked:
         pushes[""] = await _pushes(api, Scope.fleet())
         try:
-            await for_each(asked, ask, Pace())
+            await for_each(asked, ask, Pace(), api.counted)
         finally:
             # A large Factory takes minutes to ask: a run that was cut off is gone on with.
             _save(api, known)

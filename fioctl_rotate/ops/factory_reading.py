@@ -4,7 +4,7 @@ Of all configurations only the rotation entries are kept: the other files hold p
 written to a file as soon as it was read, so a reading that was cut off goes on where it stopped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -75,17 +75,14 @@ async def read_factory(
     api: FactoryApi,
     groups: Sequence[str],
     kept: Path,
-    counted: Callable[[int, int], None] = lambda _read, _all: None,
 ) -> FactoryReading:
     """Read the Factory, or these `groups` of it alone; `kept` is the file for devices that were read.
 
-    `counted` is called after each device with how many were read, and how many there are. Raises Error where an
-    answer does not come, or for an unknown group; Refused where `kept` is of another Factory.
+    Raises Error where an answer does not come, or for an unknown group; Refused where `kept` is of another Factory.
     """
     header = _Header(api.server, api.factory)
     known = {read.device.uuid: read for read in _kept_devices(kept, header)}
     chosen = [await find_group(api, name) for name in groups] if groups else await api.groups()
-    pace = Pace()
     devices: dict[str, wire.Device] = {}
     expected = 0
     for filters in [{"group": name} for name in groups] or [{}]:
@@ -101,9 +98,8 @@ async def read_factory(
                 known[device.uuid] = await _read_device(api, device)
                 file.write(msgspec.json.encode(known[device.uuid]) + b"\n")
                 file.flush()
-                counted(len(known), len(devices))
 
-            await for_each(missing, read, pace)
+            await for_each(missing, read, Pace(), api.counted)
     except OSError as error:
         raise Error(message_of(error)) from error
     return FactoryReading(

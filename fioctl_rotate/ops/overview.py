@@ -1,6 +1,5 @@
 """The rotations of a whole Factory, and how far each of them is."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from fioctl_rotate.api.client import FactoryApi
@@ -21,23 +20,19 @@ class Listed:
     total: int | None = None
 
 
-async def rotations(
-    api: FactoryApi, scope: Scope | None, *, asking: Callable[[int], None] = lambda _count: None
-) -> list[Listed]:
+async def rotations(api: FactoryApi, scope: Scope | None) -> list[Listed]:
     """The rotations of the scope, or of all groups, newest first.
 
     Of all groups, the current rotation's devices are read; of others the counts are what this machine knows.
-    `asking` is for `Watch`. Raises Error for an unknown group or device.
+    Raises Error for an unknown group or device.
     """
     found = await of_groups(api) if scope is None else (await of_scope(api, scope))[1]
-    return [await _listed(api, rotation, asking, read=scope is None) for rotation in found]
+    return [await _listed(api, rotation, read=scope is None) for rotation in found]
 
 
-async def _listed(
-    api: FactoryApi, rotation: Rotation, asking: Callable[[int], None], *, read: bool
-) -> Listed:
+async def _listed(api: FactoryApi, rotation: Rotation, *, read: bool) -> Listed:
     if read and rotation.current:
-        watch = Watch(api, rotation, asking=asking)
+        watch = Watch(api, rotation)
         snapshot = await watch.poll()
         watch.keep()
         return Listed(rotation, snapshot.summary.done, snapshot.summary.total)

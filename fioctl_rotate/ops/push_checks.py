@@ -191,7 +191,7 @@ async def _ask_each(
         if earlier.id and tracker.wants_events(uuid):
             tracker.take_events(uuid, await events_of(api, uuid, earlier.id))
 
-    await for_each(devices, ask, Pace())
+    await for_each(devices, ask, Pace(), api.counted)
     tracker.refresh(now)
     return asked
 

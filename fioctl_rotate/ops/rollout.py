@@ -113,7 +113,7 @@ async def has_begun(api: FactoryApi, plan: Plan) -> bool:
         nonlocal begun
         begun = begun or entry_log(await api.config(scope).log(), plan.rotation_id).ever
 
-    await for_each(scopes, read, Pace())
+    await for_each(scopes, read, Pace(), api.counted)
     return begun
 
 
@@ -165,7 +165,7 @@ class _Sender:
             nonlocal sent
             sent = await self._send(action) or sent
 
-        await for_each((action for action in actions if action.device is not None), send, Pace())
+        await for_each([action for action in actions if action.device is not None], send, Pace())
         for action in actions:
             if action.device is None:
                 await send(action)

@@ -95,7 +95,7 @@ class StageReader:
             self._known[device.uuid] = (members.get(device.uuid), reading)
             readings[device.uuid] = reading
 
-        await for_each(self._rollout.stages.devices, read, self._pace)
+        await for_each(self._rollout.stages.devices, read, self._pace, self._api.counted)
         return readings
 
     async def _device(

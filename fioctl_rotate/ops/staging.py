@@ -178,7 +178,7 @@ async def _read(
         device = StageDevice(uuid, name, key, "", updates, {id: n for id, n in attempts.items() if n})
         known[uuid] = _Known(device, "with a clock that is ahead" if ahead else None, frozenset(completed))
 
-    await for_each(uuids, read, Pace())
+    await for_each(uuids, read, Pace(), api.counted)
 
 
 def _left_out(candidates: Sequence[Candidate]) -> str:

@@ -126,7 +126,7 @@ async def own_entries(
         if fated is not None:
             found.append(fated)
 
-    await for_each(devices, read, Pace())
+    await for_each(devices, read, Pace(), api.counted)
     return sorted(found, key=lambda device: device.name)
 
 

@@ -77,7 +77,6 @@ class Watch:
         tracker: an existing one to use; by default a new one, with what is kept on this machine.
         pace: how many requests may be under way.
         now: the clock.
-        asking: is called with the number of devices that are read next, which may take a while.
     """
 
     def __init__(
@@ -88,11 +87,10 @@ class Watch:
         tracker: Tracker | None = None,
         pace: Pace | None = None,
         now: Clock = utc_now,
-        asking: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self.rotation = rotation
         self.tracker = tracker or Tracker(rotation, baselines.load(api, rotation))
-        self._api, self._now, self._asking = api, now, asking
+        self._api, self._now = api, now
         self._pace = pace or Pace()
         self._busy_answers = api.busy_answers
         self._kept_at: float | None = None
@@ -106,7 +104,6 @@ class Watch:
         api = self._api
         await self._list()
         to_ask = self.tracker.to_ask()
-        self._asking(len(to_ask))
         errors: list[ApiError | Unreachable] = []
 
         async def ask(uuid: str) -> None:
@@ -119,7 +116,7 @@ class Watch:
             busy, self._busy_answers = self._busy_answers < api.busy_answers, api.busy_answers
             self._pace.answered(busy=busy)
 
-        await for_each(to_ask, ask, self._pace)
+        await for_each(to_ask, ask, self._pace, api.counted)
         return self._snapshot(
             [f"{len(errors)} device(s) could not be asked: {errors[0].message}"] if errors else []
         )
@@ -206,14 +203,13 @@ async def open_watch(
     scope: Scope | None = None,
     *,
     pace: Pace | None = None,
-    asking: Callable[[int], None] = lambda _count: None,
 ) -> Watch:
     """A watch of the rotation of that id, in all groups where no scope is named.
 
     Raises Error as `find_rotation` does, and where no log has the id and no device any event of it.
     """
     found = await find_rotation(api, rotation_id, scope)
-    watch = Watch(api, found.rotation, pace=pace, asking=asking)
+    watch = Watch(api, found.rotation, pace=pace)
     if not found.known:
         await watch.poll()
         if not watch.tracker.begun():
