@@ -185,16 +185,18 @@ def _early(rollout: Rollout, picture: Picture, state: StageState) -> tuple[Actio
     actions = []
     for staged in state.devices:
         reading = picture.devices.get(staged.device.uuid)
-        if staged.point is Point.NOT_GIVEN and not hold and reading is not None and reading.member:
+        if reading is None or not reading.member or reading.other is not None:
+            continue
+        if staged.reached is Point.NOT_GIVEN and not hold:
             stored = cleared is None or (
                 reading.last_seen is not None and reading.last_seen > cleared + _CHECK_IN
             )
             if stored:
                 actions.append(Action(Do.GIVE, staged.device))
-        elif staged.point is Point.GIVEN and not hold and reading and _missed(reading, reading.own.given_at):
+        elif staged.reached is Point.GIVEN and not hold and _missed(reading, reading.own.given_at):
             actions.append(Action(Do.GIVE, staged.device))
-        elif staged.point in (Point.FINALIZED, Point.BACK) or (
-            staged.point is Point.SETTLING and reading and _missed(reading, reading.own.first_settled_at)
+        elif staged.reached in (Point.FINALIZED, Point.BACK) or (
+            staged.reached is Point.SETTLING and _missed(reading, reading.own.first_settled_at)
         ):
             actions.append(Action(Do.SETTLE, staged.device))
     return tuple(actions)

@@ -1,6 +1,6 @@
 """How the early stages of a rollout stand: each device, each stage, and what is remembered between polls. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -35,11 +35,17 @@ class Point(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StagedDevice:
-    """A device of an early stage, how far it came, and in a message what is behind it."""
+    """A device of an early stage: how far it came, what is behind it in a message, and whether it failed."""
 
     device: StageDevice
-    point: Point
+    reached: Point
     message: str = ""
+    failed: bool = False
+
+    @property
+    def point(self) -> Point:
+        """How it stands, as it is shown: a failure hides how far it came."""
+        return Point.FAILED if self.failed else self.reached
 
 
 class StageStatus(StrEnum):
@@ -70,7 +76,7 @@ class StageState:
     @property
     def failures(self) -> list[StagedDevice]:
         """The devices that count as failed."""
-        return [state for state in self.devices if state.point is Point.FAILED]
+        return [state for state in self.devices if state.failed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +138,8 @@ def stage_state(
         _staged(rollout, device, reading, memory, now, late=late)
         for device, reading in zip(devices, readings, strict=True)
     )
-    failures = sum(state.point is Point.FAILED for state in states)
-    rest = [state for state in states if state.point is not Point.FAILED]
+    failures = sum(state.failed for state in states)
+    rest = [state for state in states if not state.failed]
     until = None
     if failures > allowed:
         status = StageStatus.FAILED
@@ -153,9 +159,7 @@ def stage_state(
         status = StageStatus.SOAKING if unseen else StageStatus.PASSED
         if until and unseen and late and now - until >= NO_PROGRESS:
             states = tuple(
-                StagedDevice(s.device, Point.FAILED, "not seen after the soak")
-                if s.device.uuid in unseen
-                else s
+                replace(s, message="not seen after the soak", failed=True) if s.device.uuid in unseen else s
                 for s in states
             )
             status = StageStatus.FAILED if failures + len(unseen) > allowed else StageStatus.PASSED
@@ -173,26 +177,36 @@ def _staged(
 ) -> StagedDevice:
     """How far one device came, and whether it counts as failed."""
     if reading is None:
-        return StagedDevice(device, Point.FAILED, "it was deleted")
-    if not reading.member:
-        return StagedDevice(device, Point.FAILED, f"it left group {rollout.group}")
-    if reading.other is not None:
-        return StagedDevice(device, Point.FAILED, f"it began another rotation, {reading.other}")
+        return StagedDevice(device, Point.NOT_GIVEN, "it was deleted", failed=True)
     point, message = _point(device, reading, memory)
+    if not reading.member:
+        return StagedDevice(device, point, f"it left group {rollout.group}", failed=True)
+    if reading.other is not None:
+        return StagedDevice(device, point, f"it began another rotation, {reading.other}", failed=True)
     step, since = memory.failing.get(device.uuid, (0, now))
     if step and now - since >= NO_PROGRESS:
-        return StagedDevice(device, Point.FAILED, message or f"no progress at {STEPS[step - 1]}")
-    if late and point is not Point.DONE:
+        return StagedDevice(device, point, message or f"no progress at {STEPS[step - 1]}", failed=True)
+    if late and point is not Point.DONE and not _recovered(device, reading, now):
         text = f"not done when the stage's time was over: {point}"
-        return StagedDevice(device, Point.FAILED, text + (f", {message}" if message else ""))
+        return StagedDevice(device, point, text + (f", {message}" if message else ""), failed=True)
     return StagedDevice(device, point, message)
+
+
+def _recovered(device: StageDevice, reading: Reading, now: datetime) -> bool:
+    """Whether it came back with its new key, however late, and has not yet had its time to be settled."""
+    settled = reading.own.first_settled_at
+    return _is_back(device, reading) and (settled is None or now - settled < NO_PROGRESS)
+
+
+def _is_back(device: StageDevice, reading: Reading) -> bool:
+    """Whether the gateway took its new key. A lost event stops no rotation: the key itself proves it."""
+    begun = reading.progress.phase is not Phase.NONE
+    return begun and reading.key is not None and reading.key != device.key
 
 
 def _point(device: StageDevice, reading: Reading, memory: Memory) -> tuple[Point, str]:
     progress, own = reading.progress, reading.own
-    begun = progress.phase is not Phase.NONE
-    # A lost event stops no rotation: a new key proves that the gateway took it.
-    back = begun and reading.key is not None and reading.key != device.key
+    back = _is_back(device, reading)
     if back or progress.finalized:
         if own.settled_at is None:
             return (Point.BACK if back else Point.FINALIZED), ""
@@ -203,6 +217,6 @@ def _point(device: StageDevice, reading: Reading, memory: Memory) -> tuple[Point
         return (Point.DONE if back and again else Point.STORED), ""
     if progress.phase is Phase.FAILING:
         return Point.FAILING, f"{STEPS[progress.step - 1]}: {progress.message}"
-    if begun:
+    if progress.phase is not Phase.NONE:
         return Point.RUNNING, f"step {progress.step}/{LAST}, {STEPS[progress.step - 1]}"
     return (Point.GIVEN if own.ever else Point.NOT_GIVEN), ""

@@ -242,6 +242,38 @@ def test_a_stage_that_takes_too_long_fails() -> None:
     assert "d1: not done when the stage's time was over: given" in run.poll().message
 
 
+@pytest.mark.parametrize("trouble", ["its EST server is down", "it is off"])
+def test_a_stage_whose_time_was_over_goes_on_once_its_devices_have_recovered(trouble: str) -> None:
+    run = start(stage_timeout=3600)
+    while run.poll().stage == 1:
+        run.pass_time()
+    if trouble == "it is off":
+        run.pass_time(90, off={"d2"})
+    else:
+        run.world.down.add("certs-9")
+        run.pass_time(90)
+    assert run.to_end(off={"d2"}).verdict is Verdict.FAILED
+    run.world.down.clear()
+    run.pass_time()
+    assert "d2: not done when the stage's time was over: finalized" in run.poll().message
+    run.pass_time()
+    assert run.poll().verdict is Verdict.GO_ON
+    assert run.to_end().verdict is Verdict.DONE
+    assert ids_rotated(run) == [["certs-9"]] * 6
+
+
+def test_one_that_recovered_late_and_is_never_seen_again_fails_its_stage_after_all() -> None:
+    run = start(stage_timeout=3600)
+    run.poll()
+    run.pass_time(90, off={"d1"})
+    for verdict in (Verdict.FAILED, Verdict.FAILED, Verdict.GO_ON):
+        assert run.poll().verdict is verdict
+        run.pass_time()
+    run.pass_time(30, off={"d1"})
+    decision = run.poll()
+    assert (decision.verdict, decision.stages[0].devices[0].point) == (Verdict.FAILED, Point.FAILED)
+
+
 def test_one_device_that_never_comes_back_does_not_hold_up_the_others() -> None:
     run = start()
     decision = run.to_end(off={"d6"})
