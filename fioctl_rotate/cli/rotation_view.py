@@ -43,7 +43,7 @@ def pushed_line(rotation: "Rotation") -> str:
     pushed = (
         f"pushed {rotation.pushed_at:%Y-%m-%d %H:%M:%S} UTC"
         if rotation.pushed_at
-        else "pushed before the log begins"
+        else f"not in the log of {rotation.scope} (pushed before it begins, or to single devices)"
     )
     reason = f", {rotation.reason}" if rotation.reason else ""
     return f"{pushed}{reason}, EST server {rotation.est_server or 'not known'}"

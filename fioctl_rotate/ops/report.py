@@ -126,7 +126,7 @@ def _facts(
     snapshot: Snapshot, factory: str, server: str, users: Mapping[str, str]
 ) -> Iterable[tuple[str, str]]:
     rotation = snapshot.rotation
-    pushed = f"{rotation.pushed_at:%Y-%m-%d %H:%M:%S} UTC" if rotation.pushed_at else "before the log begins"
+    pushed = f"{rotation.pushed_at:%Y-%m-%d %H:%M:%S} UTC" if rotation.pushed_at else "not in the log"
     by = rotation.pushed_by
     facts = (
         ("Target", f"{rotation.scope}, factory {factory}"),
