@@ -12,17 +12,13 @@ from fioctl_rotate.tls import client_context
 from tests.commandline import Cli, Result
 from tests.making import Pki, write_pair
 from tests.processes import FREE, Process
-
-README = (Path(__file__).parents[2] / "README.md").read_text()
+from tests.typed import blocks
 
 
 def runbook() -> list[str]:
     """The commands of the section, comments left out."""
-    section = README.partition("## When a device CA is compromised\n")[2].partition("```sh\n")[2]
-    return [
-        line.partition("  #")[0].partition("fioctl-rotate ")[2]
-        for line in section.split("```")[0].splitlines()
-    ]
+    lines = blocks()["When a device CA is compromised 1"].splitlines()
+    return [line.partition("  #")[0].partition("fioctl-rotate ")[2] for line in lines]
 
 
 @pytest.fixture
