@@ -1,10 +1,10 @@
 """What the program costs, each figure over a floor that is measured in the same run.
 
-    python -m tests.benchmarks [--runs N] [--devices N] [--json FILE]
+    python -m tests.benchmarks [--runs N] [--devices N] [--json FILE] [--estserver PROGRAM]
 
-A floor is what nobody can go below: the imports that a command cannot do without, or bare requests on one
-connection. Ratios are medians of pairs that are run in turn. The large Factory is `synthetic.py`, in a process of
-its own. Other benchmarks are run by pytest; each module `bench_*.py` says how.
+A floor is what nobody can go below, or how it would be done plainly: the imports that a command cannot do without,
+bare requests on one connection, the cryptography alone. Ratios are medians of pairs that are run in turn. The large
+Factory is `synthetic.py`, in a process of its own. `--estserver` names the real program of that name, as a peer.
 """
 
 import argparse
@@ -12,66 +12,66 @@ import dataclasses
 import json
 import os
 import platform
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import client
-from tests.benchmarks.measuring import Factory, Row, bare_requests, in_turn, program, running
-
-TARGET = ("-g", "field", "-r", "why", "--server-name", "est.example.com")
-PUSH = ("config", "rotate-certs", *TARGET, "--no-checks")
+from tests.benchmarks import client, enrolling, large, simulation, startup
+from tests.benchmarks.measuring import Row, running
 
 
-def start_up(factory: Factory, runs: int) -> Iterator[Row]:
-    """What a command costs that asks little or nothing."""
-    python = [sys.executable, "-c"]
-    offline = program("config", "rotate-certs", *TARGET, "--dryrun", "--offline", "-f", "acme")
-    floor = [*python, "import typer"]
-    yield in_turn("offline dry run", lambda _: offline, "import typer", floor, runs=runs, wanted=1.25)
-    imports = "import typer, httpx, msgspec"
-    for name, wanted, arguments in (
-        ("dry run, served", 1.05, (*PUSH, "--dryrun")),
-        ("rotations list, served", 1.05, ("rotations", "list", "-g", "field")),
-        ("push to 5 devices", 1.5, (*PUSH, "-y", "--rotation-id", "bench-{}")),
-    ):
-        factory.counts()
-        row = in_turn(
-            name,
-            lambda number, arguments=arguments: program(*(word.format(number) for word in arguments)),  # type: ignore[misc]  # a default binds it now
-            imports,
-            [*python, imports],
-            runs=runs,
-            wanted=wanted,
-            environment=factory.environment,
-        )
-        yield dataclasses.replace(row, requests=sum(factory.counts().values()) // (runs + 1))
+def everything(home: Path, asked: argparse.Namespace) -> Iterator[Row]:
+    """The whole table, row by row."""
+
+    def folder(name: str) -> Path:
+        (path := home / name).mkdir()
+        return path
+
+    with running(5, folder("few")) as factory:
+        yield from startup.rows(factory, asked.runs)
+        yield client.row(factory, asked.runs)
+    for devices in (asked.devices, 10 * asked.devices, 100 * asked.devices):
+        yield from large.rows(devices, folder(f"large-{devices}"))
+    yield large.slow(folder("slow"))
+    yield from enrolling.rows(folder("est"), asked.runs, asked.estserver)
+    for devices in (20, 200, 2000):
+        yield simulation.making(devices, folder(f"making-{devices}"))
+        yield simulation.cloning(devices, folder(f"cloning-{devices}"))
+    for devices in (5, 50, 500):
+        yield simulation.rotating(devices, folder(f"rotating-{devices}"))
 
 
-def large(devices: int, home: Path) -> Iterator[Row]:
-    """What reading a Factory costs whose devices are all done; the floor is a bare request a device."""
-    with running(devices, home) as factory:
-        floor = bare_requests(factory.url, min(devices, 5000)) * devices / min(devices, 5000)
-        factory.counts()
-        for name in ("first show", "show again"):
-            cost = factory.run("rotations", "show", "certs-1", "-g", "field")
-            yield Row(
-                f"{name}, {devices:,} devices", "a bare request a device", cost.cpu, floor, cost.cpu / floor,
-                "s CPU", None, cost.memory, cost.requests,
-            )  # fmt: skip
+COLUMNS = (
+    ("what", "<38"), ("value", ">7"), ("floor", ">7"), ("", "<6"), ("ratio", ">6"), ("wanted", "<14"),
+    ("reached", "<7"), ("MB", ">4"), ("requests", ">8"), ("over", "<30"),
+)  # fmt: skip
 
 
-def show(row: Row) -> None:
+def show(cells: Iterable[str]) -> None:
     """A line of the table."""
-    wanted = "" if row.wanted is None else f"{row.wanted:.2f}"
-    memory = "" if row.memory is None else f"{row.memory:.0f}"
-    requests = "" if row.requests is None else f"{row.requests:,}"
-    print(
-        f"{row.name:<34}{row.floor_name:<30}{row.value:>9.3f}{row.floor:>9.3f} {row.unit:<7}"
-        f"{row.ratio:>7.2f}{wanted:>8}{memory:>8}{requests:>10}",
-        flush=True,
-    )
+    line = "  ".join(f"{cell:{width}}" for cell, (_, width) in zip(cells, COLUMNS, strict=True))
+    print(line.rstrip(), flush=True)
+
+
+def cells(row: Row) -> Iterator[str]:
+    """A row's cells, as COLUMNS has them."""
+    yield row.name
+    yield from (f"{figure:.3f}" if figure < 10 else f"{figure:,.1f}" for figure in (row.value, row.floor))
+    yield row.unit
+    yield f"{row.ratio:.2f}"
+    yield row.wanted.text(row.unit)
+    yield {None: "", True: "yes", False: "no"}[row.reached]
+    yield "" if row.memory is None else f"{row.memory:.0f}"
+    yield "" if row.requests is None else f"{row.requests:,}"
+    yield row.floor_name
+
+
+def processor() -> str:
+    """What the machine's processor calls itself."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.machine()
 
 
 def main() -> None:
@@ -79,32 +79,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="What the program costs.")
     parser.add_argument("--runs", type=int, default=9, help="pairs that are measured of each [9]")
     parser.add_argument(
-        "--devices", type=int, default=1000, help="of the large Factory, and ten times as many [1000]"
+        "--devices", type=int, default=1000, help="of the large Factory, then 10 and 100 times as many [1000]"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
+    parser.add_argument("--estserver", metavar="PROGRAM", help="the real estserver, as a peer of `est serve`")
     asked = parser.parse_args()
-    machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}"
-    print(machine)
-    print(
-        f"{'':<34}{'over':<30}{'value':>9}{'floor':>9} {'':<7}{'ratio':>7}{'wanted':>8}{'MB':>8}{'requests':>10}"
+    machine = (
+        f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} x {processor()}"
     )
+    load = os.getloadavg()[0]
+    print(f"{machine}, load {load:.1f}")
+    show(name for name, _ in COLUMNS)
     rows: list[Row] = []
-
-    def take(found: Iterator[Row]) -> None:
-        for row in found:
-            show(row)
-            rows.append(row)
-
     with tempfile.TemporaryDirectory() as name:
-        home = Path(name)
-        with running(5, home) as factory:
-            take(start_up(factory, asked.runs))
-            take(iter([client.row(factory, asked.runs)]))
-        for devices in (asked.devices, 10 * asked.devices):
-            (folder := home / str(devices)).mkdir()
-            take(large(devices, folder))
+        # What is measured in this process keeps its files there too.
+        os.environ |= {f"XDG_{kind}_HOME": str(Path(name, kind)) for kind in ("CACHE", "CONFIG", "STATE")}
+        for row in everything(Path(name), asked):
+            show(cells(row))
+            rows.append(row)
     if asked.json:
-        document = {"machine": machine, "rows": [dataclasses.asdict(row) for row in rows]}
+        table = [dataclasses.asdict(row) | {"reached": row.reached} for row in rows]
+        document = {"machine": machine, "load": load, "rows": table}
         asked.json.write_text(json.dumps(document, indent=2) + "\n")
 
 

@@ -3,14 +3,13 @@
 import asyncio
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -56,18 +55,9 @@ class Factory:
         """Run the program; it must exit with 0."""
         out = self.home / "out"
         began = time.monotonic()
-        with out.open("wb") as stdout:
-            measured = subprocess.run(
-                [sys.executable, "-S", "-c", MEASURE, *program(*map(str, arguments))],
-                env=without_settings() | self.environment,
-                stdout=stdout,
-                stderr=subprocess.PIPE,
-                check=False,
-            )
-        assert measured.returncode == 0, measured.stderr.decode()
-        cpu, memory = map(float, measured.stderr.decode().splitlines()[-1].split())
-        requests = sum(self.counts().values())
-        return Cost(cpu, time.monotonic() - began, memory / 1024, requests, out.stat().st_size)
+        cpu, memory = measured(program(*map(str, arguments)), self.environment, out)
+        wall = time.monotonic() - began
+        return Cost(cpu, wall, memory, sum(self.counts().values()), out.stat().st_size)
 
     def counts(self) -> dict[str, int]:
         """The requests since the last call, by kind."""
@@ -79,6 +69,13 @@ class Factory:
         """Have that many more devices be seen."""
         with urlopen(Request(f"{self.url}/see/{count}", method="POST")):  # noqa: S310  our own server
             pass
+
+    def bare(self, count: int) -> float:
+        """The CPU seconds of so many bare requests: a few thousand of them are made."""
+        made = min(count, 5000)
+        seconds = bare_requests(self.url, made) * count / made
+        self.counts()
+        return seconds
 
 
 @contextmanager
@@ -94,25 +91,43 @@ def running(devices: int, home: Path, *, latency: float = 0.0) -> Iterator[Facto
 
 def bare_requests(url: str, count: int) -> float:
     """The CPU seconds of `count` small requests on one bare connection."""
+    before = time.process_time()
+    asyncio.run(_ask(url, count))
+    return time.process_time() - before
 
-    async def ask() -> None:
-        host, port = url.removeprefix("http://").split(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        for _ in range(count):
-            writer.write(b"GET /ota/devices/uuid-1/updates/certs-1/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(int(head.rpartition(b"Content-Length: ")[2].split(b"\r\n")[0]))
-        writer.close()
 
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    asyncio.run(ask())
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+async def bare_at_once(url: str, count: int, connections: int) -> None:
+    """About `count` small requests, shared out to so many bare connections."""
+    await asyncio.gather(*(_ask(url, count // connections) for _ in range(connections)))
+
+
+async def _ask(url: str, count: int) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for _ in range(count):
+        writer.write(b"GET /ota/devices/uuid-1/updates/certs-1/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.rpartition(b"Content-Length: ")[2].split(b"\r\n")[0]))
+    writer.close()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a row is to reach: a ratio, a value in the row's unit, a peak in MB; None: it is only shown."""
+
+    ratio: float | None = None
+    value: float | None = None
+    memory: float | None = None
+
+    def text(self, unit: str) -> str:
+        """`1.25 x`, `150 s, 250 MB`."""
+        parts = ((self.ratio, "x"), (self.value, unit.split()[0]), (self.memory, "MB"))
+        return ", ".join(f"{most:g} {unit}" for most, unit in parts if most is not None)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: what was measured, over which floor, and what is wanted (None: only shown).
+    """A line of the table: what was measured, over which floor, and what is wanted.
 
     `value` and `floor` are in `unit`; `ratio` is the median of pairs where both were run in turn. `memory` is the
     peak in MB, `requests` how many the Factory got.
@@ -122,56 +137,95 @@ class Row:
     floor_name: str
     value: float
     floor: float
-    ratio: float
     unit: str
-    wanted: float | None = None
+    ratio: float
+    wanted: Wanted = field(default_factory=Wanted)
     memory: float | None = None
     requests: int | None = None
 
+    @property
+    def reached(self) -> bool | None:
+        """Whether all that is wanted was reached; None where nothing is."""
+        pairs = (
+            (self.ratio, self.wanted.ratio),
+            (self.value, self.wanted.value),
+            (self.memory, self.wanted.memory),
+        )
+        known = [figure <= most for figure, most in pairs if figure is not None and most is not None]
+        return all(known) if known else None
 
-def in_turn(
+
+def row_of(
     name: str,
-    command: Callable[[int], Sequence[str]],
     floor_name: str,
-    floor: Sequence[str],
+    pairs: Sequence[tuple[float, float]],
+    unit: str,
+    wanted: Wanted | None = None,
     *,
-    runs: int,
-    wanted: float | None,
-    environment: dict[str, str] | None = None,
+    memory: float | None = None,
+    requests: int | None = None,
 ) -> Row:
-    """The CPU of two commands, run in turn, so that a machine whose speed drifts has the same effect on both.
+    """A row of pairs, each of a value and of its floor that were measured one after the other."""
+    return Row(
+        name,
+        floor_name,
+        statistics.median(value for value, _ in pairs),
+        statistics.median(floor for _, floor in pairs),
+        unit,
+        statistics.median(value / floor for value, floor in pairs),
+        wanted or Wanted(),
+        memory,
+        requests,
+    )
 
-    `command` gets the number of the run.
+
+def commands_in_turn(
+    command: Callable[[int], Sequence[str]],
+    floor: Sequence[str],
+    runs: int,
+    environment: dict[str, str] | None = None,
+) -> tuple[list[tuple[float, float]], float]:
+    """The CPU seconds of two commands run in turn, and the first one's peak memory in MB.
+
+    A machine whose speed drifts so has the same effect on both. `command` gets the number of the run.
     """
     pairs, memory = [], 0.0
     for number in range(runs + 1):
         ours, memory = cost_of(command(number), environment)
         pairs.append((ours, cost_of(floor, environment)[0]))
-    del pairs[0]  # it warms up
-    return Row(
-        name,
-        floor_name,
-        statistics.median(ours for ours, _ in pairs),
-        statistics.median(theirs for _, theirs in pairs),
-        statistics.median(ours / theirs for ours, theirs in pairs),
-        "s CPU",
-        wanted,
-        memory,
-    )
+    return pairs[1:], memory  # the first one warms up
 
 
 def cost_of(command: Sequence[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
     """CPU seconds and peak memory in MB of a command, which must exit with 0."""
-    measured = subprocess.run(
-        [sys.executable, "-S", "-c", MEASURE, *command],
-        env=without_settings() | (environment or {}),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
-    assert measured.returncode == 0, measured.stderr.decode()
-    cpu, memory = map(float, measured.stderr.decode().splitlines()[-1].split())
+    return measured(command, environment or {}, Path(os.devnull))
+
+
+def measured(command: Sequence[str], environment: dict[str, str], out: Path) -> tuple[float, float]:
+    """The same, with the command's stdout in a file."""
+    with out.open("wb") as stdout:
+        ended = subprocess.run(
+            [sys.executable, "-S", "-c", MEASURE, *command],
+            env=without_settings() | environment,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert ended.returncode == 0, ended.stderr.decode()
+    cpu, memory = map(float, ended.stderr.decode().splitlines()[-1].split())
     return cpu, memory / 1024
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_of(pid: int) -> float:
+    """The peak memory of a process in MB."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def without_settings() -> dict[str, str]:

@@ -5,20 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import simulation
 from tests.benchmarks.measuring import Cost, Factory, running
+from tests.benchmarks.startup import PUSH
 
 SHOW = ("rotations", "show", "certs-1", "-g", "field")
-PUSH = (
-    "config",
-    "rotate-certs",
-    "-g",
-    "field",
-    "-r",
-    "why",
-    "--server-name",
-    "est.example.com",
-    "--no-checks",
-)
 MEMORY = 150  # MB that the program may take for 10,000 devices
 
 
@@ -49,3 +40,11 @@ def test_showing_a_large_factory_grows_with_what_changed(tmp_path: Path) -> None
     assert again.requests <= small[1].requests + 10
     assert first.memory < MEMORY
     assert first.memory - small[0].memory < 9_000 * 0.01, "no more than 10 KB a device"
+    assert first.cpu < 20 * small[0].cpu, "ten times as many devices cost about ten times as much"
+
+
+def test_a_clone_reads_each_device_once(tmp_path: Path) -> None:
+    # Of each: its own configuration, its updates, and the events of its newest rotation.
+    requests = simulation.cloning(20, tmp_path).requests
+    assert requests is not None
+    assert requests <= 3 * 20 + 10
