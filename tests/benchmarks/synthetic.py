@@ -12,6 +12,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -36,10 +37,11 @@ def encode(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def config_log(files: object) -> bytes:
-    """A log of one entry with these files; of none where they are None."""
-    entry = {"created-at": PUSHED, "created-by": "p", "reason": "why", "files": files}
-    return encode({"config": [] if files is None else [entry], "total": 0, "next": None})
+def config_log(pushes: Sequence[object]) -> bytes:
+    """A log of pushes, the files of each, the oldest first."""
+    entry = {"created-at": PUSHED, "created-by": "p", "reason": "why"}
+    newest = [entry | {"files": files} for files in reversed(pushes[-10:])]
+    return encode({"config": newest, "total": len(newest), "next": None})
 
 
 class Api:
@@ -48,8 +50,8 @@ class Api:
     def __init__(self, devices: int, done: bool) -> None:
         self.done = done
         self.counts: Counter[str] = Counter()
-        self.files = [{"name": "fio-rotate-certs", "value": ENTRY, "unencrypted": True}]
-        self.own_files: dict[str, object] = {}
+        self.pushes: list[object] = [[{"name": "fio-rotate-certs", "value": ENTRY, "unencrypted": True}]]
+        self.own_pushes: dict[str, list[object]] = {}
         self.names = [f"device-{number:06}" for number in range(devices)]
         # Newest first, as a list by last-seen is asked for.
         self.seen_before = SEEN_AFTER if done else SEEN_BEFORE
@@ -92,11 +94,11 @@ class Api:
             case ["device-groups"]:
                 return "groups", encode({"groups": [{"id": 1, "name": "field"}]})
             case ["device-groups", _, "config"] if method == "PATCH":
-                self.files = json.loads(body)["files"]
+                self.pushes.append(json.loads(body)["files"])
                 return "push", b"{}"
             case ["device-groups", _, "config"]:
-                return "group config", config_log(self.files)
-        return "fleet config", config_log(None)
+                return "group config", config_log(self.pushes)
+        return "fleet config", config_log(())
 
     def _listed(self, name: str, seen: str) -> bytes:
         return encode(
@@ -128,8 +130,8 @@ class Api:
             return "updates", encode({"updates": [update] if self.done else [], "total": 1, "next": None})
         if rest[1:2] == ["config"]:
             if method == "PATCH":
-                self.own_files[rest[0]] = json.loads(body)["files"]
-            return "device config", config_log(self.own_files.get(rest[0]))
+                self.own_pushes.setdefault(rest[0], []).append(json.loads(body)["files"])
+            return "device config", config_log(self.own_pushes.get(rest[0], ()))
         name = rest[0].removeprefix("uuid-")
         key = f"{'new' if self.done else 'old'} key of {name}"
         device = {"uuid": f"uuid-{name}", "name": name, "factory": "acme", "public-key": key,

@@ -20,11 +20,12 @@ def few(tmp_path: Path) -> Iterator[Factory]:
 
 
 def test_a_push_makes_few_requests(few: Factory) -> None:
-    dry = few.run(*PUSH, "--dryrun")
-    assert dry.requests <= 4
-    pushed = few.run(*PUSH, "-y")
-    assert pushed.requests <= 7 + 5
-    assert few.run("rotations", "list", "-g", "field").requests <= 3
+    assert few.run(*PUSH, "--no-checks", "--dryrun").requests <= 4
+    assert few.run("rotations", "list", "-g", "field").requests <= 2
+    few.run(*SHOW)  # from now on it is known here that the rotation before has ended
+    # Nothing listens on port 1, and the Factory has no root, so the EST server cannot be checked.
+    assert few.run(*PUSH, "-p", 1, "--allow", "est", "-y").requests <= 7 + 5
+    assert few.run(*PUSH, "--no-checks", "-y").requests <= 6
 
 
 def test_showing_a_large_factory_grows_with_what_changed(tmp_path: Path) -> None:
