@@ -1,6 +1,7 @@
 """Commands that run on while a test does something else, as processes of their own."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,24 @@ from typing import IO, Any
 
 FREE = ("--port", 0, "--est-port", 0, "--gateway-port", 0)
 """The mock's ports for `mock init`: free ones."""
+
+HEAVY = {
+    "asyncio",
+    "cryptography",
+    "hashlib",
+    "httpx",
+    "msgspec",
+    "platformdirs",
+    "pydantic",
+    "rich",
+    "sqlite3",
+    "stamina",
+    "starlette",
+    "tomllib",
+    "uvicorn",
+    "yaml",
+}
+"""What takes long to import."""
 
 
 class Process:
@@ -45,3 +64,26 @@ class Process:
         self._process.send_signal(signal.SIGINT)
         out, err = self._process.communicate(timeout=60)
         return self._process.returncode, out, err
+
+
+def imported(*arguments: str, **environment: str) -> tuple[str, set[str]]:
+    """What the command printed, and which of the heavy packages it imported, in a process of its own."""
+    # The modules go to another stream than stdout and stderr, which belong to the command.
+    read_end, write_end = os.pipe()
+    code = (
+        f"import atexit, os, sys; atexit.register(lambda: os.write({write_end}, ' '.join(sys.modules).encode()));"
+        "from fioctl_rotate.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | environment,
+        pass_fds=[write_end],
+        capture_output=True,
+        text=True,
+    )
+    os.close(write_end)
+    with os.fdopen(read_end) as modules:
+        names = {name.partition(".")[0] for name in modules.read().split()}
+    assert done.returncode == 0, done.stderr
+    assert "typer" in names, "the list of modules is there"
+    return done.stdout, names & (HEAVY | {"dataclasses"})

@@ -1,6 +1,5 @@
 """Start-up: what is imported for a help, a completion and an offline dry run; and what every command has."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,51 +15,13 @@ from fioctl_rotate.cli import app
 from fioctl_rotate.seen import cache_file, load
 from fioctl_rotate.settings import default_config_file
 from tests.commandline import Cli
+from tests.processes import imported
 from tests.reference import Leaf, leaves
 
-HEAVY = {
-    "asyncio",
-    "cryptography",
-    "hashlib",
-    "httpx",
-    "msgspec",
-    "platformdirs",
-    "pydantic",
-    "rich",
-    "sqlite3",
-    "stamina",
-    "starlette",
-    "tomllib",
-    "uvicorn",
-    "yaml",
-}
 OFFLINE = (
     "config", "rotate-certs", "-g", "field", "-r", "why", "-f", "acme",
     "--server-name", "est.example.com", "--dryrun", "--offline",
 )  # fmt: skip
-
-
-def imported(*arguments: str, **environment: str) -> tuple[str, set[str]]:
-    """What the command printed, and which of the heavy packages it imported, in a process of its own."""
-    # The modules go to another stream than stdout and stderr, which belong to the command.
-    read_end, write_end = os.pipe()
-    code = (
-        f"import atexit, os, sys; atexit.register(lambda: os.write({write_end}, ' '.join(sys.modules).encode()));"
-        "from fioctl_rotate.__main__ import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=os.environ | environment,
-        pass_fds=[write_end],
-        capture_output=True,
-        text=True,
-    )
-    os.close(write_end)
-    with os.fdopen(read_end) as modules:
-        names = {name.partition(".")[0] for name in modules.read().split()}
-    assert done.returncode == 0, done.stderr
-    assert "typer" in names, "the list of modules is there"
-    return done.stdout, names & (HEAVY | {"dataclasses"})
 
 
 @pytest.mark.parametrize(

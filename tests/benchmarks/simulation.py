@@ -18,12 +18,12 @@ from fioctl_rotate.errors import Error
 from fioctl_rotate.tls import client_context, server_context
 from tests.benchmarks.measuring import Row, Wanted, cost_of, cpu_of, peak_of, program, row_of, running
 from tests.making import Pki, certificate, pem, write_pair
+from tests.processes import FREE
 
-FREE = ("--port=0", "--est-port=0", "--gateway-port=0")
-INIT = ("mock", "init", "-f", "acme", "-g", "field", *FREE, "--devices")
+INIT = ("mock", "init", "-f", "acme", "-g", "field", *map(str, FREE), "--devices")
 HANDSHAKES = 12  # of a device that rotates, each a connection of its own as fioconfig opens them
 EVENTS = 6
-FLOOR = 100  # so many are made to measure a floor
+SAMPLES = 100  # so many are made to measure a floor
 
 
 def making(devices: int, home: Path) -> Row:
@@ -108,9 +108,9 @@ async def _rotate(directories: list[Path]) -> None:
 def _certificate() -> float:
     """CPU milliseconds of a key and a certificate."""
     before = time.process_time()
-    for _ in range(FLOOR):
+    for _ in range(SAMPLES):
         certificate(key=ec.generate_private_key(ec.SECP256R1()))
-    return (time.process_time() - before) / FLOOR * 1000
+    return (time.process_time() - before) / SAMPLES * 1000
 
 
 def _handshake(home: Path) -> float:
@@ -120,7 +120,7 @@ def _handshake(home: Path) -> float:
     of_server = server_context(*server, pem(pki.ca).decode(), required=True)
     of_client = client_context(pem(pki.root).decode(), cert=device[0], key=device[1])
     before = time.process_time()
-    for _ in range(FLOOR):
+    for _ in range(SAMPLES):
         to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
         sides = [
             of_client.wrap_bio(to_client, to_server, server_hostname="localhost"),
@@ -128,7 +128,7 @@ def _handshake(home: Path) -> float:
         ]
         while sides:
             sides = [side for side in sides if not _is_done(side)]
-    return (time.process_time() - before) / FLOOR
+    return (time.process_time() - before) / SAMPLES
 
 
 def _is_done(side: ssl.SSLObject) -> bool:
