@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fioctl_rotate.device.device import Device, Outcome
-from fioctl_rotate.mock.mock_server import Ports
+from fioctl_rotate.mock.mock_server import Ports, Serving
 from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.push import plan_push, settle
@@ -95,7 +95,7 @@ def test_a_settled_device_does_not_rotate_back_at_its_next_boot(tmp_path: Path, 
 
     async def scenario() -> str:
         await mock.init(directory, "acme", addresses=Addresses(0, 0, 0), group="field", devices=1)
-        async with mock.serve(directory, ports=Ports(0, 0, 0)) as factory:
+        async with mock.serve(directory, serving=Serving(ports=Ports(0, 0, 0))) as factory:
             # Finalize comes well after the push, by the device's clock, which dates what it stores.
             device = Device(next((directory / "devices").iterdir()), clock=later(1))
             for rotation_id in ("certs-1", "certs-2"):

@@ -25,7 +25,7 @@ from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.device.runner import run_devices
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.server import EstApp, client_from_tls
-from fioctl_rotate.mock.mock_server import Ports
+from fioctl_rotate.mock.mock_server import Ports, Serving
 from fioctl_rotate.mock.new_factory import Addresses, token_file
 from fioctl_rotate.mock.store import device_records
 from fioctl_rotate.mock.store.database import Store
@@ -163,7 +163,10 @@ async def whole_fleet(directory: Path, counts: dict[str, int], *, check_in: floa
     by_uuid = dict(zip(made.devices, roles, strict=True))
     by_name = dict(zip(made.devices.values(), roles, strict=True))
     _set_back(directory, [uuid for uuid, role in by_uuid.items() if role == "offline"])
-    async with mock.serve(directory, ports=Ports(0, 0, 0)) as factory, _est(directory, by_uuid) as est_port:
+    async with (
+        mock.serve(directory, serving=Serving(ports=Ports(0, 0, 0))) as factory,
+        _est(directory, by_uuid) as est_port,
+    ):
         environment = {
             **{
                 name: value

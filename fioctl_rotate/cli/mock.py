@@ -234,17 +234,10 @@ async def serve(
     if est_fault is not None:
         note(f"the EST server has a fault on purpose: {est_fault}")
     ports = mock.Ports(api=port, gateway=gateway_port, est=est_port)
-    async with mock.serve(
-        directory,
-        factory,
-        host=host,
-        ports=ports,
-        log=log,
-        complain=warn,
-        refused=refused,
-        est_fault=est_fault,
-        rfc7030=rfc7030,
-    ) as served:
+    serving = mock.Serving(
+        host, ports, log=log, complain=warn, refused=refused, est_fault=est_fault, rfc7030=rfc7030
+    )
+    async with mock.serve(directory, factory, serving) as served:
         await until_interrupted(lambda: _announce(directory.absolute(), served, format))
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fioctl_rotate import files, serving, tls
+from fioctl_rotate import files, tls
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Refused
 from fioctl_rotate.est.server import LogRecord
@@ -22,6 +22,7 @@ from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.mock.store.database import Store
+from fioctl_rotate.serving import listen, running
 
 
 @dataclass(frozen=True)
@@ -33,31 +34,39 @@ class Ports:
     est: int | None = None
 
 
-KEPT_PORTS = Ports()
+@dataclass(frozen=True)
+class Serving:
+    """How a mocked Factory is served: on `host` and `ports`, by which `clock`.
+
+    Ports that are given are kept in the state. `log` gets each request to the EST server, `complain` gets once what
+    keeps the server from working; `refused` gets each connection that was refused: which server did, the peer, why.
+    """
+
+    host: str = "127.0.0.1"
+    ports: Ports = Ports()
+    clock: Clock = utc_now
+    log: Callable[[LogRecord], None] = lambda _record: None
+    complain: Callable[[str], None] = lambda _text: None
+    refused: Callable[[str, str, str], None] = lambda _server, _peer, _reason: None
+    est_fault: EstFault | None = None
+    rfc7030: bool = False
+
+
+QUIETLY = Serving()
 
 
 @contextlib.asynccontextmanager
 async def serve_factory(
     directory: Path,
     factory_name: str | None = None,
-    *,
-    host: str = "127.0.0.1",
-    ports: Ports = KEPT_PORTS,
-    clock: Clock = utc_now,
-    log: Callable[[LogRecord], None] = lambda _record: None,
-    complain: Callable[[str], None] = lambda _text: None,
-    refused: Callable[[str, str, str], None] = lambda _server, _peer, _reason: None,
-    est_fault: EstFault | None = None,
-    rfc7030: bool = False,
+    serving: Serving = QUIETLY,
 ) -> AsyncIterator[FactoryRecord]:
-    """Serve a factory (the first unless named) on `host` while the block runs; yields it, with its ports.
+    """Serve a factory (the first unless named) while the block runs; yields it, with its ports.
 
-    Ports that are given are kept in the state. `log` gets each request to the EST server, `complain` gets once what
-    keeps the server from working; `refused` gets each connection that was refused: which server did, the peer, why.
     Raises Error: no state, no such factory, a port that is taken, a key that is missing; Refused where another
     process serves this factory.
     """
-    complain = _once(complain)
+    ports, clock, complain = serving.ports, serving.clock, _once(serving.complain)
     async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store(directory)))
         watching = stack.enter_context(contextlib.closing(Store(directory)))
@@ -72,7 +81,7 @@ async def serve_factory(
             (ports.gateway, factory.gateway_port),
             (ports.est, factory.est_port),
         ):
-            sock = serving.listen(host, kept if given is None else given)
+            sock = listen(serving.host, kept if given is None else given)
             stack.enter_context(sock)
             sockets.append(sock)
         api_port, gateway_port, est_port = (sock.getsockname()[1] for sock in sockets)
@@ -81,7 +90,13 @@ async def serve_factory(
             factory = accounts.choose_factory(db, factory.name)
         api = operator_app(store, authenticate=True, clock=clock, complain=complain)
         gateway = gateway_app(store, factory.name, clock=clock, complain=complain)
-        est = est_with(est_fault, certificates.authority, clock=clock, log=log, rfc7030=rfc7030)
+        est = est_with(
+            serving.est_fault,
+            certificates.authority,
+            clock=clock,
+            log=serving.log,
+            rfc7030=serving.rfc7030,
+        )
         gateway_tls = tls.reloading_context(certificates.gateway_context, required=True)
         est_tls = tls.reloading_context(certificates.est_context, required=False)
         servers = (
@@ -93,9 +108,9 @@ async def serve_factory(
             if app is None:
                 sock.close()
                 continue
-            tell = functools.partial(refused, name)
-            await stack.enter_async_context(serving.running(app, sock, context, refused=tell))
-        yield replace(factory, api_host=_name_of(host))
+            tell = functools.partial(serving.refused, name)
+            await stack.enter_async_context(running(app, sock, context, refused=tell))
+        yield replace(factory, api_host=_name_of(serving.host))
 
 
 def serving_lock(directory: Path, factory: str) -> Path:

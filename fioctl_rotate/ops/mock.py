@@ -13,7 +13,7 @@ from fioctl_rotate.errors import UsageError
 from fioctl_rotate.est.server import LogRecord
 from fioctl_rotate.mock import new_factory
 from fioctl_rotate.mock.est_faults import EstFault
-from fioctl_rotate.mock.mock_server import KEPT_PORTS, Ports, serve_factory
+from fioctl_rotate.mock.mock_server import QUIETLY, Ports, Serving, serve_factory
 from fioctl_rotate.mock.new_factory import Addresses, token_file
 from fioctl_rotate.mock.store import accounts, event_queue
 from fioctl_rotate.mock.store.accounts import FactoryRecord
@@ -24,7 +24,7 @@ from fioctl_rotate.ops.mock_making import begun, claimed, in_directory, pki_path
 from fioctl_rotate.ops.targets import find_group
 from fioctl_rotate.pki.directory import PkiDirectory
 
-__all__ = ["Addresses", "EstFault", "FactoryRecord", "Kind", "LogRecord", "Ports", "token_file"]
+__all__ = ["Addresses", "EstFault", "FactoryRecord", "Kind", "LogRecord", "Ports", "Serving", "token_file"]
 
 
 @dataclass(frozen=True)
@@ -105,32 +105,13 @@ async def add_devices(
 async def serve(
     directory: Path,
     factory_name: str | None = None,
-    *,
-    host: str = "127.0.0.1",
-    ports: Ports = KEPT_PORTS,
-    clock: Clock = utc_now,
-    log: Callable[[LogRecord], None] = lambda _record: None,
-    complain: Callable[[str], None] = lambda _text: None,
-    refused: Callable[[str, str, str], None] = lambda _server, _peer, _reason: None,
-    est_fault: EstFault | None = None,
-    rfc7030: bool = False,
+    serving: Serving = QUIETLY,
 ) -> AsyncIterator[FactoryRecord]:
     """Serve a mocked Factory while the block runs; writes `fioctl_config`, with which the real fioctl reaches it.
 
     Simulated devices follow the gateway to its port. Raises Error as `mock_server.serve_factory` does.
     """
-    async with serve_factory(
-        directory,
-        factory_name,
-        host=host,
-        ports=ports,
-        clock=clock,
-        log=log,
-        complain=complain,
-        refused=refused,
-        est_fault=est_fault,
-        rfc7030=rfc7030,
-    ) as factory:
+    async with serve_factory(directory, factory_name, serving) as factory:
         move_devices(directory, factory)
         token = token_file(directory, factory.name).read_text()
         # fioctl reads a file as YAML by its name's ending. JSON's strings are YAML's too.

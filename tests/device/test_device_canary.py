@@ -10,7 +10,7 @@ import pytest
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.device.handler import completed_id
-from fioctl_rotate.mock.mock_server import Ports
+from fioctl_rotate.mock.mock_server import Ports, Serving
 from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.ops import mock
 from fioctl_rotate.rotation.entry import FILE_NAME, HANDLER
@@ -74,7 +74,7 @@ class Canary:
 def play(directory: Path, scene: Callable[[Canary], Awaitable[None]]) -> Canary:
     async def main() -> Canary:
         await mock.init(directory, "acme", addresses=Addresses(0, 0, 0), group="field", devices=1)
-        async with mock.serve(directory, ports=Ports(0, 0, 0)) as factory:
+        async with mock.serve(directory, serving=Serving(ports=Ports(0, 0, 0))) as factory:
             canary = Canary(directory, f"https://localhost:{factory.est_port}/.well-known/est")
             await scene(canary)
             return canary

@@ -15,7 +15,6 @@ from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.device.new_device import create_device
 from fioctl_rotate.device.runner import stays_off
 from fioctl_rotate.mock import new_factory
-from fioctl_rotate.mock.mock_server import Ports
 from fioctl_rotate.mock.store import accounts, device_records
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops import factory_reading
@@ -160,7 +159,7 @@ def test_nothing_is_replayed_at_the_first_check_in(cli: Cli, world: World, mock_
     outcomes: dict[str, Outcome] = {}
 
     async def work() -> None:
-        async with ops.serve(mock_dir, ports=Ports()):
+        async with ops.serve(mock_dir):
             for path in sorted((mock_dir / "devices").iterdir()):
                 if not stays_off(path):
                     outcomes[names[path.name]] = await Device(path).check_in()

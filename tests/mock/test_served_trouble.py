@@ -15,7 +15,7 @@ from fioctl_rotate.device.device import Device, Outcome
 from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.mock import new_factory
-from fioctl_rotate.mock.mock_server import Ports
+from fioctl_rotate.mock.mock_server import Ports, Serving
 from fioctl_rotate.mock.store import database
 from fioctl_rotate.mock.store.accounts import FactoryRecord
 from fioctl_rotate.ops import mock as ops
@@ -59,14 +59,14 @@ async def push(directory: Path, factory: FactoryRecord) -> None:
 
 def test_a_second_server_is_refused_and_the_first_goes_on(directory: Path) -> None:
     async def work() -> None:
-        async with ops.serve(directory, ports=ANY) as first:
+        async with ops.serve(directory, serving=Serving(ports=ANY)) as first:
             with pytest.raises(Refused, match="is served already"):
-                async with ops.serve(directory, ports=ANY):
+                async with ops.serve(directory, serving=Serving(ports=ANY)):
                     pass
             assert str(first.api_port) in (directory / "fioctl.yaml").read_text()
             async with operator(directory, first) as api:
                 assert (await api.get("/ota/factories/")).status_code == 200
-        async with ops.serve(directory, ports=ANY):
+        async with ops.serve(directory, serving=Serving(ports=ANY)):
             pass
 
     asyncio.run(work())
@@ -78,7 +78,7 @@ def test_a_key_that_is_gone_is_told_at_the_start(directory: Path, kind: str) -> 
     key.unlink()
 
     async def work() -> None:
-        async with ops.serve(directory, ports=ANY):
+        async with ops.serve(directory, serving=Serving(ports=ANY)):
             pass
 
     with pytest.raises(Error, match=str(key)):
@@ -89,7 +89,7 @@ def test_a_key_that_goes_while_it_runs_is_told_once_and_the_old_one_serves(direc
     told: list[str] = []
 
     async def work() -> None:
-        async with ops.serve(directory, ports=ANY, complain=told.append) as factory:
+        async with ops.serve(directory, serving=Serving(ports=ANY, complain=told.append)) as factory:
             (key,) = (directory / "keys" / "acme").glob("tls-*.key")
             key.unlink()
             async with operator(directory, factory) as api:
@@ -109,7 +109,7 @@ def test_a_clock_before_the_certificates_is_told_once(directory: Path) -> None:
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=400)
 
     async def work() -> None:
-        async with ops.serve(directory, ports=ANY, clock=lambda: past, complain=told.append):
+        async with ops.serve(directory, serving=Serving(ports=ANY, clock=lambda: past, complain=told.append)):
             pass
 
     asyncio.run(work())
@@ -132,7 +132,7 @@ def test_a_state_that_cannot_be_used_is_503_and_told_once(
 
     async def work() -> None:
         async with (
-            ops.serve(directory, ports=ANY, complain=told.append) as factory,
+            ops.serve(directory, serving=Serving(ports=ANY, complain=told.append)) as factory,
             operator(directory, factory) as api,
             httpx.AsyncClient(
                 base_url=factory.gateway_url, verify=context, trust_env=False, timeout=120
@@ -158,7 +158,7 @@ def test_a_state_that_cannot_be_used_is_503_and_told_once(
 async def rotated(directory: Path, fault: EstFault | None) -> tuple[Any, list[str | None]]:
     """What a device's check-in after a push ends in, and what it reports of its first step."""
     events: list[tuple[str, str | None]] = []
-    async with ops.serve(directory, ports=ANY, est_fault=fault) as factory:
+    async with ops.serve(directory, serving=Serving(ports=ANY, est_fault=fault)) as factory:
         await push(directory, factory)
         device = Device(
             device_path(directory), observe=lambda _uuid, event, error: events.append((event, error))
@@ -196,7 +196,7 @@ def test_rfc7030_rotates_new_devices_and_fails_old_ones(directory: Path) -> None
     (old,) = made.devices
 
     async def work() -> None:
-        async with ops.serve(directory, ports=ANY, rfc7030=True) as factory:
+        async with ops.serve(directory, serving=Serving(ports=ANY, rfc7030=True)) as factory:
             await push(directory, factory)
             assert await Device(new).check_in() is Outcome.ROTATED
             with pytest.raises(RotationFailed, match="200"):
@@ -215,7 +215,9 @@ def test_a_foreign_ca_lets_a_device_rotate_and_never_come_back(directory: Path) 
         async def no_sleep(_seconds: float) -> None:
             return None
 
-        async with ops.serve(directory, refused=lambda *told: refused.append(told)) as factory:
+        async with ops.serve(
+            directory, serving=Serving(refused=lambda *told: refused.append(told))
+        ) as factory:
             with pytest.raises(Error):
                 await Device(path, sleep=no_sleep).check_in()
             async with operator(directory, factory) as api:

@@ -23,7 +23,7 @@ from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.server import LogRecord
 from fioctl_rotate.mock import new_factory
-from fioctl_rotate.mock.mock_server import Ports
+from fioctl_rotate.mock.mock_server import Ports, Serving
 from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store.accounts import FactoryRecord
@@ -118,7 +118,7 @@ def test_the_gateway_takes_devices_of_its_cas_and_nobody_else(directory: Path, t
     of_another_ca = client("of-another-ca", foreign.ca, foreign.ca_key)
 
     async def work() -> None:
-        async with ops.serve(directory, ports=ANY) as factory:
+        async with ops.serve(directory, serving=Serving(ports=ANY)) as factory:
             url = f"{factory.gateway_url}/config"
             answer = await holder(directory)("GET", url)
             assert answer.status_code == 204
@@ -147,7 +147,10 @@ def test_a_pki_is_picked_up_while_the_server_runs(tmp_path: Path) -> None:
     device = Holder(certificates.pem(pki.root), made(tmp_path / "device", certificate, key))
 
     async def work() -> None:
-        async with ops.serve(directory, ports=ANY) as factory, operator(directory, factory) as api:
+        async with (
+            ops.serve(directory, serving=Serving(ports=ANY)) as factory,
+            operator(directory, factory) as api,
+        ):
             gateway = f"{factory.gateway_url}/config"
             est = f"https://localhost:{factory.est_port}/.well-known/est/cacerts"
             assert await device.is_refused(gateway)
@@ -184,7 +187,7 @@ def test_the_est_server_signs_with_the_online_ca(directory: Path) -> None:
     log: list[LogRecord] = []
 
     async def work() -> None:
-        async with ops.serve(directory, ports=ANY, log=log.append) as factory:
+        async with ops.serve(directory, serving=Serving(ports=ANY, log=log.append)) as factory:
             est = f"https://localhost:{factory.est_port}/.well-known/est"
             nobody = Holder(root_of(directory))
             cacerts = await nobody("GET", f"{est}/cacerts")
@@ -211,7 +214,7 @@ def test_both_doors_lead_to_one_state(directory: Path) -> None:
     async def work(store: Store) -> None:
         in_process = httpx.ASGITransport(operator_app(store, authenticate=False, clock=utc_now))
         async with (
-            ops.serve(directory, ports=ANY) as factory,
+            ops.serve(directory, serving=Serving(ports=ANY)) as factory,
             operator(directory, factory) as api,
             httpx.AsyncClient(transport=in_process, base_url="http://mock") as door,
         ):
@@ -238,7 +241,7 @@ def test_ports_are_kept_and_devices_follow(directory: Path) -> None:
         return str(tomllib.loads((device_path(directory) / "sota.toml").read_text())["tls"]["server"])
 
     async def ports(given: Ports) -> tuple[int, int, int]:
-        async with ops.serve(directory, ports=given) as factory:
+        async with ops.serve(directory, serving=Serving(ports=given)) as factory:
             assert server_in_sota() == factory.gateway_url
             return factory.api_port, factory.gateway_port, factory.est_port
 
@@ -252,7 +255,7 @@ def test_ports_are_kept_and_devices_follow(directory: Path) -> None:
 
 def test_a_taken_port_is_told_and_the_others_are_free_again(directory: Path) -> None:
     async def work(ports: Ports) -> None:
-        async with ops.serve(directory, ports=ports):
+        async with ops.serve(directory, serving=Serving(ports=ports)):
             pass
 
     with listen("127.0.0.1", 0) as taken:
@@ -264,7 +267,7 @@ def test_a_taken_port_is_told_and_the_others_are_free_again(directory: Path) -> 
 
 def test_the_file_for_the_real_fioctl(directory: Path) -> None:
     async def work() -> FactoryRecord:
-        async with ops.serve(directory, ports=ANY) as factory:
+        async with ops.serve(directory, serving=Serving(ports=ANY)) as factory:
             return factory
 
     factory = asyncio.run(work())
@@ -282,8 +285,8 @@ def test_a_second_factory_has_places_of_its_own(directory: Path) -> None:
 
     async def work() -> None:
         async with (
-            ops.serve(directory, ports=ANY) as first,
-            ops.serve(directory, "other", ports=ANY) as second,
+            ops.serve(directory, serving=Serving(ports=ANY)) as first,
+            ops.serve(directory, "other", serving=Serving(ports=ANY)) as second,
         ):
             assert (first.name, second.name) == ("acme", "other")
             assert first.api_url in (directory / "fioctl.yaml").read_text()
@@ -310,7 +313,7 @@ async def _serve(directory: Path, factory: str) -> None:
 )
 def test_how_the_operator_api_is_reached(directory: Path, host: str, reached: str) -> None:
     async def work() -> None:
-        async with ops.serve(directory, host=host, ports=ANY) as factory:
+        async with ops.serve(directory, serving=Serving(host=host, ports=ANY)) as factory:
             assert factory.api_url == f"http://{reached}:{factory.api_port}"
             async with operator(directory, factory) as api:
                 assert (await api.get("/ota/factories/")).status_code == 200
@@ -327,7 +330,10 @@ def test_devices_that_come_at_once_lose_nothing(directory: Path) -> None:
         return [{"id": f"{number}", "deviceTime": "", "eventType": kind, "event": event}]
 
     async def work() -> None:
-        async with ops.serve(directory, ports=ANY) as factory, operator(directory, factory) as api:
+        async with (
+            ops.serve(directory, serving=Serving(ports=ANY)) as factory,
+            operator(directory, factory) as api,
+        ):
             device = holder(directory)
             url = f"{factory.gateway_url}/events"
             answers = await asyncio.gather(*(device("POST", url, json=posted(n % 60)) for n in range(120)))
@@ -347,7 +353,7 @@ def test_a_client_that_leaves_amid_its_body_is_no_error(
 
     async def work() -> None:
         async with (
-            ops.serve(directory, ports=ANY, log=log.append) as factory,
+            ops.serve(directory, serving=Serving(ports=ANY, log=log.append)) as factory,
             operator(directory, factory) as api,
         ):
             path = device_path(directory)

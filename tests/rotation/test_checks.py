@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fioctl_rotate import serving, tls
-from fioctl_rotate.mock.mock_server import Ports
+from fioctl_rotate.mock.mock_server import Ports, Serving
 from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.connect import open_api
@@ -40,7 +40,7 @@ def factory(tmp_path):
             if not serve:
                 return await check_push(api, plan, target, now=now)
             async with mock.serve(
-                directory, ports=Ports(0, made.factory.gateway_port, made.factory.est_port)
+                directory, serving=Serving(ports=Ports(0, made.factory.gateway_port, made.factory.est_port))
             ):
                 return await check_push(api, plan, target, now=now)
 
