@@ -1,5 +1,6 @@
 """Start-up: what is imported for a help, a completion and an offline dry run; and what every command has."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,17 @@ def test_what_asks_nobody_imports_nothing_heavy(arguments: tuple[str, ...]) -> N
     assert heavy <= (set() if "--dryrun" in arguments else {"dataclasses"})
 
 
+def asked_by(shell: str, typed: str) -> dict[str, str]:
+    """The environment in which a shell asks what completes `typed`."""
+    return {
+        "_FIOCTL_ROTATE_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": typed,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split(" ")) - 1),
+    }
+
+
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
@@ -59,10 +71,7 @@ def test_what_asks_nobody_imports_nothing_heavy(arguments: tuple[str, ...]) -> N
     ],
 )
 def test_completion_imports_nothing_heavy(typed: str, completed: str) -> None:
-    words = typed.split(" ")
-    out, heavy = imported(
-        _FIOCTL_ROTATE_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1)
-    )
+    out, heavy = imported(**asked_by("bash", typed))
     assert completed in out.split()
     assert heavy <= {"dataclasses"}
 
@@ -97,10 +106,7 @@ def test_tab_completes_the_names_that_were_seen_last_and_asks_nobody(
     ):
         assert cli(*command).code == 0
     shutil.rmtree(acme)
-    words = f"fioctl-rotate {typed}".split(" ")
-    out, heavy = imported(
-        _FIOCTL_ROTATE_COMPLETE="complete_bash", COMP_WORDS=" ".join(words), COMP_CWORD=str(len(words) - 1)
-    )
+    out, heavy = imported(**asked_by("bash", f"fioctl-rotate {typed}"))
     assert set(out.split()) == completed
     assert heavy <= {"dataclasses"}
 
@@ -114,6 +120,32 @@ def test_a_damaged_cache_completes_nothing_and_is_mended(cli: Cli, acme: Path, c
     assert load() == {"profiles": [], "factories": load()["factories"]}
     assert cli("config", "device-group", "list").code == 0
     assert load()["factories"][0]["groups"] == ["field"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_name_that_a_shell_would_take_for_more_is_not_offered(
+    shell: str, cli: Cli, acme: Path, tmp_path: Path
+) -> None:
+    assert cli("devices", "list").code == 0
+    known = json.loads(cache_file().read_text())
+    ran = tmp_path / "ran"
+    known["factories"][0]["devices"] = [f"x\\$(touch {ran})", f"x`touch {ran}`", "x y", "x'", "x;y", "x-1.ä"]
+    cache_file().write_text(json.dumps(known))
+    out, _ = imported(**asked_by(shell, "fioctl-rotate devices show x"))
+    assert "x-1.ä" in out
+    for sign in "\\$`;":
+        assert sign not in out
+    assert "x y" not in out
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_tab_shows_whole_sentences(shell: str) -> None:
+    out, _ = imported(**asked_by(shell, "fioctl-rotate "))
+    assert "The Factory\u2019s root key and certificates." in out
+    out, _ = imported(**asked_by(shell, "fioctl-rotate rotations "))
+    # typer breaks it into lines of a terminal.
+    assert "how the rotation went, what failed and why, who did not follow." in " ".join(out.split())
+    assert "..." not in out
 
 
 def test_completion_can_be_set_up() -> None:

@@ -64,6 +64,7 @@ class LazyGroup(common.Group):
             command = common.build(getattr(module, attribute or "app"))
             command.name = cmd_name
             command.hidden = COMMANDS[cmd_name][1] is None
+            command.short_help = COMMANDS[cmd_name][1]
             self.commands[cmd_name] = command
         return self.commands.get(cmd_name)
 

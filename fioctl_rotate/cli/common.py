@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command_from_info, get_command_name, get_group
 from typer.models import CommandInfo
 
-from fioctl_rotate.cli.completion import names
+from fioctl_rotate.cli.completion import Described, names
 from fioctl_rotate.cli.hints import TYPED
 from fioctl_rotate.cli.output import Format as Format
 from fioctl_rotate.cli.output import Result as Result
@@ -173,7 +173,7 @@ LimitOption = Annotated[int | None, option("-n --limit N", "Newest N only.", min
 # --- Groups and commands ---
 
 
-class Group(TyperGroup):
+class Group(Described, TyperGroup):
     """A command group, whose commands are made when they are typed.
 
     A call without a command is answered with its help, on stderr, and exit code 2.
@@ -208,10 +208,7 @@ class Group(TyperGroup):
         """List the commands, each with its whole first sentence."""
         with formatter.section("Commands"):
             formatter.write_dl(
-                [
-                    (name, self.get_command(ctx, name).get_short_help_str(limit=1000))
-                    for name in self.list_commands(ctx)
-                ]
+                [(name, self.get_command(ctx, name).get_short_help_str()) for name in self.list_commands(ctx)]
             )
 
 
@@ -228,7 +225,7 @@ def _refuse(ctx: Any, args: list[str], known: list[str]) -> None:
     ctx.fail(f"no such command '{args[0]}'." + (f" Did you mean {close}?" if close else ""))
 
 
-class Leaf(TyperCommand):
+class Leaf(Described, TyperCommand):
     """A command whose example stands on one line: pasted in two, it would lose its end, such as --dryrun."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:

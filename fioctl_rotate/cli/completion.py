@@ -1,8 +1,12 @@
 """What Tab completes: groups, devices, rotation ids and profiles, as this machine saw them last."""
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
+
+# Names come from servers. Others are not offered: a shell would break them at a space, or run a command in them.
+_PLAIN = re.compile(r"[\w.@+-]+")
 
 
 def names(kind: str) -> Callable[[Any, str], list[str]]:
@@ -22,7 +26,22 @@ def names(kind: str) -> Callable[[Any, str], list[str]]:
             factory = ctx.params.get("factory") or os.environ.get("FIOCTL_FACTORY")
             entries = [entry for entry in known["factories"] if factory in (None, entry["factory"])]
             found = entries[0][kind] if entries else []
-        # A line break or a control character in a name from a server would end the list early, or worse.
-        return [name for name in found if name.startswith(incomplete) and name.isprintable()]
+        return [name for name in found if name.startswith(incomplete) and _PLAIN.fullmatch(name)]
 
     return complete
+
+
+class Described:
+    """A part of typer's commands and groups: what Tab lists has its whole first sentence beside it."""
+
+    def get_short_help_str(self, limit: int = 1000) -> str:
+        """The first sentence of the help."""
+        return str(super().get_short_help_str(limit))  # type: ignore[misc]  # typer's
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """What Tab offers."""
+        offered: list[Any] = super().shell_complete(ctx, incomplete)  # type: ignore[misc]  # typer's
+        for item in offered:
+            # typer's script for zsh has this between quotes, where a straight apostrophe is lost.
+            item.help = (item.help or "").replace("'", "\u2019")
+        return offered

@@ -1,6 +1,7 @@
 """`users`, `status`: a Factory at a glance. `version`, `completion`: this program."""
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,11 +9,19 @@ import typer
 from fioctl_rotate import __version__
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import Result, Table, option
-from fioctl_rotate.errors import UsageError
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
     from fioctl_rotate import wire
+
+
+class Shell(StrEnum):
+    """Whose script `completion` prints."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+    POWERSHELL = "powershell"
 
 
 @common.connected
@@ -71,16 +80,16 @@ def version() -> Result:
 
 
 def completion(
-    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh, fish or powershell.")],
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh, fish or powershell.")],
 ) -> Result:
     """Print a script for shell completion: commands, options, groups, devices, rotation ids, profiles.
 
-    For bash: `source <(fioctl-rotate completion bash)`. Tab asks no server: it knows what this machine saw last.
+    In ~/.bashrc, or in ~/.zshrc after `compinit`: `source <(fioctl-rotate completion bash)`, or zsh. For fish:
+    `fioctl-rotate completion fish > ~/.config/fish/completions/fioctl-rotate.fish`. Tab asks no server: it knows
+    what this machine saw last.
     """
     from typer._completion_shared import get_completion_script
 
-    if shell not in ("bash", "zsh", "fish", "powershell"):
-        raise UsageError(f"`{shell}`: expected bash, zsh, fish or powershell")
     script = get_completion_script(
         prog_name="fioctl-rotate", complete_var="_FIOCTL_ROTATE_COMPLETE", shell=shell
     )
