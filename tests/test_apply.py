@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fioctl_rotate.ops.plan_file import read_plan
 from tests.commandline import Cli
 from tests.pushing import (
     BOTH,
@@ -39,7 +40,7 @@ def test_what_was_reviewed_is_pushed_to_the_byte(
     server = serve(acme_answers)
     plan = tmp_path / "plan.toml"
     shown = push(cli, *command, "-p", "443", "--dryrun", "--format", "json", "--out", plan)
-    assert f"plan written to {plan}; push it with: fioctl-rotate apply {plan}" in shown.err
+    assert f"plan written to {plan}\n" in shown.err
     assert server.sent("PATCH") == []
     code, out, _ = apply(cli, plan)
     assert (code, out.startswith("pushed rotation certs-")) == (0, True)
@@ -196,14 +197,16 @@ def test_the_command_that_applies_a_plan_can_be_typed_whatever_the_files_name(
 ) -> None:
     plan = tmp_path / "Ann's plan\n.toml"
     shown = push(cli, *GROUP, "--dryrun", "--out", plan)
-    typed = shown.err.split("push it with: ")[1].rstrip("\n")
-    assert shlex.split(typed.replace("\\u000a", "\n")) == ["fioctl-rotate", "apply", str(plan)]
+    typed = shlex.split(shown.out.split("To push just this:\n")[1].replace("\\n", "\n"))
+    digest = read_plan(plan).plan.digest
+    assert typed[1:] == ["apply", str(plan), "--digest", digest, "-f", "acme", "--mock", str(acme)]
+    assert cli(*typed[1:], "--no-checks").code == 0
     assert tomllib.loads(plan.read_text())["target"]["group"] == "field"
 
 
 def test_a_plan_that_cannot_be_written_is_told(cli: Cli, acme: Path, tmp_path: Path) -> None:
     result = cli(*GROUP, "--dryrun", "--out", tmp_path / "none" / "plan.toml")
-    assert result.code == 1
+    assert (result.code, result.out) == (2, "")
     assert f"{tmp_path}/none" in result.err
 
 

@@ -155,7 +155,7 @@ SAID = [
     ("mock init ./b --factory b --bare --port 0 --est-port 0 --gateway-port 0", ["keys ca create"]),
     ("mock init ./b --factory b --port 0 --est-port 0 --gateway-port 0", ["device-group create"]),
     ("config rotate-certs -g lab -r why --dryrun", ["rotate-certs"]),
-    ("config rotate-certs -g lab -r why --dryrun --out new.toml", ["apply new.toml", "rotate-certs"]),
+    ("config rotate-certs -g lab -r why --dryrun --out new.toml", ["apply new.toml"]),
     ("config rotate-certs -g lab -r why --no-checks", ["rotations watch"]),
     ("device config rotate-certs pump-7 -r why --dryrun", ["config delete", "rotate-certs"]),
     ("apply plan.toml", ["rotations watch"]),

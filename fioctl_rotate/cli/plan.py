@@ -1,18 +1,14 @@
 """`plan`: what a plan's file says, whoever wrote it."""
 
+import itertools
+
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import Result
-from fioctl_rotate.cli.plan_view import plan_document, plan_lines
+from fioctl_rotate.cli.plan_view import plan_document, plan_lines, push_lines
 from fioctl_rotate.cli.planning import PlanArgument
 from fioctl_rotate.errors import Refused
 
 app = common.group("Show a plan that a dry run wrote.")
-
-
-@app.callback()
-def _group() -> None:
-    # With it typer keeps a group of one command a group.
-    pass
 
 
 @app.command("show", epilog="Example: fioctl-rotate plan show plan.toml")
@@ -25,12 +21,28 @@ def show(plan_file: PlanArgument) -> Result:
     from fioctl_rotate.ops.plan_file import read_plan
 
     read = read_plan(plan_file)
-    edited = Refused(
-        "the plan was edited after it was written", hint="a new dry run makes a plan that can be trusted"
-    )
     return Result(
         {"intact": read.intact, **plan_document(read.plan)},
-        plan_lines(read.plan),
+        itertools.chain(plan_lines(read.plan), push_lines(read.plan, plan_file)),
         notes=["the plan is intact"] if read.intact else [],
-        error=None if read.intact else edited,
+        error=None if read.intact else EDITED,
     )
+
+
+@app.command("digest", epilog="Example: fioctl-rotate plan digest plan.toml")
+def digest(plan_file: PlanArgument) -> Result:
+    """Print a plan's digest alone, to hand over from the job that plans to the job that applies.
+
+    Exit code 5, and no digest, where the file was edited.
+    """
+    from fioctl_rotate.ops.plan_file import read_plan
+
+    read = read_plan(plan_file)
+    if not read.intact:
+        raise EDITED
+    return Result({"digest": read.plan.digest}, [read.plan.digest])
+
+
+EDITED = Refused(
+    "the plan was edited after it was written", hint="a new dry run makes a plan that can be trusted"
+)

@@ -1,5 +1,6 @@
 """How a plan is shown: in a dry run, before the question whether to push it, and by `plan show`."""
 
+import itertools
 import shlex
 from collections.abc import Iterator
 from enum import StrEnum
@@ -12,6 +13,8 @@ from fioctl_rotate.rotation import entry as entries
 from fioctl_rotate.rotation.plan import VERSION, Plan, without_nulls
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fioctl_rotate.checks import Check
 
 
@@ -23,8 +26,8 @@ class PlanFormat(StrEnum):
     TOML = "toml"
 
 
-def plan_result(plan: Plan, plan_format: PlanFormat) -> Result:
-    """The dry run."""
+def plan_result(plan: Plan, plan_format: PlanFormat, file: "Path | None") -> Result:
+    """The dry run; `file` is where it was written."""
     toml = ""
     if plan_format is PlanFormat.TOML:
         from fioctl_rotate.ops.plan_file import plan_text, to_toml
@@ -32,7 +35,7 @@ def plan_result(plan: Plan, plan_format: PlanFormat) -> Result:
         # What --out writes; an offline dry run has no plan to apply.
         toml = to_toml(without_nulls(plan.document())) if plan.current is None else plan_text(plan)
     document = plan_document(plan) if plan_format is PlanFormat.JSON else None
-    return Result(document, plan_lines(plan), toml=toml.rstrip("\n"))
+    return Result(document, itertools.chain(plan_lines(plan), push_lines(plan, file)), toml=toml.rstrip("\n"))
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -66,14 +69,22 @@ def plan_lines(plan: Plan) -> Iterator[str | Table]:
         yield from _checked(plan)
     for of in plan.not_following:
         yield printable(f"Will not follow: {of}")
-    yield ""
     if plan.current is not None:
+        yield ""
         yield f"Digest: {plan.digest}"
-    if plan.stages is not None:
-        yield "Write it with --out, review it, and push it with `fioctl-rotate apply`."
+
+
+def push_lines(plan: Plan, file: "Path | None") -> Iterator[str]:
+    """How to push just this; `file` is where the plan is, None where it is in none."""
+    if file is None and plan.stages is not None:
+        yield "To push just this, write it with --out FILE, and apply that."
         return
+    command = plan.command()
+    if file is not None:
+        words = ["fioctl-rotate", "apply", str(file), "--digest", plan.digest, *plan.factory_options]
+        command = shlex.join(words)
     yield "To push just this:"
-    yield f"  {printable(plan.command())}"
+    yield f"  {printable(command)}"
 
 
 def note_plan(plan: Plan) -> None:

@@ -1,6 +1,5 @@
 """The options that commands share which make a plan, or push one."""
 
-import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -161,11 +160,6 @@ def offline_plan(request: RotationRequest, settings: Settings, scope: Scope) -> 
 PlanArgument = Annotated[
     Path, typer.Argument(metavar="PLAN", help="Plan that a dry run wrote with --out; `-` reads stdin.")
 ]
-
-
-def apply_command(path: Path) -> str:
-    """The command line that pushes the plan in that file."""
-    return shlex.join(["fioctl-rotate", "apply", str(path)])
 
 
 def plan_named(text: str) -> Plan | None:

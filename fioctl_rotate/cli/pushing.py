@@ -158,14 +158,14 @@ def _dry_run(plan: Plan, modes: Modes, server_name: str | None, notes: Sequence[
 
     With --detailed-exitcode the exit code says whether a push would change anything.
     """
-    result = plan_view.plan_result(plan, modes.format)
+    result = plan_view.plan_result(plan, modes.format, modes.out)
     told, warnings = plan_view.about(plan, server_name)
     if modes.out is not None:
         from fioctl_rotate.ops.plan_file import write_plan
 
         write_plan(modes.out, plan)
         if str(modes.out) != "-":
-            told.append(f"plan written to {modes.out}; push it with: {planning.apply_command(modes.out)}")
+            told.append(f"plan written to {modes.out}")
     if modes.summary is not None:
         from fioctl_rotate.ops import markdown
 
