@@ -217,6 +217,7 @@ UNCONNECTED = {
     ("completion",),
     ("est", "serve"),
     ("plan", "show"),
+    ("plan", "digest"),
     ("est", "keypair"),
     ("keys", "est", "keypair"),
     ("keys", "ca", "sign"),
