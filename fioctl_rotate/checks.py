@@ -1,4 +1,4 @@
-"""A check and how it ended, for everything that is looked at before something is sent or signed."""
+"""A check and how it ended, for everything that is checked before something is sent or signed."""
 
 import enum
 from collections.abc import Collection, Iterable

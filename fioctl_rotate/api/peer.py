@@ -38,7 +38,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The body on one line. Charsets that a header names are not looked at: what matters is JSON, so UTF-8."""
+        """The body on one line. A header's charset is not used: what matters is JSON, so UTF-8."""
         return " ".join(self.body[:4096].decode("utf-8", "replace").split())
 
 

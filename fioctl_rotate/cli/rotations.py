@@ -389,7 +389,8 @@ def _require_done(api: "FactoryApi", snapshot: "Snapshot") -> None:
     if open_states:
         where = commands.factory_options(api.factory, api.server)
         show = commands.rotations("show", snapshot.rotation.id, snapshot.rotation.scope, where)
+        devices = "1 device is" if len(open_states) == 1 else f"{len(open_states)} devices are"
         raise Refused(
-            f"{len(open_states)} device(s) are not done: {snapshot.message}",
-            hint=f"`{show}` shows them; settle the others now with --allow {NOT_DONE}, and again later",
+            f"{devices} not done: {snapshot.message}",
+            hint=f"`{show}` shows them; --allow {NOT_DONE} settles all the same, and once more when they are done",
         )

@@ -73,7 +73,7 @@ def lifetimes(plan: Plan, certs: wire.Certs, now: datetime) -> Iterable[Check]:
     ]
     term = f"{years} year{'s' if years > 1 else ''}"
     if not authorities:
-        yield Check("lifetimes", Status.WARN, "not looked at: the Factory has no device CAs on file")
+        yield Check("lifetimes", Status.WARN, "not checked: the Factory has no device CAs on file")
     elif all(_ends(c, now) for c in authorities):
         yield Check(
             "lifetimes", Status.FAIL, "every device CA has expired: the gateway would take no new certificate"

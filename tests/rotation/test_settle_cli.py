@@ -53,7 +53,7 @@ def rotating(recent):
 def test_it_is_refused_while_a_device_is_not_done(settle, rotating):
     refused = settle()
     assert (refused.code, refused.out) == (5, "")
-    assert "1 device(s) are not done: " in refused.err
+    assert "1 device is not done: " in refused.err
     assert "--allow not-done" in refused.err
     assert log(rotating) == ["yearly"]
 
