@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fioctl_rotate.cli.common import Format, Result, Table, console, emit, note, table, warn
+from fioctl_rotate.cli.common import Format, Result, Table, emit, note, warn
+from fioctl_rotate.cli.live import Screen
 from fioctl_rotate.cli.reading import READING, redrawn
 from fioctl_rotate.errors import DeviceFailed, InProgress, Refused, TimedOut, printable
 
@@ -294,43 +295,41 @@ class _Live(_Lines):
     """A table of the stages that is redrawn, with the last things that were sent."""
 
     def __init__(self, api: "FactoryApi", plan: "Plan", rolling: Rolling, rollout: "Rollout") -> None:
-        from rich.live import Live
-
         super().__init__(api, plan, rolling, rollout)
         self._writes: list[str] = []
-        self._live = Live(console=console(), auto_refresh=False, vertical_overflow="crop")
+        self._screen = Screen()
 
     def __enter__(self) -> None:
-        self._live.__enter__()
+        self._screen.__enter__()
 
     def __exit__(self, *args: Any) -> None:
-        self._live.__exit__(*args)
+        self._screen.__exit__(*args)
 
     def show(self, step: "Step") -> None:
         """Redraw."""
-        READING.end()
         self.last = step
-        self._live.update(self._draw(step), refresh=True)
+        self._screen.show(lambda: self._draw(step))
 
     def sent(self, text: str) -> None:
         """Redraw with what was sent."""
         self._writes = [*self._writes[-4:], text]
         if self.last is not None:
-            self._live.update(self._draw(self.last), refresh=True)
+            self.show(self.last)
 
     def _draw(self, step: "Step") -> "RenderableType":
         from rich.console import Group
-        from rich.text import Text
 
         from fioctl_rotate.rotation.rollout_document import rows
 
+        screen = self._screen
         head = f"Rotation {self._plan.rotation_id} of {self._plan.scope}, factory {self._api.factory}"
         rest = f"polls every {self._rolling.interval:g} s; Ctrl-C stops here, the same command goes on"
-        return Group(
-            Text(printable(head), style="bold"),
-            table(STAGES, rows(self._rollout, step.decision, step.picture)),
-            *(Text(f"{printable(problem)}; reading it again", style="yellow") for problem in step.problems),
-            *(Text(printable(text), style="dim") for text in self._writes),
-            Text(""),
-            Text(rest, style="dim"),
-        )
+        parts: list[RenderableType] = [
+            screen.text(head, "bold"),
+            screen.rows(STAGES, list(rows(self._rollout, step.decision, step.picture))),
+            *(screen.text(f"{problem}; reading it again", "yellow") for problem in step.problems),
+        ]
+        bottom = [screen.text(""), screen.line(rest, "dim")]
+        room = screen.console.height - 1 - screen.height_of(*parts, *bottom)
+        writes = [screen.line(text, "dim") for text in self._writes]
+        return Group(*parts, *writes[max(0, len(writes) - max(0, room)) :], *bottom)

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fioctl_rotate.cli.live import Screen
 from fioctl_rotate.cli.out_files import write_out
-from fioctl_rotate.cli.output import Format, console, emit, note, table, warn, wrapped
+from fioctl_rotate.cli.output import Format, emit, note, warn, wrapped
 from fioctl_rotate.cli.reading import READING, redrawn
 from fioctl_rotate.errors import DeviceFailed, Error, TimedOut, printable
 from fioctl_rotate.rotation import commands
@@ -230,24 +231,20 @@ class _Live:
     """A view that is redrawn: bar, counts, pace, and the devices that need attention."""
 
     def __init__(self, api: "FactoryApi", interval: float) -> None:
-        from rich.live import Live
-
         self._api, self._interval = api, interval
-        self._console = console()
+        self._screen = Screen()
         self._pace = Pace()
-        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
 
     def __enter__(self) -> None:
-        self._live.__enter__()
+        self._screen.__enter__()
 
     def __exit__(self, *args: Any) -> None:
-        self._live.__exit__(*args)
+        self._screen.__exit__(*args)
 
     def show(self, snapshot: "Snapshot") -> None:
         """Redraw."""
-        READING.end()
         self._pace.add(snapshot)
-        self._live.update(self._draw(snapshot), refresh=True)
+        self._screen.show(lambda: self._draw(snapshot))
 
     def end(self, snapshot: "Snapshot") -> None:
         """Leave the advice below the last view; where there was none, what is known."""
@@ -260,34 +257,35 @@ class _Live:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
-        from rich.text import Text
 
-        summary = snapshot.summary
+        summary, screen = snapshot.summary, self._screen
         bar = Table.grid(padding=(0, 1), expand=True)
         bar.add_column(ratio=1)
         bar.add_column(no_wrap=True)
         percent = 100 * summary.done // max(summary.total, 1)
         bar.add_row(
             ProgressBar(total=max(summary.total, 1), completed=summary.done),
-            Text(f"{percent:>3} %  {summary.done} of {summary.total} done"),
+            screen.text(f"{percent:>3} %  {summary.done} of {summary.total} done"),
         )
-        parts: list[RenderableType] = [
-            Text(printable(headline(self._api, snapshot.rotation)), style="bold"),
+        top: list[RenderableType] = [
+            screen.text(headline(self._api, snapshot.rotation), "bold"),
             bar,
             _counts(snapshot),
-            *([] if snapshot.settled else [Text(self._pace.text(snapshot), style="dim")]),
-            *(Text(f"{printable(problem)}; asking again", style="yellow") for problem in snapshot.problems),
-            *self._attention(snapshot),
-            Text(""),
+            *([] if snapshot.settled else [screen.text(self._pace.text(snapshot), "dim")]),
+            *(screen.text(f"{problem}; asking again", "yellow") for problem in snapshot.problems),
         ]
         # The last line is a short one: the terminal writes ^C behind it.
         last = f"next poll in {self._interval:g} s; Ctrl-C does not stop the rotation"
-        parts.append(Text("no device can get any further" if snapshot.settled else last, style="dim"))
-        return Group(*parts)
+        bottom = [
+            screen.text(""),
+            screen.line("no device can get any further" if snapshot.settled else last, "dim"),
+        ]
+        # The line below the view is the cursor's.
+        room = screen.console.height - 1 - screen.height_of(*top, *bottom)
+        return Group(*top, *self._attention(snapshot, room), *bottom)
 
-    def _attention(self, snapshot: "Snapshot") -> "list[RenderableType]":
-        from rich.text import Text
-
+    def _attention(self, snapshot: "Snapshot", room: int) -> "list[RenderableType]":
+        """The devices that need attention, as many as fit into so many lines."""
         from fioctl_rotate.rotation.messages import by_urgency, where, why
         from fioctl_rotate.rotation.state import State
 
@@ -295,20 +293,25 @@ class _Live:
         urgent = by_urgency(state for state in snapshot.states if state.state in attention)
         if not urgent:
             return []
-        room = max(self._console.height - 12, 3)
+        screen = self._screen
         rows = [
             (state.name, where(state), state.message or why(snapshot.rotation, state))
-            for state in urgent[:room]
+            for state in urgent[: max(room, 1)]
         ]
-        shown = table(("DEVICE", "STATE", "WHY"), rows)
-        last = shown.columns[-1]
-        shown.expand, last.ratio, last.no_wrap, last.overflow = True, 1, True, "ellipsis"
-        parts: list[RenderableType] = [Text(""), Text("Needs attention", style="bold"), shown]
-        if len(urgent) > room:
-            parts.append(
-                Text(f"and {len(urgent) - room} more: `rotations show` with --failed lists them", style="dim")
-            )
-        return parts
+        while True:
+            parts: list[RenderableType] = [
+                screen.text(""),
+                screen.line("Needs attention", "bold"),
+                screen.rows(("DEVICE", "STATE", "WHY"), rows),
+            ]
+            if len(urgent) > len(rows):
+                more = f"and {len(urgent) - len(rows)} more: `rotations show` with --failed lists them"
+                parts.append(screen.text(more, "dim"))
+            if screen.height_of(*parts) <= room:
+                return parts
+            if len(rows) == 1:
+                return [screen.line(f"need attention: {len(urgent)}", "bold")]
+            rows.pop()
 
 
 class Pace:

@@ -6,18 +6,25 @@ import fcntl
 import os
 import pty
 import re
+import select
+import signal
 import struct
+import subprocess
+import sys
 import termios
 import threading
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+from rich.cells import cell_len
 
 from fioctl_rotate.cli.app import run
 from fioctl_rotate.cli.watching import Pace
 from tests.commandline import Result
 from tests.rotation.fleets import WATCH, run_out
+
+PROGRAM = (sys.executable, "-m", "fioctl_rotate")
 
 
 @pytest.fixture
@@ -99,6 +106,97 @@ def test_show_of_more_than_a_screen_counts_the_rest_unless_all_are_wanted(recent
     assert lines[-1] == "and 27 more (27 pending); --all shows every device"
     every = on_terminal("show", "certs-1", "--all").out
     assert all(f"\n{name} " in every for name in names)
+
+
+WIDE = (
+    "ポンプ場-北側の監視装置-一号機-とても長い名前",
+    "🚰-pump-🔧",
+    "a-gateway-in-the-basement-of-building-seven",
+)
+
+
+@pytest.fixture
+def failing(recent):
+    """A rotation that has failed on devices with long and wide names."""
+    recent.add(*WIDE)
+    asyncio.run(recent.push())
+    for name in WIDE:
+        recent.rotate(name, fail=1)
+    return recent
+
+
+class Watching:
+    """`rotations watch` in a process of its own, on a terminal of so many columns and lines."""
+
+    def __init__(self, world, columns, lines, **environment):
+        self._leader, follower = pty.openpty()
+        self.resize(columns, lines)
+        settings = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+        self._process = subprocess.Popen(
+            [*PROGRAM, "rotations", "watch", "certs-1", "--interval", "1h"],
+            stdin=follower,
+            stdout=follower,
+            env=settings
+            | {"TERM": "xterm", "NO_COLOR": "1", "FIOCTL_FACTORY": "acme"}
+            | {"FIOCTL_ROTATE_MOCK": str(world.directory)}
+            | environment,
+        )
+        os.close(follower)
+
+    def resize(self, columns, lines):
+        """Change the size, as a window does: with a signal."""
+        fcntl.ioctl(self._leader, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        if hasattr(self, "_process"):
+            self._process.send_signal(signal.SIGWINCH)
+
+    def view(self, encoding="utf-8", *, cleared=False):
+        """The lines of the next view that is drawn, up to its last line; where it is `cleared`, after that."""
+        seen = view = b""
+        while b"; Ctrl-C" not in view:
+            assert select.select([self._leader], [], [], 60)[0], seen
+            seen += os.read(self._leader, 65536)
+            view = seen.partition(b"\x1b[2J")[2] if cleared else seen
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", view.decode(encoding))
+        return [line.rstrip() for line in text.replace("\r", "").splitlines()]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+        os.close(self._leader)
+
+
+def test_live_view_on_a_narrow_terminal_shows_whole_names_and_messages(failing):
+    with Watching(failing, 40, 30) as watching:
+        lines = watching.view()
+    assert max(cell_len(line) for line in lines) <= 40
+    assert "".join(lines).count("HTTP_500 - no") == 3
+    text = "".join(lines)
+    assert all(name in text for name in WIDE)
+
+
+def test_live_view_is_drawn_anew_after_a_resize_without_a_poll(failing):
+    with Watching(failing, 100, 30) as watching:
+        wide = watching.view()
+        assert any(cell_len(line) > 80 for line in wide)
+        watching.resize(50, 12)
+        narrow = watching.view(cleared=True)
+    assert max(cell_len(line) for line in narrow) <= 50
+    # The whole view fits: it is drawn from the top of an empty screen.
+    assert len([line for line in narrow if line.startswith("Rotation certs-1")]) == 1
+    assert len(narrow) <= 12
+
+
+def test_live_view_in_latin_1_has_nothing_that_this_cannot_say(failing):
+    with Watching(failing, 60, 40, PYTHONIOENCODING="latin-1") as watching:
+        lines = watching.view("latin-1")
+    text = "".join(lines)
+    assert max(len(line) for line in lines) <= 60
+    assert "\\U0001f6b0-pump" in text
+    assert "\\u2026" not in text
+    assert "\\u2501" not in text
 
 
 @pytest.mark.parametrize(
