@@ -17,24 +17,22 @@ from fioctl_rotate.rotation.state import DeviceState, Rotation, State
 def render(snapshot: Snapshot) -> str:
     """The document of one rotation.
 
-    A device that is done passes; one that will not follow is skipped; any other has failed. So that no rotation
-    passes by having no devices, or none that could be read, that is a failed case of its own.
+    A device that is done passes; one that will not follow is skipped; any other has failed. A rotation without
+    devices, or none that could be read, has failed too.
     """
     rotation = snapshot.rotation
     cases = [_case(rotation, state) for state in snapshot.states]
     if not cases:
-        case = ElementTree.Element("testcase", classname=printable(rotation.id), name="devices", time="0")
-        ElementTree.SubElement(case, "failure", type="no-devices", message=printable(snapshot.message))
-        cases.append(case)
-    suite = _suite(f"rotation {rotation.id} of {rotation.scope}", cases)
+        cases = [no_devices(rotation.id, snapshot.message)]
+    suite = suite_of(f"rotation {rotation.id} of {rotation.scope}", cases)
     suite.set("timestamp", str(time_text(rotation.pushed_at or snapshot.at)).rstrip("Z"))
-    return _document([suite])
+    return document_of([suite])
 
 
 def render_rollout(rollout: Rollout, decision: Decision, picture: Picture) -> str:
     """The document of a rollout, a suite a stage, as `render` makes it; a device that has not begun is skipped."""
     suites = [
-        _suite(
+        suite_of(
             f"stage {stage.number} of {rollout.last}",
             [_staged_case(rollout, stage.number, staged) for staged in stage.devices],
         )
@@ -42,10 +40,18 @@ def render_rollout(rollout: Rollout, decision: Decision, picture: Picture) -> st
     ]
     rotation = Rotation(rollout.id, Scope.of_group(rollout.group))
     last = [_case(rotation, state) for state in picture.states]
-    return _document([*suites, _suite(f"stage {rollout.last} of {rollout.last}", last)])
+    return document_of([*suites, suite_of(f"stage {rollout.last} of {rollout.last}", last)])
 
 
-def _document(suites: Sequence[ElementTree.Element]) -> str:
+def no_devices(what: str, message: str) -> ElementTree.Element:
+    """The failed case that stands for devices that are not there: an empty suite passes."""
+    case = ElementTree.Element("testcase", classname=printable(what), name="devices", time="0")
+    ElementTree.SubElement(case, "failure", type="no-devices", message=printable(message))
+    return case
+
+
+def document_of(suites: Sequence[ElementTree.Element]) -> str:
+    """The suites as one document, with their totals."""
     root = ElementTree.Element("testsuites")
     root.extend(suites)
     for total in ("tests", "failures", "skipped"):
@@ -54,7 +60,8 @@ def _document(suites: Sequence[ElementTree.Element]) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
 
 
-def _suite(name: str, cases: Sequence[ElementTree.Element]) -> ElementTree.Element:
+def suite_of(name: str, cases: Sequence[ElementTree.Element]) -> ElementTree.Element:
+    """A suite, with the totals of its cases."""
     suite = ElementTree.Element("testsuite", name=printable(name))
     suite.extend(cases)
     suite.attrib |= {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from fioctl_rotate.checks import Check, Status, blocking
 from fioctl_rotate.errors import Error, printable
 from fioctl_rotate.ops.watch import Snapshot
+from fioctl_rotate.rotation import commands
 from fioctl_rotate.rotation.due import Due
 from fioctl_rotate.rotation.messages import advice, where, why
 from fioctl_rotate.rotation.plan import Plan
@@ -119,7 +120,7 @@ def of_due(title: str, message: str, devices: Sequence[Due]) -> str:
 
 def of_rotation(snapshot: Snapshot, *, factory: str, server: str) -> str:
     """A rotation: its counts, the devices that are not done, and what can be done."""
-    rotation = snapshot.rotation
+    rotation, where_it_is = snapshot.rotation, commands.factory_options(factory, server)
     parts = [
         f"## Rotation {text(rotation.id)} of {text(str(rotation.scope))}\n",
         f"**{text(snapshot.message)}**, factory {text(factory)} at {text(server)}\n",
@@ -131,7 +132,7 @@ def of_rotation(snapshot: Snapshot, *, factory: str, server: str) -> str:
     if open_:
         rows = [(state.name, where(state), why(rotation, state)) for state in open_]
         parts.append(table(("Device", "State", "Why"), rows))
-    parts += [f"- {sentence(line)}\n" for line in advice(rotation, snapshot.states)]
+    parts += [f"- {sentence(line)}\n" for line in advice(rotation, snapshot.states, where_it_is)]
     return "\n".join(parts) + "\n"
 
 

@@ -16,6 +16,7 @@ from fioctl_rotate.ops.due import who_is_due
 from fioctl_rotate.rotation.due import Due, Source, Status, by_date, by_month, due, rotation_date
 from fioctl_rotate.rotation.scope import Scope
 from tests.commandline import Cli
+from tests.rotation.fleets import outcomes, suite_in
 from tests.world import START, World
 
 YEAR, SOON = timedelta(days=365), timedelta(days=60)
@@ -181,9 +182,13 @@ def test_as_it_is_typed(cli: Cli, acme: Path, tmp_path: Path) -> None:
     assert result.out.splitlines()[0] == "2 devices: 0 expired, 0 due, 2 unknown, 0 fine"
     assert "no rotation among its last ten updates; registered" in result.out
     assert "<h1>When the certificates of group field end</h1>" in html.read_text()
-    assert 'failures="2"' in junit.read_text()
-    allowed = cli("rotations", "due", "--all", "--allow", "unknown", "--format", "json")
+    assert outcomes(suite_in(junit)) == {"device-1": "failure", "device-2": "failure"}
+    allowed = cli("rotations", "due", "--all", "--allow", "unknown", "--format", "json", "--junit", junit)
     assert (allowed.code, len(allowed.json["devices"])) == (0, 2)
+    assert outcomes(suite_in(junit)) == {"device-1": "skipped", "device-2": "skipped"}
+    assert cli("config", "device-group", "create", "empty").code == 0
+    assert cli("rotations", "due", "-g", "empty", "--junit", junit).code == 3
+    assert outcomes(suite_in(junit)) == {"devices": "failure"}
     assert cli("rotations", "due", "--all", "--html", html).code == 2  # it exists
     for wrong in ([], ["-g", "field", "--all"], ["--all", "--allow", "x"], ["--all", "--within", "soon"]):
         assert cli("rotations", "due", *wrong).code == 2

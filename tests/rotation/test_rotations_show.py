@@ -250,6 +250,11 @@ def test_summary_is_added_to_the_file_and_holds_no_markup_of_others(recent, rota
     assert "**0 of 1 done, 1 failing**" in text
 
 
+def test_a_command_in_a_summary_names_its_factory(mixed, rotations):
+    text = rotations("show", "certs-1", "--summary", "-").out.replace("\\", "")
+    assert f"delete own fio-rotate-certs -f acme --mock {mixed.directory}</code>" in text
+
+
 @pytest.mark.parametrize(("option", "start"), [("--junit", "<?xml"), ("--summary", "## Rotation certs")])
 def test_a_file_on_stdout_is_alone_there(mixed, rotations, tmp_path, option, start):
     shown = rotations("show", "certs-1", option, "-")
