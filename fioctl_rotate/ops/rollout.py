@@ -80,6 +80,7 @@ async def roll_out(
     """
     reader = Reader(api, plan, now=now)
     bad_polls = BadPolls()
+    refused = False
     while True:
         try:
             step = await reader.poll()
@@ -89,8 +90,13 @@ async def roll_out(
             sent(f"{error.message}; trying again")
             await sleep(interval)
             continue
-        show(step)
         decision = step.decision
+        if decision.verdict is Verdict.REFUSED and not refused:
+            # Another run of this plan may have gone on between two requests of this poll: read it all once more.
+            refused = True
+            continue
+        refused = False
+        show(step)
         if decision.verdict is Verdict.REFUSED:
             hint = "make a new plan from what is there now"
             raise Refused(f"{decision.message}; nothing more is sent", hint=hint)

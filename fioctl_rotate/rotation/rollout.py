@@ -118,6 +118,11 @@ def _present_stage(rollout: Rollout, picture: Picture) -> int:
     return 0 if _clearing(rollout, picture) else 1
 
 
+def _has_begun(rollout: Rollout, picture: Picture) -> bool:
+    """Whether any device of an early stage was given the entry."""
+    return any(_was_given(picture.devices.get(device.uuid)) for device in rollout.stages.devices)
+
+
 def _was_given(reading: Reading | None) -> bool:
     return reading is not None and (reading.own.ever or reading.progress.phase is not Phase.NONE)
 
@@ -154,6 +159,8 @@ def _foreign(rollout: Rollout, picture: Picture) -> str | None:
     cleared = rollout.stages.clear_group and value is None
     if value not in (rollout.older, rollout.value) and not cleared:
         return f"group {rollout.group} has {_named(value)} now, which is not from this plan"
+    if rollout.stages.clear_group and value not in (None, rollout.value) and _has_begun(rollout, picture):
+        return f"group {rollout.group} has {_named(value)} again, which this plan has deleted"
     if picture.group.ever and value != rollout.value:
         return f"group {rollout.group} had rotation {rollout.id}, and has {_named(value)} now: it was stopped"
     fleet = picture.fleet.value

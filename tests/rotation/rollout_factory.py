@@ -52,6 +52,16 @@ class Factory(World):
                 db, level, [OTHER, *entry], reason=reason, author=author, now=self.now, replace=False
             )
 
+    def hand_over(self, plan: Plan) -> None:
+        """Another run of the plan gives the entry to the group, and takes back those of the devices."""
+        entry, holders = [OTHER, _file(plan.entry.render())], self.own_entries()
+        with self.store.transaction() as db:
+            config_levels.change(
+                db, self._group(), entry, reason="all", author="me", now=self.now, replace=False
+            )
+            for name in holders:
+                config_levels.delete_file(db, self._own(name), FILE_NAME, author="me", now=self.now)
+
     def rotate_all(self, rotation_id: str) -> None:
         """Every device has completed the rotation by the group's entry, and stores it."""
         for reason in ("older", "settle"):

@@ -172,6 +172,16 @@ def test_a_fleet_wide_entry_is_cleared_before_the_group_s_which_hides_it() -> No
     assert ids_rotated(run) == [["certs-0", "certs-1", "certs-9"]] * 6
 
 
+def test_an_older_entry_that_is_pushed_again_after_it_was_cleared_is_foreign() -> None:
+    run = start(older="certs-1", clear_group=True)
+    while not any(action.do is Do.GIVE for action in run.poll().actions):
+        run.pass_time()
+    run.world.group.change(value_of("certs-1"), "by hand", run.world.now)
+    decision = run.poll()
+    assert (decision.verdict, decision.actions) == (Verdict.REFUSED, ())
+    assert decision.message == "group field has rotation certs-1 again, which this plan has deleted"
+
+
 def test_a_fleet_wide_push_while_the_group_s_older_entry_is_cleared_is_foreign() -> None:
     run = start(older="certs-1", clear_group=True)
     run.world.fleet.change(value_of("certs-5"), "by hand", run.world.now)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from platformdirs import user_state_path
 
 from fioctl_rotate.errors import Refused
 from fioctl_rotate.mock.store.config_levels import Level
+from fioctl_rotate.ops.rollout import Step
 from fioctl_rotate.ops.stop import finish, plan_stop, stop
 from fioctl_rotate.rotation.rollout import Verdict
 from tests.rotation.rollout_factory import OTHER, Factory
@@ -81,6 +83,26 @@ def test_two_who_run_the_same_plan_at_once_do_no_harm(tmp_path: Path) -> None:
 
     for verdict in asyncio.run(work()):
         assert_finished(factory, verdict)
+
+
+def test_another_run_that_goes_on_between_two_requests_is_no_stop(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 5)
+
+    async def work() -> Step:
+        plan = await factory.plan()
+        while len(factory.own_entries()) < 2:
+            with suppress(TimeoutError):
+                await factory.run(plan, polls=2)
+
+        def the_other_one_goes_on() -> None:
+            """Right after this one has read the group's log, which has no entry yet."""
+            factory.answered = lambda: None
+            factory.hand_over(plan)
+
+        factory.answered = the_other_one_goes_on
+        return await factory.run(plan)
+
+    assert_finished(factory, asyncio.run(work()).decision.verdict)
 
 
 def test_a_push_by_hand_in_between_is_named_and_nothing_more_is_sent(tmp_path: Path) -> None:
