@@ -24,3 +24,10 @@ def parse_duration(text: str, *, name: str = "duration", shortest: float = 0.0) 
     if seconds > LONGEST:
         raise UsageError(f"the {name} `{text}` is too long: expected at most ten years")
     return seconds
+
+
+def elapsed_text(seconds: float) -> str:
+    """A time after a start, as `3:05:10` or `2 d 3:05:10`."""
+    days, rest = divmod(int(seconds), 86400)
+    clock = f"{rest // 3600}:{rest % 3600 // 60:02}:{rest % 60:02}"
+    return f"{days} d {clock}" if days else clock

@@ -1,8 +1,13 @@
 """The user's folders for settings, state and cached names. Some users have none: a container's, without a home."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 NAME = "fioctl-rotate"
+
+_STATE: ContextVar[Path | None] = ContextVar("state", default=None)
 
 
 def config_folder() -> Path:
@@ -18,12 +23,24 @@ def config_folder() -> Path:
 
 def state_folder() -> Path:
     """Where what was polled is kept. Raises FileNotFoundError where there is no home."""
+    if (elsewhere := _STATE.get()) is not None:
+        return elsewhere
     from platformdirs import user_state_path
 
     try:
         return user_state_path(NAME, appauthor=False)
     except RuntimeError as error:
         raise _no_home() from error
+
+
+@contextlib.contextmanager
+def state_in(directory: Path) -> Iterator[None]:
+    """Have `directory` be the state folder while the block runs: what a rehearsal reads and leaves is its own."""
+    token = _STATE.set(directory)
+    try:
+        yield
+    finally:
+        _STATE.reset(token)
 
 
 def _no_home() -> FileNotFoundError:

@@ -6,6 +6,7 @@ from typing import Annotated
 from fioctl_rotate.cli.common import connected, open_api, option, settings_of, single
 from fioctl_rotate.cli.planning import PlanArgument, Sending, with_sending
 from fioctl_rotate.cli.pushing import in_time, send, waivers
+from fioctl_rotate.cli.rehearsing import Rehearsing, rehearse, with_rehearsing
 from fioctl_rotate.cli.stages import with_max_failures
 from fioctl_rotate.errors import Refused
 from fioctl_rotate.rotation.plan import Plan
@@ -14,9 +15,11 @@ from fioctl_rotate.settings import Flags, Settings
 
 @connected
 @with_sending
+@with_rehearsing
 async def apply(
     flags: Flags,
     sending: Sending,
+    rehearsing: Rehearsing,
     plan_file: PlanArgument,
     edited: Annotated[bool, option("--edited", "Take a plan that was edited after it was written.")] = False,
     digest: Annotated[
@@ -33,13 +36,17 @@ async def apply(
     that is applied already is not an error: nothing is sent.
 
     A plan in stages is followed to its end; the same command goes on where an earlier run stopped.
+
+    With --rehearse the plan runs on a clone of the Factory instead, on simulated time, beside the same as a plain
+    push. No connection leaves this machine. --interval, --timeout and all times are simulated then.
     """
     from fioctl_rotate.ops.plan_file import read_plan
     from fioctl_rotate.ops.push import DEVICES_CHANGED, resume
     from fioctl_rotate.ops.push_checks import check_names
 
     plan = read_plan(plan_file).accept(edited=edited, digest=digest)
-    sending.check(staged=plan.stages is not None)
+    rehearsing.check()
+    sending.check(staged=plan.stages is not None or rehearsing.rehearse is not None)
     allow = waivers(sending, DEVICES_CHANGED)
     plan = plan.replace(
         allow=check_names((*plan.allow, *(name for name in allow if name != DEVICES_CHANGED))),
@@ -48,6 +55,9 @@ async def apply(
     if max_failures is not None:
         plan = with_max_failures(plan, max_failures)
         sending = sending.replace(note=f"max-failures {max_failures}")
+    if rehearsing.rehearse is not None:
+        await rehearse(plan, sending, rehearsing, allow)
+        return
     settings = settings_for(flags, plan)
 
     async with open_api(settings, timeout=sending.timeout) as api:

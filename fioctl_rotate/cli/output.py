@@ -33,6 +33,9 @@ FILE_ON_STDOUT: ContextVar[bool] = ContextVar("whether a file that was named goe
 _WIDEST = 40  # columns of a terminal that a column is wide; a longer cell moves the rest of its row
 _ROOM = 30  # columns that the last cell needs to be broken into lines of its own
 
+REHEARSAL = "REHEARSAL  "
+"""What stands before each line that is said while a plan is rehearsed."""
+
 
 class Format(StrEnum):
     """How a result is shown."""

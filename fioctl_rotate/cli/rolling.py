@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from fioctl_rotate.cli.common import Format, Result, Table, emit, note, warn
 from fioctl_rotate.cli.live import Screen
+from fioctl_rotate.cli.output import REHEARSAL
 from fioctl_rotate.cli.reading import READING, redrawn
+from fioctl_rotate.duration import elapsed_text
 from fioctl_rotate.errors import DeviceFailed, InProgress, Refused, TimedOut, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from rich.console import RenderableType
@@ -32,7 +35,7 @@ class Rolling:
     """How to follow a rollout. `interval` and `timeout` are in seconds; `junit` and `summary` are files to write.
 
     `detailed` has a run whose time is over end with exit code 6 rather than 4 unless a step fails. `note` goes
-    into the reason of each write; without `send` nothing is written.
+    into the reason of each write; without `send` nothing is written. A `rehearsal` is marked as one.
     """
 
     interval: float = 15.0
@@ -43,6 +46,7 @@ class Rolling:
     detailed: bool = False
     note: str = ""
     send: bool = True
+    rehearsal: bool = False
 
 
 async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
@@ -54,7 +58,7 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
     from fioctl_rotate.ops.rollout import roll_out, rollout_of
     from fioctl_rotate.rotation.rollout import Verdict
 
-    view = _view(api, plan, rolling, rollout_of(plan))
+    view = view_of(api, plan, rolling)
     timed_out = False
     try:
         with view:
@@ -77,7 +81,7 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
     finally:
         view.end()
         if view.last:
-            _write_files(api, plan, view.last, rolling.junit, rolling.summary)
+            write_files(api, plan, view.last, rolling.junit, rolling.summary)
     last = view.last
     if timed_out:
         state = stage_of(last, rollout_of(plan)) if last else "not read yet"
@@ -103,10 +107,15 @@ def _head(api: "FactoryApi", plan: "Plan") -> str:
     return f"Rotation {plan.rotation_id} of {plan.scope} in stages, factory {api.factory} at {api.server}"
 
 
-def _write_files(
-    api: "FactoryApi", plan: "Plan", step: "Step", junit: Path | None, summary: Path | None
+def write_files(
+    api: "FactoryApi",
+    plan: "Plan",
+    step: "Step",
+    junit: Path | None,
+    summary: Path | None,
+    mark: str = "",
 ) -> None:
-    """Write the rollout as JUnit XML and as Markdown, where that is wanted."""
+    """Write the rollout as JUnit XML and as Markdown, where that is wanted; `mark` stands before their names."""
     from fioctl_rotate.cli.out_files import write_out
     from fioctl_rotate.ops import markdown
     from fioctl_rotate.ops.junit import render_rollout
@@ -115,10 +124,11 @@ def _write_files(
 
     rollout = rollout_of(plan)
     if junit is not None:
-        write_out(junit, render_rollout(rollout, step.decision, step.picture))
+        write_out(junit, render_rollout(rollout, step.decision, step.picture, mark=mark))
     if summary is not None:
         rows = list(document.rows(rollout, step.decision, step.picture))
-        write_out(summary, markdown.of_rollout(_head(api, plan), rows, step.decision.message), append=True)
+        head = mark + _head(api, plan)
+        write_out(summary, markdown.of_rollout(head, rows, step.decision.message), append=True)
 
 
 async def shown(
@@ -129,7 +139,7 @@ async def shown(
     from fioctl_rotate.rotation.rollout import Verdict
 
     rollout, step = await _one_poll(api, plan)
-    _write_files(api, plan, step, junit, summary)
+    write_files(api, plan, step, junit, summary)
     rows = document.rows(rollout, step.decision, step.picture)
     head = _head(api, plan)
     devices = [
@@ -199,17 +209,31 @@ def _failing(step: "Step") -> list[str]:
     return [state.device.name for state in staged if state.point is Point.FAILING]
 
 
-def _view(api: "FactoryApi", plan: "Plan", rolling: Rolling, rollout: "Rollout") -> "_Lines":
+def view_of(
+    api: "FactoryApi", plan: "Plan", rolling: Rolling, now: "Callable[[], datetime] | None" = None
+) -> "Lines":
+    """What shows a rollout; `now` is the clock of what is sent, by default the real one."""
+    from fioctl_rotate.clock import utc_now
+    from fioctl_rotate.ops.rollout import rollout_of
+
     live = rolling.format is Format.TEXT and redrawn(sys.stdout)
-    return (_Live if live else _Lines)(api, plan, rolling, rollout)
+    return (_Live if live else Lines)(api, plan, rolling, rollout_of(plan), now or utc_now)
 
 
-class _Lines:
+class Lines:
     """One line a change: text, or one JSON object with `kind` write, stage, device or summary."""
 
-    def __init__(self, api: "FactoryApi", plan: "Plan", rolling: Rolling, rollout: "Rollout") -> None:
-        self._api, self._plan, self._rolling, self._rollout = api, plan, rolling, rollout
+    def __init__(
+        self,
+        api: "FactoryApi",
+        plan: "Plan",
+        rolling: Rolling,
+        rollout: "Rollout",
+        now: "Callable[[], datetime]",
+    ) -> None:
+        self._api, self._plan, self._rolling, self._rollout, self._now = api, plan, rolling, rollout, now
         self._json = rolling.format is Format.JSON
+        self._start = now()
         self._known: dict[object, object] = {}
         self.last: Step | None = None
 
@@ -257,9 +281,7 @@ class _Lines:
 
     def sent(self, text: str) -> None:
         """Write that something was sent, or could not be."""
-        from fioctl_rotate.clock import utc_now
-
-        self._emit(utc_now(), "write", {"message": text}, text)
+        self._emit(self._now(), "write", {"message": text}, text)
 
     def end(self) -> None:
         """Write the summary."""
@@ -286,16 +308,26 @@ class _Lines:
         from fioctl_rotate.rotation.document import time_text
 
         if self._json:
-            emit(json.dumps({"at": time_text(at), "kind": kind, **value}, ensure_ascii=False))
+            marked = {"rehearsal": True} if self._rolling.rehearsal else {}
+            emit(json.dumps({**marked, "at": time_text(at), "kind": kind, **value}, ensure_ascii=False))
+        elif self._rolling.rehearsal:
+            emit(f"{REHEARSAL}{elapsed_text((at - self._start).total_seconds())}  {printable(text)}")
         else:
             emit(f"{at:%H:%M:%S}  {printable(text)}")
 
 
-class _Live(_Lines):
+class _Live(Lines):
     """A table of the stages that is redrawn, with the last things that were sent."""
 
-    def __init__(self, api: "FactoryApi", plan: "Plan", rolling: Rolling, rollout: "Rollout") -> None:
-        super().__init__(api, plan, rolling, rollout)
+    def __init__(
+        self,
+        api: "FactoryApi",
+        plan: "Plan",
+        rolling: Rolling,
+        rollout: "Rollout",
+        now: "Callable[[], datetime]",
+    ) -> None:
+        super().__init__(api, plan, rolling, rollout, now)
         self._writes: list[str] = []
         self._screen = Screen()
 
@@ -324,6 +356,9 @@ class _Live(_Lines):
         screen = self._screen
         head = f"Rotation {self._plan.rotation_id} of {self._plan.scope}, factory {self._api.factory}"
         rest = f"polls every {self._rolling.interval:g} s; Ctrl-C stops here, the same command goes on"
+        if self._rolling.rehearsal:
+            after = elapsed_text((step.at - self._start).total_seconds())
+            head, rest = f"{REHEARSAL}{head}", f"{after} of simulated time"
         parts: list[RenderableType] = [
             screen.text(head, "bold"),
             screen.rows(STAGES, list(rows(self._rollout, step.decision, step.picture))),

@@ -155,7 +155,7 @@ class Device:
             strict_est=bool(sota.number("simulation.strict_est", 0)),
             target_name=target_name,
             target_version=target_version,
-            pause=lambda: asyncio.sleep(self._pause),
+            pause=lambda: self._sleep(self._pause) if self._pause else asyncio.sleep(0),
             notify=lambda event, error: self._observe(self.uuid, event, error),
             fail=self.fail,
         )

@@ -56,7 +56,7 @@ class Sota:
         values = self._tables.get(table)
         return values.get(name) if isinstance(values, dict) else None
 
-    def update(self, values: Mapping[str, str]) -> None:
+    def update(self, values: Mapping[str, str | int]) -> None:
         """Set the values and write the file, mode 0640."""
         for key, value in values.items():
             table, _, name = key.partition(".")

@@ -42,6 +42,14 @@ def stays_off(directory: Path) -> bool:
         return False  # a damaged one is named when it runs
 
 
+def check_in_interval(directory: Path) -> float | None:
+    """The seconds between two check-ins that this device was made with, None where it has none of its own."""
+    try:
+        return Sota(directory / "sota.toml").number("simulation.interval", 0) or None
+    except Error:
+        return None  # a damaged one is named when it runs
+
+
 @contextlib.contextmanager
 def claimed(base: Path, directories: Iterable[Path]) -> Iterator[None]:
     """Have these devices in `base` for this process alone: run twice, a device would rotate twice.
@@ -88,10 +96,8 @@ async def run_devices(
     async def live(device: Device) -> None:
         while not stop.is_set():
             async with gate:
-                outcome: Outcome | Error = Outcome.ROTATED
-                while outcome is Outcome.ROTATED and not stop.is_set():
-                    outcome = await _start(device, reboot)
-                    checked_in(device.uuid, outcome)
+                rebooting = random.random() < reboot  # noqa: S311  nothing secret depends on it
+                await start(device, rebooting=rebooting, stop=stop, checked_in=checked_in)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), interval)
 
@@ -104,12 +110,25 @@ async def run_devices(
             task.cancel()
 
 
-async def _start(device: Device, reboot: float) -> Outcome | Error:
-    try:
-        if random.random() < reboot:  # noqa: S311  nothing secret depends on it
-            outcome = await device.reboot()
-            if outcome is Outcome.ROTATED:
-                return outcome
-        return await device.check_in()
-    except Error as error:
-        return error
+async def start(
+    device: Device,
+    *,
+    rebooting: bool,
+    stop: asyncio.Event,
+    checked_in: CheckedIn = lambda _uuid, _outcome: None,
+) -> Outcome | Error:
+    """Have the device start and check in, again as long as it rotates and `stop` is not set; how that ended.
+
+    With `rebooting` it reboots first.
+    """
+    outcome: Outcome | Error = Outcome.ROTATED
+    while outcome is Outcome.ROTATED and not stop.is_set():
+        try:
+            outcome = await device.reboot() if rebooting else await device.check_in()
+            if rebooting and outcome is not Outcome.ROTATED:
+                outcome = await device.check_in()
+        except Error as error:
+            outcome = error
+        rebooting = False
+        checked_in(device.uuid, outcome)
+    return outcome

@@ -19,8 +19,9 @@ from cryptography.x509.oid import NameOID
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fioctl_rotate.clock import Clock
 from fioctl_rotate.errors import Error
@@ -59,16 +60,24 @@ class _Answer:
 
 
 def gateway_app(
-    store: Store, factory: str, *, clock: Clock, complain: Callable[[str], None] = lambda _text: None
+    store: Store,
+    factory: str,
+    *,
+    clock: Clock,
+    complain: Callable[[str], None] = lambda _text: None,
+    threads: bool = True,
 ) -> Starlette:
     """The gateway of `factory`, on an open state that stays its caller's to close.
 
-    `complain` gets what keeps the state from being used.
+    `complain` gets what keeps the state from being used. Without `threads` it answers in the event loop, which is
+    quicker where all who ask are in the same loop, and nobody else uses the state.
     """
 
     def endpoint(function: Callable[[_Call], _Answer]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             body = await read_body(request, BODY_LIMIT)
+            if not threads:
+                return _answer(function, request, body)
             # SQLite and cryptography block, so they run beside the event loop.
             return await asyncio.to_thread(_answer, function, request, body)
 
@@ -101,6 +110,16 @@ def gateway_app(
     )
     app.router.redirect_slashes = False
     return app
+
+
+def failing_while(fails: Callable[[], bool], app: ASGIApp) -> ASGIApp:
+    """`app`, which answers 500 to everything while `fails` says so."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        failing = PlainTextResponse("the gateway fails, for the rehearsal\n", 500)
+        await (failing if fails() else app)(scope, receive, send)
+
+    return answer
 
 
 def admit(

@@ -7,7 +7,7 @@ they run is picked up without a restart.
 import contextlib
 import functools
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Refused
 from fioctl_rotate.est.server import LogRecord
 from fioctl_rotate.mock.est_faults import EstFault, est_with
-from fioctl_rotate.mock.gateway import gateway_app
+from fioctl_rotate.mock.gateway import failing_while, gateway_app
 from fioctl_rotate.mock.live_certificates import LiveCertificates
 from fioctl_rotate.mock.operator import operator_app
 from fioctl_rotate.mock.store import accounts
@@ -40,6 +40,8 @@ class Serving:
 
     Ports that are given are kept in the state. `log` gets each request to the EST server, `complain` gets once what
     keeps the server from working; `refused` gets each connection that was refused: which server did, the peer, why.
+    `certificate_clock` is for what has to do with certificates, where `clock` is not the real time, by which TLS
+    goes. The gateway answers 500 while `gateway_fails` says so; `threads` is as for `gateway_app`.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +52,9 @@ class Serving:
     refused: Callable[[str, str, str], None] = lambda _server, _peer, _reason: None
     est_fault: EstFault | None = None
     rfc7030: bool = False
+    certificate_clock: Clock | None = None
+    gateway_fails: Callable[[], bool] = lambda: False
+    threads: bool = True
 
 
 QUIETLY = Serving()
@@ -69,12 +74,12 @@ async def serve_factory(
     ports, clock, complain = serving.ports, serving.clock, _once(serving.complain)
     async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store(directory)))
-        watching = stack.enter_context(contextlib.closing(Store(directory)))
         with store.reading() as db:
             factory = accounts.choose_factory(db, factory_name)
         busy = Refused(f"factory {factory.name} in {directory} is served already, by another `mock serve`")
         stack.enter_context(files.locked(serving_lock(directory, factory.name), busy))
-        certificates = LiveCertificates(watching, factory.name, clock=clock, complain=complain)
+        serving = replace(serving, complain=complain)
+        certificates = stack.enter_context(_live_certificates(directory, factory.name, serving))
         sockets: list[socket.socket] = []
         for given, kept in (
             (ports.api, factory.api_port),
@@ -89,28 +94,60 @@ async def serve_factory(
             accounts.keep_ports(db, factory.name, (api_port, gateway_port, est_port))
             factory = accounts.choose_factory(db, factory.name)
         api = operator_app(store, authenticate=True, clock=clock, complain=complain)
-        gateway = gateway_app(store, factory.name, clock=clock, complain=complain)
-        est = est_with(
-            serving.est_fault,
-            certificates.authority,
-            clock=clock,
-            log=serving.log,
-            rfc7030=serving.rfc7030,
-        )
+        gateway = gateway_app(store, factory.name, clock=clock, complain=complain, threads=serving.threads)
         gateway_tls = tls.reloading_context(certificates.gateway_context, required=True)
-        est_tls = tls.reloading_context(certificates.est_context, required=False)
-        servers = (
-            ("operator API", api, None),
-            ("gateway", gateway, gateway_tls),
-            ("EST server", est, est_tls),
-        )
-        for (name, app, context), sock in zip(servers, sockets, strict=True):
-            if app is None:
-                sock.close()
-                continue
+        for name, app, context, sock in (
+            ("operator API", api, None, sockets[0]),
+            ("gateway", failing_while(serving.gateway_fails, gateway), gateway_tls, sockets[1]),
+        ):
             tell = functools.partial(serving.refused, name)
             await stack.enter_async_context(running(app, sock, context, refused=tell))
+        await stack.enter_async_context(_est_running(certificates, sockets[2], serving))
         yield replace(factory, api_host=_name_of(serving.host))
+
+
+@contextlib.asynccontextmanager
+async def serve_est(directory: Path, factory_name: str, serving: Serving = QUIETLY) -> AsyncIterator[None]:
+    """Serve the factory's EST server alone, on its port in the state, while the block runs.
+
+    The EST server of `serve_factory` must not run: it has the fault `stop`. Raises Error as that does.
+    """
+    with contextlib.closing(Store(directory)) as store, store.reading() as db:
+        port = accounts.choose_factory(db, factory_name).est_port
+    with (
+        _live_certificates(directory, factory_name, serving) as certificates,
+        listen(serving.host, port) as sock,
+    ):
+        async with _est_running(certificates, sock, serving):
+            yield
+
+
+@contextlib.contextmanager
+def _live_certificates(directory: Path, factory: str, serving: Serving) -> Iterator[LiveCertificates]:
+    clock = serving.certificate_clock or serving.clock
+    with contextlib.closing(Store(directory)) as watching:
+        yield LiveCertificates(watching, factory, clock=clock, complain=serving.complain)
+
+
+@contextlib.asynccontextmanager
+async def _est_running(
+    certificates: LiveCertificates, sock: socket.socket, serving: Serving
+) -> AsyncIterator[None]:
+    app = est_with(
+        serving.est_fault,
+        certificates.authority,
+        clock=serving.certificate_clock or serving.clock,
+        log=serving.log,
+        rfc7030=serving.rfc7030,
+    )
+    if app is None:
+        sock.close()
+        yield
+        return
+    context = tls.reloading_context(certificates.est_context, required=False)
+    tell = functools.partial(serving.refused, "EST server")
+    async with running(app, sock, context, refused=tell):
+        yield
 
 
 def serving_lock(directory: Path, factory: str) -> Path:

@@ -33,17 +33,21 @@ def operator_app(
     authenticate: bool,
     clock: Clock,
     complain: Callable[[str], None] = lambda _text: None,
+    threads: bool = True,
 ) -> Starlette:
     """The operator API on an open state, which stays its caller's to close.
 
     Requests need a token in `OSF-TOKEN` or as a Bearer; without `authenticate` everybody is the administrator,
     which is for a process that has the directory anyway. `complain` gets what keeps the state from being used.
+    `threads` is as for `gateway_app`.
     """
 
     def endpoint(operation: Operation) -> _Endpoint:
         async def answer(request: Request) -> Response:
-            # SQLite and cryptography block, so they run beside the event loop.
             body = await read_body(request, BODY_LIMIT) if operation.takes is not None else b""
+            if not threads:
+                return _answer(operation, request, body)
+            # SQLite and cryptography block, so they run beside the event loop.
             return await asyncio.to_thread(_answer, operation, request, body)
 
         return answer

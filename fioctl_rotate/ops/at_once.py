@@ -83,7 +83,7 @@ async def for_each(
             for _ in range(pace.limit):
                 start()
     except BaseExceptionGroup as errors:
-        raise _first(errors) from None
+        raise first_of(errors) from None
 
 
 async def together(*work: Awaitable[Any]) -> list[Any]:
@@ -95,6 +95,7 @@ async def together(*work: Awaitable[Any]) -> list[Any]:
     return results
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a task group, which is what ended the others."""
     error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return first_of(error) if isinstance(error, BaseExceptionGroup) else error

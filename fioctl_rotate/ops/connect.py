@@ -35,21 +35,24 @@ async def open_api(
     timeout: float | None = None,
     counted: Counted = lambda _read, _all: None,
     clock: Clock = utc_now,
+    rehearsing: bool = False,
 ) -> AsyncIterator[FactoryApi]:
     """The operator API of the settings' factory, while the block runs.
 
     `trace` gets a line for each request, `announce` one for each wait of more than 5 seconds. `timeout` is how long
     the command may take, in seconds from now (None: no end); no wait that a server asks for goes beyond it.
     `counted` hears how far the reading of many devices has come (see `FactoryApi`).
-    `clock` says when an access token has expired. Raises UsageError where no factory is named, or where the mock's
-    directory or CACERT cannot be used.
+    `clock` says when an access token has expired, and is a mock's clock. When `rehearsing`, the names that were
+    seen are not kept for completion, and a mock answers in the event loop. Raises UsageError where no factory is
+    named, or where the mock's directory or CACERT cannot be used.
     """
     factory = settings.require_factory()
     deadline = None if timeout is None else time.monotonic() + timeout
-    async with _operator(settings, trace, clock) as peer:
+    async with _operator(settings, trace, clock, threads=not rehearsing) as peer:
         api = FactoryApi(peer, factory, announce=announce, deadline=deadline, counted=counted)
         yield api
-        _remember(api, settings)
+        if not rehearsing:
+            _remember(api, settings)
 
 
 def _remember(api: FactoryApi, settings: Settings) -> None:
@@ -68,14 +71,16 @@ async def renewed(
 
 
 @contextlib.asynccontextmanager
-async def _operator(settings: Settings, trace: Trace | None, clock: Clock) -> AsyncIterator[Peer]:
+async def _operator(
+    settings: Settings, trace: Trace | None, clock: Clock, *, threads: bool
+) -> AsyncIterator[Peer]:
     """The operator API's server, to which we say who we are as fioctl does it."""
     if settings.mock is not None:
         from fioctl_rotate.mock.operator import operator_app
         from fioctl_rotate.mock.store.database import Store
 
         with contextlib.closing(Store(settings.mock)) as store:
-            app = operator_app(store, authenticate=False, clock=utc_now)
+            app = operator_app(store, authenticate=False, clock=clock, threads=threads)
 
             def transport() -> httpx.AsyncBaseTransport:
                 return httpx.ASGITransport(app=app, raise_app_exceptions=False)

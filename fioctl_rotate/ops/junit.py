@@ -14,8 +14,8 @@ from fioctl_rotate.rotation.stage_states import Point, Rollout, StagedDevice
 from fioctl_rotate.rotation.state import DeviceState, Rotation, State
 
 
-def render(snapshot: Snapshot) -> str:
-    """The document of one rotation.
+def render(snapshot: Snapshot, *, mark: str = "") -> str:
+    """The document of one rotation; `mark` stands before the suite's name.
 
     A device that is done passes; one that will not follow is skipped; any other has failed. A rotation without
     devices, or none that could be read, has failed too.
@@ -24,23 +24,23 @@ def render(snapshot: Snapshot) -> str:
     cases = [_case(rotation, state) for state in snapshot.states]
     if not cases:
         cases = [no_devices(rotation.id, snapshot.message)]
-    suite = suite_of(f"rotation {rotation.id} of {rotation.scope}", cases)
+    suite = suite_of(f"{mark}rotation {rotation.id} of {rotation.scope}", cases)
     suite.set("timestamp", str(time_text(rotation.pushed_at or snapshot.at)).rstrip("Z"))
     return document_of([suite])
 
 
-def render_rollout(rollout: Rollout, decision: Decision, picture: Picture) -> str:
+def render_rollout(rollout: Rollout, decision: Decision, picture: Picture, *, mark: str = "") -> str:
     """The document of a rollout, a suite a stage, as `render` makes it; a device that has not begun is skipped."""
     suites = [
         suite_of(
-            f"stage {stage.number} of {rollout.last}",
+            f"{mark}stage {stage.number} of {rollout.last}",
             [_staged_case(rollout, stage.number, staged) for staged in stage.devices],
         )
         for stage in decision.stages
     ]
     rotation = Rotation(rollout.id, Scope.of_group(rollout.group))
     last = [_case(rotation, state) for state in picture.states]
-    return document_of([*suites, suite_of(f"stage {rollout.last} of {rollout.last}", last)])
+    return document_of([*suites, suite_of(f"{mark}stage {rollout.last} of {rollout.last}", last)])
 
 
 def no_devices(what: str, message: str) -> ElementTree.Element:

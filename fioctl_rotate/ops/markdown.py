@@ -118,11 +118,11 @@ def of_due(title: str, message: str, devices: Sequence[Due]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def of_rotation(snapshot: Snapshot, *, factory: str, server: str) -> str:
-    """A rotation: its counts, the devices that are not done, and what can be done."""
+def of_rotation(snapshot: Snapshot, *, factory: str, server: str, mark: str = "") -> str:
+    """A rotation: its counts, the devices that are not done, and what can be done; `mark` comes first."""
     rotation, where_it_is = snapshot.rotation, commands.factory_options(factory, server)
     parts = [
-        f"## Rotation {text(rotation.id)} of {text(str(rotation.scope))}\n",
+        f"## {mark}Rotation {text(rotation.id)} of {text(str(rotation.scope))}\n",
         f"**{text(snapshot.message)}**, factory {text(factory)} at {text(server)}\n",
     ]
     counts = [(str(state), str(count)) for state, count in snapshot.summary.states.items() if count]

@@ -106,14 +106,21 @@ def _refuse_foreign_root(pki: PkiDirectory, factory: FactoryRecord) -> None:
 
 
 def _with_free_ports(addresses: Addresses) -> Addresses:
-    """The addresses with free ports where they say 0. They are found together, so that they differ."""
+    """The addresses with free ports where they say 0."""
+    api, gateway, est = free_ports(3)
+    return replace(
+        addresses,
+        api_port=addresses.api_port or api,
+        gateway_port=addresses.gateway_port or gateway,
+        est_port=addresses.est_port or est,
+    )
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """So many different ports that are free now. Raises Error where there are none."""
+    # They are found together, so that they differ.
     with contextlib.ExitStack() as stack:
-        return replace(
-            addresses,
-            api_port=addresses.api_port or _free_port(stack),
-            gateway_port=addresses.gateway_port or _free_port(stack),
-            est_port=addresses.est_port or _free_port(stack),
-        )
+        return tuple(_free_port(stack) for _ in range(count))
 
 
 def _free_port(stack: contextlib.ExitStack) -> int:

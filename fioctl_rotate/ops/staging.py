@@ -1,6 +1,6 @@
 """Planning the stages of a group's rotation: which devices an early stage begins with, and what lies beneath."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -51,7 +51,7 @@ class Staged:
 
 
 @dataclass(frozen=True)
-class _Known:
+class Known:
     """What was read of one device for the plan; `excluded` is why it may not be in an early stage."""
 
     device: StageDevice | None
@@ -70,7 +70,7 @@ async def plan_stages(api: FactoryApi, plan: Plan, request: StageRequest, *, now
     }
     _check_clearing(request, beneath)
     devices = {device.uuid: device for device in await api.devices(plan.scope.device_filters)}
-    known: dict[str, _Known] = {}
+    known: dict[str, Known] = {}
     if len(devices) <= SMALL_FLEET:
         await _read(api, devices, list(devices), older, known, now)
     while True:
@@ -124,7 +124,7 @@ def _check_clearing(request: StageRequest, beneath: Mapping[str, CurrentEntry]) 
 
 
 def _candidates(
-    devices: Mapping[str, wire.Device], known: Mapping[str, _Known], now: datetime
+    devices: Mapping[str, wire.Device], known: Mapping[str, Known], now: datetime
 ) -> list[Candidate]:
     return [
         Candidate(
@@ -139,7 +139,7 @@ def _candidates(
     ]
 
 
-def _excluded(device: wire.Device, known: _Known | None, now: datetime) -> str | None:
+def _excluded(device: wire.Device, known: Known | None, now: datetime) -> str | None:
     if is_offline(parse_time(device.last_seen), now):
         return "offline"
     if (lmp_release(device.lmp_ver) or OLDEST_LMP) < OLDEST_LMP:
@@ -152,33 +152,35 @@ async def _read(
     devices: Mapping[str, wire.Device],
     uuids: Sequence[str],
     older: Mapping[str, str],
-    known: dict[str, _Known],
+    known: dict[str, Known],
     now: datetime,
 ) -> None:
     """Read of these devices what decides whether they may be in an early stage, into `known`."""
 
     async def read(uuid: str) -> None:
-        name = devices[uuid].name or uuid
-        if current_entry_of(await api.config(Scope.of_device(name, uuid)).log(1)).value is not None:
-            known[uuid] = _Known(None, "shadowed")
-            return
-        key = key_digest((await api.device(uuid, by_uuid=True)).public_key)
-        if key is None:
-            known[uuid] = _Known(None, "without a public key")
-            return
-        updates = tuple(update.correlation_id for update in await api.device_updates(uuid))
-        attempts, completed, ahead = {}, set(), False
-        for rotation_id in older:
-            events = await events_of(api, uuid, rotation_id)
-            progress = from_events(events)
-            attempts[rotation_id] = attempts_in(events)
-            completed |= {rotation_id} if progress.finalized else set()
-            times = [event.time for event in progress.events if event.time and event.step == LAST]
-            ahead = ahead or any(time - now > _CLOCK_AHEAD for time in times)
-        device = StageDevice(uuid, name, key, "", updates, {id: n for id, n in attempts.items() if n})
-        known[uuid] = _Known(device, "with a clock that is ahead" if ahead else None, frozenset(completed))
+        known[uuid] = await read_known(api, devices[uuid].name or uuid, uuid, older, now)
 
     await for_each(uuids, read, Pace(), api.counted)
+
+
+async def read_known(api: FactoryApi, name: str, uuid: str, older: Collection[str], now: datetime) -> Known:
+    """What the plan needs of one device; `older` are the ids of the rotations that lie beneath."""
+    if current_entry_of(await api.config(Scope.of_device(name, uuid)).log(1)).value is not None:
+        return Known(None, "shadowed")
+    key = key_digest((await api.device(uuid, by_uuid=True)).public_key)
+    if key is None:
+        return Known(None, "without a public key")
+    updates = tuple(update.correlation_id for update in await api.device_updates(uuid))
+    attempts, completed, ahead = {}, set(), False
+    for rotation_id in older:
+        events = await events_of(api, uuid, rotation_id)
+        progress = from_events(events)
+        attempts[rotation_id] = attempts_in(events)
+        completed |= {rotation_id} if progress.finalized else set()
+        times = [event.time for event in progress.events if event.time and event.step == LAST]
+        ahead = ahead or any(time - now > _CLOCK_AHEAD for time in times)
+    device = StageDevice(uuid, name, key, "", updates, {id: n for id, n in attempts.items() if n})
+    return Known(device, "with a clock that is ahead" if ahead else None, frozenset(completed))
 
 
 def _left_out(candidates: Sequence[Candidate]) -> str:
@@ -195,7 +197,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(sorted(names)[:_NAMED]) + more
 
 
-def _beneath(stages: Stages, older: Mapping[str, str], known: Mapping[str, _Known]) -> list[str]:
+def _beneath(stages: Stages, older: Mapping[str, str], known: Mapping[str, Known]) -> list[str]:
     """What lies beneath the devices' own entries."""
     notes = []
     total = len(stages.devices)

@@ -89,6 +89,27 @@ def forget(db: sqlite3.Connection, level: Level) -> None:
     db.execute("DELETE FROM config WHERE target = ?", (level.key,))
 
 
+def newest_change(db: sqlite3.Connection, levels: Sequence[Level]) -> int:
+    """A number that differs where any of these levels has changed; 0 where nothing was ever set."""
+    marks = ", ".join("?" * len(levels))
+    row = db.execute(
+        f"SELECT max(id) FROM config WHERE target IN ({marks})",  # noqa: S608  nothing but marks
+        [level.key for level in levels],
+    ).fetchone()
+    return row[0] or 0
+
+
+def replace_text(db: sqlite3.Connection, old: str, new: str) -> None:
+    """Put `new` in the place of `old` in all files of all configurations, and change nothing else of them."""
+    db.execute("UPDATE config SET files = replace(files, ?, ?)", (old, new))
+
+
+def levels_of(device: DeviceRecord) -> list[Level]:
+    """The levels that a device follows, the one that wins last."""
+    group = [] if device.group_id is None else [Level("group", str(device.group_id))]
+    return [Level("fleet", device.factory), *group, Level("device", device.uuid)]
+
+
 def own_level(db: sqlite3.Connection, uuid: str) -> dict[str, wire.GatewayFile] | None:
     """The device's own level as it fetches it, or None where it never had one."""
     row = _latest(db, Level("device", uuid))
@@ -109,10 +130,7 @@ def merged(db: sqlite3.Connection, device: DeviceRecord) -> Merged:
     It changed when a level last did, or when the device last came into or left a group. A device that once was
     served a configuration and has none left gets an empty one, or it would keep the files.
     """
-    levels = [Level("fleet", device.factory), Level("device", device.uuid)]
-    if device.group_id is not None:
-        levels.insert(1, Level("group", str(device.group_id)))
-    rows = [(level, row) for level in levels if (row := _latest(db, level)) is not None]
+    rows = [(level, row) for level in levels_of(device) if (row := _latest(db, level)) is not None]
     changes = [row["created_at"] for _, row in rows]
     if not rows and device.served_at is None:
         return Merged(None, moment(device.created_at))

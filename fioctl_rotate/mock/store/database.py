@@ -151,6 +151,11 @@ class Store:
         with self._within("BEGIN") as db:
             yield db
 
+    def others_changes(self) -> int:
+        """A number that is another one after anybody else, this process among them, has changed the state."""
+        with self._turn, _reported(self._path):
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
     def close(self) -> None:
         """Close the state. A closed one cannot be used any more."""
         with self._turn:
@@ -168,6 +173,18 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+
+def copy_state(source: Path, target: Path) -> None:
+    """Copy the state in the directory `source`, also while it is used, into `target`. Raises Error."""
+    with contextlib.closing(Store(source)):
+        pass  # it is a state of this version
+    with (
+        _reported(source / "mock.db"),
+        contextlib.closing(_connect(source / "mock.db")) as here,
+        contextlib.closing(_connect(target / "mock.db")) as there,
+    ):
+        here.backup(there)
 
 
 def initialize(directory: Path) -> None:

@@ -170,6 +170,14 @@ def see_device(db: sqlite3.Connection, device: DeviceRecord, now: datetime.datet
     return replace(device, last_seen=stamp(now))
 
 
+def see_devices(db: sqlite3.Connection, seen: Mapping[str, datetime.datetime]) -> None:
+    """Note when these devices (by uuid) were seen, where that is not known or earlier."""
+    db.executemany(
+        "UPDATE device SET last_seen = :seen WHERE uuid = :uuid AND coalesce(last_seen, '') < :seen",
+        [{"uuid": uuid, "seen": stamp(when)} for uuid, when in seen.items()],
+    )
+
+
 def report(
     db: sqlite3.Connection, uuid: str, *, lmp_ver: str | None, target_name: str | None, tag: str | None
 ) -> None:

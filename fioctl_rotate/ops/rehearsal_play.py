@@ -1,0 +1,274 @@
+"""One rollout of a rehearsal: what the operator does on a copy of the clone, and what became of the devices."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fioctl_rotate import wire
+from fioctl_rotate.device.runner import stays_off
+from fioctl_rotate.errors import Refused
+from fioctl_rotate.mock.store import config_levels
+from fioctl_rotate.mock.store.config_levels import Level
+from fioctl_rotate.mock.store.database import Store
+from fioctl_rotate.ops.push import push, settle
+from fioctl_rotate.ops.rehearsal_plan import plan_for_copy
+from fioctl_rotate.ops.rehearsal_world import CHECK_IN, Sleep, TimeIsOver, World, live, open_world
+from fioctl_rotate.ops.rehearsed import DeviceEnd, End, Played, StageEnd
+from fioctl_rotate.ops.rollout import Step, roll_out, rollout_of
+from fioctl_rotate.ops.simulated_fleet import Life
+from fioctl_rotate.ops.watch import Snapshot, Watch
+from fioctl_rotate.rotation.document import time_text
+from fioctl_rotate.rotation.entry import FILE_NAME
+from fioctl_rotate.rotation.faults import Faults
+from fioctl_rotate.rotation.plan import Plan
+from fioctl_rotate.rotation.progress import STEPS
+from fioctl_rotate.rotation.rollout import Verdict
+from fioctl_rotate.rotation.stage_states import StageStatus
+from fioctl_rotate.rotation.state import OLDEST_LMP, Rotation, State, lmp_release
+
+TIME_OVER = "time over"
+_DAY = 86400
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How to rehearse. `check_in` is the devices' interval, None: each one's own; `interval` that of polling.
+
+    `timeout` ends a rollout, None: when each stage has had its time. All are in simulated seconds. `allow` are
+    checks that may fail.
+    """
+
+    faults: Faults = field(default_factory=Faults)
+    check_in: float | None = None
+    interval: float = 15.0
+    timeout: float | None = None
+    allow: Sequence[str] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Who is told, while it goes on: the rewritten plan, each poll, each write, and what is done otherwise."""
+
+    begin: Callable[[World, Plan], None] = lambda _world, _plan: None
+    step: Callable[[Step], None] = lambda _step: None
+    snapshot: Callable[[Snapshot], None] = lambda _snapshot: None
+    sent: Callable[[str], None] = lambda _text: None
+    say: Callable[[str], None] = lambda _text: None
+
+
+NOBODY = Audience()
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What the operator comes to."""
+
+    verdict: str
+    message: str
+    stages: Sequence[StageEnd]
+
+
+async def play(
+    directory: Path,
+    place: Path,
+    plan: Plan,
+    wanted: Wanted,
+    *,
+    audience: Audience = NOBODY,
+    refused: Callable[[str], None],
+) -> Played:
+    """Rehearse a plan on a copy of the clone in `directory`, which is made in `place`.
+
+    `refused` is told of connections that would have left this machine. Raises Refused as `plan_for_copy` does.
+    """
+    audience.say(f"copying {directory}")
+    async with open_world(directory, place, plan.factory, wanted.faults, refused) as world:
+        plan, devices = await plan_for_copy(
+            world.api, plan, world.factory, allow=wanted.allow, now=world.clock()
+        )
+        untouched = _untouched(directory, plan.factory, devices)
+        audience.begin(world, plan)
+        operate = _roll_out if plan.stages is not None else _push
+
+        async def work(sleep: Sleep) -> _Outcome:
+            return await operate(world, plan, wanted, sleep, audience)
+
+        outcome, lives = await live(
+            world, devices, plan.rotation_id, work, check_in=wanted.check_in, limit=_limit(plan, wanted)
+        )
+        stage_of = {
+            device.uuid: number
+            for number, stage in enumerate(plan.stages.early if plan.stages else (), 1)
+            for device in stage
+        }
+        last = len(outcome.stages)
+        return Played(
+            began=str(time_text(world.clock.start)),
+            verdict=outcome.verdict,
+            message=outcome.message,
+            took=world.clock.elapsed,
+            stages=outcome.stages,
+            devices=[
+                _end(device, stage_of.get(device.uuid, last), lives.get(device.uuid), untouched)
+                for device in sorted(devices, key=lambda device: device.name)
+            ],
+        )
+
+
+def _limit(plan: Plan, wanted: Wanted) -> float:
+    if wanted.timeout is not None:
+        return wanted.timeout
+    stages = plan.stages
+    each = stages.stage_timeout + stages.soak if stages else 0
+    return max(wanted.faults.over, each * (len(stages.early) if stages else 0)) + 2 * _DAY
+
+
+# --- What the operator does ---
+
+# While nothing has changed for so long, in seconds, polls are so much further apart.
+_QUIET, _STRETCH = 3600, 20
+
+
+class _Polling:
+    """The sleep between polls: a day of waiting for one that is stuck need not be polled every 15 seconds."""
+
+    def __init__(self, world: World, sleep: Sleep) -> None:
+        self._clock, self._sleep = world.clock, sleep
+        self._seen: object = None
+        self._changed_at = 0
+
+    def saw(self, picture: object) -> None:
+        """Take what a poll has shown; one that differs is a change."""
+        if picture != self._seen:
+            self._seen, self._changed_at = picture, self._clock.elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, for longer where nothing changes."""
+        quiet = self._clock.elapsed - self._changed_at >= _QUIET
+        await self._sleep(seconds * _STRETCH if quiet else seconds)
+
+
+async def _roll_out(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audience: Audience) -> _Outcome:
+    last_stage, polling = rollout_of(plan).last, _Polling(world, sleep)
+    began: dict[int, int] = {}
+    passed: dict[int, int] = {}
+    status: dict[int, str] = dict.fromkeys(range(1, last_stage + 1), str(StageStatus.WAITING))
+
+    def show(step: Step) -> None:
+        now = world.clock.elapsed
+        for number in range(1, step.decision.stage + 1):
+            began.setdefault(number, now)
+        for state in step.decision.stages:
+            status[state.number] = str(state.status)
+            if state.status is StageStatus.PASSED:
+                passed.setdefault(state.number, now)
+        if step.decision.stage == last_stage:
+            status[last_stage] = str(step.decision.verdict)
+            if step.decision.verdict is Verdict.DONE:
+                passed.setdefault(last_stage, now)
+        polling.saw((step.decision.stages, step.picture.summary))
+        audience.step(step)
+
+    try:
+        last = await roll_out(
+            world.api,
+            plan,
+            interval=wanted.interval,
+            show=show,
+            sent=audience.sent,
+            note=wanted.note,
+            sleep=polling.sleep,
+            now=world.clock,
+        )
+        verdict, message = str(last.decision.verdict), last.decision.message
+    except TimeIsOver:
+        verdict, message = TIME_OVER, "it was not at its end when its time was over"
+    except Refused as error:
+        verdict, message = str(Verdict.REFUSED), error.message
+    stages = [
+        StageEnd(number, status[number], began.get(number), passed.get(number)) for number in sorted(status)
+    ]
+    return _Outcome(verdict, message, stages)
+
+
+async def _push(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audience: Audience) -> _Outcome:
+    """Push, watch until nothing moves any more, and settle, as an operator is told to."""
+    api = world.api
+    # Devices check in before, too: they store what was there.
+    await sleep(2 * (wanted.check_in or CHECK_IN))
+    began = world.clock.elapsed
+    pushed = await push(api, plan)
+    if not pushed.in_force:
+        return _Outcome(str(Verdict.FAILED), pushed.message(plan), [StageEnd(1, "failed", began, None)])
+    rotation = Rotation(plan.rotation_id, plan.scope, pushed_at=world.clock(), reason=plan.reason)
+    watch = Watch(api, rotation, now=world.clock)
+    message, verdict, passed = "", Verdict.DONE, None
+    polling = _Polling(world, sleep)
+
+    def tell(snapshot: Snapshot) -> None:
+        polling.saw(snapshot.summary)
+        audience.snapshot(snapshot)
+
+    try:
+        snapshot = await watch.until_settled(interval=wanted.interval, tell=tell, sleep=polling.sleep)
+        passed = world.clock.elapsed
+        if snapshot.summary.done:
+            await settle(api, plan.scope, plan.rotation_id)
+            await sleep(2 * (wanted.check_in or CHECK_IN))
+            snapshot = await watch.poll()
+        audience.snapshot(snapshot)
+        bad = [state for state in snapshot.states if state.state in (State.FAILING, State.FINALIZED)]
+        if bad or not snapshot.summary.done:
+            verdict, message, passed = Verdict.FAILED, snapshot.message, None
+    except TimeIsOver:
+        return _Outcome(TIME_OVER, watch.known().message, [StageEnd(1, TIME_OVER, began, None)])
+    return _Outcome(str(verdict), message, [StageEnd(1, str(verdict), began, passed)])
+
+
+# --- What became of the devices ---
+
+
+def _untouched(directory: Path, factory: str, devices: Sequence[wire.Device]) -> Mapping[str, str]:
+    """Why devices cannot follow, by uuid, as far as the clone knows it."""
+    reasons = {}
+    with contextlib.closing(Store(directory)) as store, store.reading() as db:
+        for device in devices:
+            path = directory / "devices" / device.uuid
+            newest = config_levels.latest(db, Level("device", device.uuid))
+            if not path.exists() or stays_off(path):
+                reasons[device.uuid] = "offline"
+            elif (lmp_release(device.lmp_ver) or OLDEST_LMP) < OLDEST_LMP:
+                reasons[device.uuid] = "unsupported"
+            elif newest and any(file.name == FILE_NAME for file in newest.files or []):
+                reasons[device.uuid] = "shadowed"
+    return reasons
+
+
+def _end(device: wire.Device, stage: int, life: Life | None, untouched: Mapping[str, str]) -> DeviceEnd:
+    life = life or Life()
+    end, why = End.UNTOUCHED, untouched.get(device.uuid, "")
+    if life.finalized is not None:
+        end, why = (End.DONE, "") if life.back is not None else (End.RUNNING, "")
+        if life.error is not None:
+            refused = "the connection was closed" in life.error or "answers 403" in life.error
+            end, why = End.WEDGED, "the gateway refuses its new certificate" if refused else life.error
+    elif life.step:
+        stuck = End.WEDGED if life.step == 1 else End.FAILED
+        end, why = stuck, f"{STEPS[life.step - 1]}: {life.error}"
+    elif life.begun is not None:
+        end = End.RUNNING
+    elif life.error is not None:
+        why = life.error
+    return DeviceEnd(
+        uuid=device.uuid,
+        name=device.name or device.uuid,
+        stage=stage,
+        end=end,
+        why=why,
+        begun=life.begun,
+        finalized=life.finalized,
+        back=life.back,
+        again=life.again,
+    )

@@ -1,0 +1,173 @@
+"""`apply --rehearse`: what would come of a plan, and that nothing else changes."""
+
+import contextlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fioctl_rotate.folders import state_folder
+from tests.commandline import Cli
+from tests.rehearsal.conftest import DEVICES, Rehearsable, Rehearse, last_line
+
+
+def counts(**more: int) -> dict[str, int]:
+    return dict.fromkeys(("done", "running", "failed", "wedged", "untouched"), 0) | more
+
+
+def dump(directory: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(directory / "mock.db")) as db:
+        return list(db.iterdump())
+
+
+def files_of(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+def test_a_good_rollout_beside_a_plain_push(rehearse: Rehearse) -> None:
+    result = rehearse("--format", "json")
+    assert result.code == 0, result.err
+    lines = [json.loads(line) for line in result.out.splitlines()]
+    assert all(line["rehearsal"] is True for line in lines)
+    found = lines[-1]
+    assert found["rotation"] == f"{found['planned']}-rehearsal"
+    staged, plain = found["in-stages"], found["plain-push"]
+    assert (staged["verdict"], plain["verdict"]) == ("done", "done")
+    assert staged["counts"] == plain["counts"] == counts(done=DEVICES)
+    assert [stage["counts"]["done"] for stage in staged["stages"]] == [1, DEVICES - 1]
+    first, last = staged["stages"]
+    # A check-in, a rotation, the settling, and a soak of ten minutes.
+    assert 600 < first["passed"] <= last["began"] < last["passed"] <= staged["took"] < 4 * 3600
+    assert all(0 < d["begun"] <= d["finalized"] <= d["back"] for d in staged["devices"])
+    assert found["refused"] == []
+
+
+def test_a_foreign_ca_stops_after_the_canary_and_a_plain_push_cuts_all_off(rehearse: Rehearse) -> None:
+    result = rehearse("--est-fault", "foreign-ca", "--format", "json")
+    assert result.code == 3
+    found = last_line(result)
+    assert found["in-stages"]["counts"] == counts(wedged=1, untouched=DEVICES - 1)
+    assert found["plain-push"]["counts"] == counts(wedged=DEVICES)
+    assert found["faults"] == ["--est-fault foreign-ca"]
+    assert "in the rehearsal: stage 1 of 2 failed on 1 of 1 devices" in result.err
+
+
+def test_a_wrong_url_wedges_the_canary_alone_until_it_works(rehearse: Rehearse) -> None:
+    found = last_line(rehearse("--est-fault", "404", "--format", "json"))
+    assert found["in-stages"]["counts"] == counts(wedged=1, untouched=DEVICES - 1)
+    assert found["plain-push"]["counts"] == counts(wedged=DEVICES)
+    why = {device["why"] for device in found["plain-push"]["devices"]}
+    assert len(why) == 1
+    assert "the EST server answers 404" in why.pop()
+    # Once it is back, all devices that were stuck finish.
+    found = last_line(rehearse("--est-fault", "stop@0-90m", "--format", "json"))
+    assert found["plain-push"]["counts"] == counts(done=DEVICES)
+
+
+def test_a_gateway_that_fails_for_a_while_only_takes_time(rehearse: Rehearse, made: Rehearsable) -> None:
+    result = rehearse("--gateway-fault", "12m-30m", "--format", "json", plan=made.plain)
+    assert result.code == 0, result.err
+    found = last_line(result)
+    assert found["in-stages"] is None
+    assert found["plain-push"]["counts"] == counts(done=DEVICES)
+    assert max(device["back"] for device in found["plain-push"]["devices"]) > 30 * 60
+
+
+def test_steps_that_fail_reboots_and_clocks(rehearse: Rehearse, made: Rehearsable) -> None:
+    faults = ("--fail", "3:50", "--reboot", "20", "--clock-offset", "2d:25", "--check-in", "10m")
+    found = last_line(rehearse(*faults, "--format", "json", plan=made.plain))
+    assert found["plain-push"]["counts"] == counts(done=DEVICES // 2, failed=DEVICES // 2)
+    assert found["faults"] == ["--fail 3:50", "--reboot 20", "--clock-offset 2d:25"]
+
+
+def test_every_line_says_that_it_is_a_rehearsal(rehearse: Rehearse, tmp_path: Path) -> None:
+    junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
+    result = rehearse("--junit", junit, "--summary", summary)
+    assert result.code == 0, result.err
+    going_on, _, end = result.out.partition("\n\n")
+    assert all(line.startswith("REHEARSAL  ") for line in going_on.splitlines())
+    assert end.startswith("REHEARSAL of rotation certs-")
+    assert "nothing was sent to factory acme" in result.out
+    assert "simulated: " in result.out
+    assert junit.read_text().count('name="REHEARSAL: stage ') == 2
+    assert summary.read_text().startswith("## REHEARSAL")
+
+
+def test_nothing_else_changes(cli: Cli, rehearse: Rehearse, made: Rehearsable) -> None:
+    """The original, the clone, and what this machine remembers of rotations and names."""
+    before = dump(made.original), dump(made.clone), files_of(made.clone / "devices")
+    state, cache = state_folder(), Path(os.environ["XDG_CACHE_HOME"])
+    assert rehearse().code == 0
+    assert (dump(made.original), dump(made.clone), files_of(made.clone / "devices")) == before
+    assert not state.exists()
+    assert not cache.exists()
+    # A rotation of that id is not known to the Factory, nor is any device done.
+    at = ("-g", "field", "--mock", made.original, "-f", "acme")
+    for rotation in ("", "-rehearsal"):
+        name = json.loads(cli("plan", "show", made.staged, "--format", "json").out)["request"]["files"][0]
+        rotation_id = name["value"].split("ROTATIONID=")[1].strip() + rotation
+        assert cli("rotations", "show", rotation_id, *at).code == 1
+
+
+def test_twice_gives_the_same(rehearse: Rehearse) -> None:
+    ends = [last_line(rehearse("--est-fault", "404", "--format", "json")) for _ in range(2)]
+    assert ends[0]["plain-push"]["counts"] == ends[1]["plain-push"]["counts"]
+    assert ends[0]["in-stages"]["stages"][0]["counts"] == ends[1]["in-stages"]["stages"][0]["counts"]
+
+
+RECORDER = """
+import json, sys
+def hook(event, arguments):
+    if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto", "socket.gethostbyname"):
+        address = arguments[1] if event in ("socket.connect", "socket.bind", "socket.sendto") else arguments[0]
+        print(json.dumps([event, str(address[0] if isinstance(address, tuple) else address)]), file=record)
+record = open(sys.argv.pop(1), "w")
+sys.addaudithook(hook)
+from fioctl_rotate.__main__ import main
+main()
+"""
+
+
+def test_no_connection_leaves_loopback(made: Rehearsable, tmp_path: Path) -> None:
+    """Each connection, listener and look-up of the process, with proxies and a server in the environment."""
+    elsewhere = {
+        "HTTPS_PROXY": "http://proxy.example.com:3128",
+        "HTTP_PROXY": "http://proxy.example.com:3128",
+        "FIOCTL_ROTATE_SERVER": "https://api.example.com",
+        "FIOCTL_TOKEN": "canary-token",
+    }
+    record = tmp_path / "record"
+    command = [sys.executable, "-c", RECORDER, record, "apply", made.staged, "--rehearse", made.clone]
+    done = subprocess.run(list(map(str, command)), env=os.environ | elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    seen = [json.loads(line) for line in record.read_text().splitlines()]
+    assert {address for _, address in seen} <= {"127.0.0.1", "::1", "localhost", "b'localhost'"}
+    assert sum(event == "socket.connect" for event, _ in seen) > 10 * DEVICES
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--est-fault", "404"), "--est-fault goes with --rehearse"),
+        (("--check-in", "5m"), "--check-in goes with --rehearse"),
+        (("--rehearse", "nowhere"), "no mocked Factory in nowhere"),
+    ],
+)
+def test_wrong_usage(cli: Cli, made: Rehearsable, argv: tuple[str, ...], message: str) -> None:
+    result = cli("apply", made.staged, *argv)
+    assert (result.code, message in result.err) == (2, True), result.err
+
+
+def test_a_clone_that_is_not_the_plan_s(cli: Cli, made: Rehearsable, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert cli("mock", "init", other, "-f", "other", "--devices", 1).code == 0
+    result = cli("apply", made.staged, "--rehearse", other)
+    assert (result.code, "the plan is for factory acme" in result.err) == (5, True)
+    same_name = tmp_path / "acme"
+    assert cli("mock", "init", same_name, "-f", "acme", "-g", "field", "--devices", 1).code == 0
+    result = cli("apply", made.staged, "--rehearse", same_name)
+    assert (result.code, "had 4 device(s) when the plan was made" in result.err) == (5, True)
