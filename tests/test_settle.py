@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.mock.mock_server import Ports, Serving
 from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.ops import mock
@@ -103,12 +103,12 @@ def test_a_settled_device_does_not_rotate_back_at_its_next_boot(tmp_path: Path, 
                 async with operator(directory, later(0)) as api:
                     plan, _ = await plan_push(api, Scope.of_group("field"), wish, unix_seconds=0)
                     await push_plan(api, plan, tell=print)
-                assert await device.check_in() is Outcome.ROTATED
+                assert await device.check_in() is StartOutcome.ROTATED
                 await device.check_in()
             if settled:
                 async with operator(directory, later(2)) as api:
                     await settle(api, plan.scope, "certs-2")
-            assert await device.check_in() is (Outcome.CHANGED if settled else Outcome.UNCHANGED)
+            assert await device.check_in() is (StartOutcome.CHANGED if settled else StartOutcome.UNCHANGED)
             shutil.rmtree(device.directory / "secrets")
             await device.extract()
         return (directory / "devices" / device.uuid / "cert-rotation.state.completed").read_text()

@@ -20,7 +20,7 @@ from starlette.requests import Request
 
 from fioctl_rotate import serving, tls
 from fioctl_rotate.clock import utc_now
-from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.device.runner import run_devices
 from fioctl_rotate.errors import Error
@@ -86,9 +86,9 @@ class WholeFleet:
     def start(self, devices: list[Device], roles: dict[str, str], *, check_in: float) -> None:
         """Let the devices, whose `roles` go by UUID, check in every `check_in` seconds."""
         self._waiting = {device.uuid: roles[device.uuid] for device in devices}
-        history: dict[str, list[Outcome | Error]] = {uuid: [] for uuid in self._waiting}
+        history: dict[str, list[StartOutcome | Error]] = {uuid: [] for uuid in self._waiting}
 
-        def checked_in(uuid: str, outcome: Outcome | Error) -> None:
+        def checked_in(uuid: str, outcome: StartOutcome | Error) -> None:
             history[uuid].append(outcome)
             if uuid in self._waiting and _at_its_end(self._waiting[uuid], history[uuid]):
                 del self._waiting[uuid]
@@ -192,17 +192,17 @@ async def whole_fleet(directory: Path, counts: dict[str, int], *, check_in: floa
             await world.stop()
 
 
-def _at_its_end(role: str, outcomes: list[Outcome | Error]) -> bool:
+def _at_its_end(role: str, outcomes: list[StartOutcome | Error]) -> bool:
     """Whether a device with these check-ins has gone through all that its role has for it."""
     if role == "old":
         return True
     if role.startswith("fails-"):
         return len([outcome for outcome in outcomes if isinstance(outcome, Error)]) > 1
-    if Outcome.ROTATED not in outcomes:
+    if StartOutcome.ROTATED not in outcomes:
         return False
     # A refused certificate is tried again for a minute before the device says so.
-    after = outcomes[outcomes.index(Outcome.ROTATED) + 1 :]
-    return role == "untrusted" or any(isinstance(outcome, Outcome) for outcome in after)
+    after = outcomes[outcomes.index(StartOutcome.ROTATED) + 1 :]
+    return role == "untrusted" or any(isinstance(outcome, StartOutcome) for outcome in after)
 
 
 def _devices(directory: Path, roles: dict[str, str]) -> list[Device]:

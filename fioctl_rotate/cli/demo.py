@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import rich.table
     from rich.live import Live
 
-    from fioctl_rotate.ops.demo import Proof
+    from fioctl_rotate.ops.demo import DeviceProof
     from fioctl_rotate.ops.watch import Snapshot
     from fioctl_rotate.rotation.plan import Plan
     from fioctl_rotate.rotation.state import DeviceState
@@ -151,8 +151,8 @@ def _steps_table(snapshot: "Snapshot") -> "rich.table.Table":
     return result
 
 
-def _proof_table(proofs: "list[Proof]") -> Table:
-    def row(proof: "Proof") -> tuple[str, ...]:
+def _proof_table(proofs: "list[DeviceProof]") -> Table:
+    def row(proof: "DeviceProof") -> tuple[str, ...]:
         if proof.failed:
             return proof.name, "failed"
         seen = (proof.new_certificate, proof.same_subject, proof.new_taken, proof.old_refused)

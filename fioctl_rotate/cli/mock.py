@@ -14,7 +14,7 @@ from fioctl_rotate.rotation.entry import DEFAULT_PORT
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
-    from fioctl_rotate.ops.mock import FactoryRecord, LogRecord, Made
+    from fioctl_rotate.ops.mock import FactoryRecord, LogRecord, MadeFactory
 
 app = common.group("A mocked Factory to rehearse on.")
 app.command("devices", epilog=mock_devices.EXAMPLE)(mock_devices.devices)
@@ -76,7 +76,7 @@ async def init(
     )
 
 
-def _next_step(directory: Path, made: "Made") -> str:
+def _next_step(directory: Path, made: "MadeFactory") -> str:
     name = made.factory.name
     if made.pki is None:
         return _command("keys", "ca", "create", directory / "pki", *_at(directory, name))
@@ -95,7 +95,7 @@ def _command(*words: object) -> str:
     return shlex.join(["fioctl-rotate", *map(str, words)])
 
 
-def _devices(made: "Made") -> list[dict[str, str]]:
+def _devices(made: "MadeFactory") -> list[dict[str, str]]:
     return [{"uuid": uuid, "name": name} for uuid, name in made.devices.items()]
 
 

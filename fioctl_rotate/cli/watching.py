@@ -233,7 +233,7 @@ class _Live:
     def __init__(self, api: "FactoryApi", interval: float) -> None:
         self._api, self._interval = api, interval
         self._screen = Screen()
-        self._pace = Pace()
+        self._done_rate = DoneRate()
 
     def __enter__(self) -> None:
         self._screen.__enter__()
@@ -243,12 +243,12 @@ class _Live:
 
     def show(self, snapshot: "Snapshot") -> None:
         """Redraw."""
-        self._pace.add(snapshot)
+        self._done_rate.add(snapshot)
         self._screen.show(lambda: self._draw(snapshot))
 
     def end(self, snapshot: "Snapshot") -> None:
         """Leave the advice below the last view; where there was none, what is known."""
-        if not self._pace.began:
+        if not self._done_rate.began:
             text = f"{headline(self._api, snapshot.rotation)}: {snapshot.message}"
             emit(wrapped(printable(text), stream=sys.stdout))
         tell_advice(self._api, snapshot.rotation, snapshot.states)
@@ -271,7 +271,7 @@ class _Live:
             screen.text(headline(self._api, snapshot.rotation), "bold"),
             bar,
             _counts(snapshot),
-            *([] if snapshot.settled else [screen.text(self._pace.text(snapshot), "dim")]),
+            *([] if snapshot.settled else [screen.text(self._done_rate.text(snapshot), "dim")]),
             *(screen.text(f"{problem}; asking again", "yellow") for problem in snapshot.problems),
         ]
         # The last line is a short one: the terminal writes ^C behind it.
@@ -314,7 +314,7 @@ class _Live:
             rows.pop()
 
 
-class Pace:
+class DoneRate:
     """How fast devices get done, over the last ten minutes, and how long the rest will take at that."""
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ Problem = Callable[[str, str], None]
 """Called with a device's name and why a request failed, before the device retries it."""
 
 
-class Outcome(enum.Enum):
+class StartOutcome(enum.Enum):
     """How a start of fioconfig ended. After ROTATED fioconfig has restarted itself, and checks in again at once."""
 
     UNCHANGED = "unchanged"
@@ -87,7 +87,7 @@ class Device:
         """The device's UUID."""
         return self.directory.name
 
-    async def check_in(self) -> Outcome:
+    async def check_in(self) -> StartOutcome:
         """One start of fioconfig and its first check-in: an unfinished rotation is resumed before anything else.
 
         Raises RotationFailed where a rotation's step fails (the next start resumes it, so a wrong EST URL keeps a
@@ -98,10 +98,10 @@ class Device:
             left = state_file.load(self.directory)
             if left is not None:
                 await renew_cert.resume(runtime, left)
-                return Outcome.ROTATED
+                return StartOutcome.ROTATED
             return await self._fetch(runtime)
 
-    async def extract(self) -> Outcome:
+    async def extract(self) -> StartOutcome:
         """Early at boot: finish a Finalize that was under way, write the stored files again (fioconfig: extract).
 
         Files that were gone (LmP keeps them in memory alone) count as changed, so their handlers run: the entry of
@@ -114,9 +114,9 @@ class Device:
                 renew_cert.finish_offline(runtime, left)
                 runtime = self._start()
             config = decrypted(self._stored() or {}, runtime.identity.key)
-            return Outcome.ROTATED if await self._write(runtime, config, {}) else Outcome.UNCHANGED
+            return StartOutcome.ROTATED if await self._write(runtime, config, {}) else StartOutcome.UNCHANGED
 
-    async def reboot(self) -> Outcome:
+    async def reboot(self) -> StartOutcome:
         """Power off and on: the files of the configuration are gone, and `extract` writes them again."""
         with self._disk():
             if (self.directory / SECRETS).exists():
@@ -160,22 +160,22 @@ class Device:
             fail=self.fail,
         )
 
-    async def _fetch(self, runtime: Runtime) -> Outcome:
+    async def _fetch(self, runtime: Runtime) -> StartOutcome:
         previous = self._stored()
         headers = {}
         if previous is not None:
             headers["If-Modified-Since"] = _rfc1123((self.directory / CONFIG_FILE).stat().st_mtime)
         response = await runtime.connection.request("GET", f"{runtime.gateway}/config", headers=headers)
         if response.status_code in (204, 304):
-            return Outcome.UNCHANGED
+            return StartOutcome.UNCHANGED
         if response.status_code != 200:
             raise refusal(response)
         config = decrypted(decode_config(response.content), runtime.identity.key)
         if await self._write(runtime, config, previous or {}):
-            return Outcome.ROTATED
+            return StartOutcome.ROTATED
         modified = _date(response.headers.get("date", "")) or runtime.clock()
         store_config(self.directory, response.content, modified)
-        return Outcome.CHANGED
+        return StartOutcome.CHANGED
 
     async def _write(self, runtime: Runtime, config: GatewayConfig, previous: GatewayConfig) -> bool:
         """Write changed files, remove removed ones. True where a rotation ended it: nothing is stored then."""

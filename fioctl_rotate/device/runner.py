@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.device.identity import Sota
 from fioctl_rotate.errors import Error, Refused, message_of
 
@@ -17,7 +17,7 @@ from fioctl_rotate.errors import Error, Refused, message_of
 AT_ONCE = 50
 GRACE = 3.0  # seconds
 
-CheckedIn = Callable[[str, Outcome | Error], None]
+CheckedIn = Callable[[str, StartOutcome | Error], None]
 """Called with a device's UUID, and how its check-in ended or why it failed."""
 
 
@@ -116,16 +116,16 @@ async def start(
     rebooting: bool,
     stop: asyncio.Event,
     checked_in: CheckedIn = lambda _uuid, _outcome: None,
-) -> Outcome | Error:
+) -> StartOutcome | Error:
     """Have the device start and check in, again as long as it rotates and `stop` is not set; how that ended.
 
     With `rebooting` it reboots first.
     """
-    outcome: Outcome | Error = Outcome.ROTATED
-    while outcome is Outcome.ROTATED and not stop.is_set():
+    outcome: StartOutcome | Error = StartOutcome.ROTATED
+    while outcome is StartOutcome.ROTATED and not stop.is_set():
         try:
             outcome = await device.reboot() if rebooting else await device.check_in()
-            if rebooting and outcome is not Outcome.ROTATED:
+            if rebooting and outcome is not StartOutcome.ROTATED:
                 outcome = await device.check_in()
         except Error as error:
             outcome = error

@@ -56,7 +56,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Target:
+class ServerAddress:
     """Where a URL leads: the host (without brackets) and port to connect to, and what the request line holds."""
 
     host: str
@@ -64,7 +64,7 @@ class Target:
     path: bytes
 
 
-def target(url: str) -> Target:
+def address_of(url: str) -> ServerAddress:
     """Where a device's request for `url` goes. The path is not tidied: `//` and dot segments stay (Go: net/url).
 
     Raises Error where it is not a URL of the form https://HOST:PORT/PATH.
@@ -83,7 +83,7 @@ def target(url: str) -> Target:
     if not _GO_KEEPS.match(path):
         path = quote(unquote(path, errors="surrogateescape"), _GO_KEEPS_DECODED, errors="surrogateescape")
     query = f"?{parts.query}" if parts.query else ""
-    return Target(host, port or 443, f"{path or '/'}{query}".encode("utf-8", "replace"))
+    return ServerAddress(host, port or 443, f"{path or '/'}{query}".encode("utf-8", "replace"))
 
 
 async def send(
@@ -95,7 +95,7 @@ async def send(
     take `deadline` seconds, and the answer has at most MAX_ANSWER bytes. Raises NoAnswer where it does not come in
     these limits, Error where `url` is not valid.
     """
-    server = target(url)
+    server = address_of(url)
     headers = {
         "User-Agent": "Go-http-client/1.1",
         "Accept-Encoding": "gzip",

@@ -19,7 +19,7 @@ _MICROSECONDS = {
 _PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 
 
-def parse_duration(text: str) -> datetime.timedelta:
+def parse_go_duration(text: str) -> datetime.timedelta:
     """The duration (Go: time.ParseDuration), at least a second and less than a thousand years.
 
     Raises UsageError for anything else.

@@ -11,11 +11,11 @@ from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.client import (
     NoAnswer,
-    Target,
+    ServerAddress,
+    address_of,
     asks_for_certificate,
     decode_certificates,
     send,
-    target,
 )
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.pki.describe import expiry, fingerprint
@@ -52,7 +52,7 @@ async def probe(
     for what a server may do.
     """
     try:
-        server = target(url)
+        server = address_of(url)
     except Error as error:
         return [Check(REACHABLE, Status.FAIL, error.message)]
     where = f"{server.host}:{server.port}"
@@ -85,7 +85,7 @@ async def probe(
     ]
 
 
-async def _leaf(server: Target, timeout: float) -> x509.Certificate:
+async def _leaf(server: ServerAddress, timeout: float) -> x509.Certificate:
     """The server's certificate, whoever signed it. Raises NoAnswer."""
     try:
         der = await _handshake(server, _trusting_anything(), timeout)
@@ -94,7 +94,7 @@ async def _leaf(server: Target, timeout: float) -> x509.Certificate:
         raise NoAnswer(ValueError(error.message)) from error
 
 
-async def _shows_certificate(server: Target, timeout: float) -> bool:
+async def _shows_certificate(server: ServerAddress, timeout: float) -> bool:
     """Whether the server comes as far as its certificate, before it asks for ours."""
     try:
         await _handshake(server, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), timeout)
@@ -103,7 +103,7 @@ async def _shows_certificate(server: Target, timeout: float) -> bool:
     return True
 
 
-async def _chain(server: Target, context: ssl.SSLContext, timeout: float) -> Check:
+async def _chain(server: ServerAddress, context: ssl.SSLContext, timeout: float) -> Check:
     try:
         await _handshake(server, context, timeout)
     except NoAnswer as error:
@@ -113,7 +113,7 @@ async def _chain(server: Target, context: ssl.SSLContext, timeout: float) -> Che
     return Check(CHAIN, Status.PASS, "its certificate leads to the Factory's root")
 
 
-async def _name(server: Target, leaf: x509.Certificate, timeout: float) -> Check:
+async def _name(server: ServerAddress, leaf: x509.Certificate, timeout: float) -> Check:
     # With the certificate as its own anchor, its name is all that is left to be wrong.
     context = client_context(pem(leaf))
     context.verify_flags |= _NO_CHECK_TIME
@@ -145,12 +145,12 @@ def _expiry(leaf: x509.Certificate, now: datetime.datetime) -> Check:
 
 async def _endpoint(url: str, timeout: float) -> Check:
     """Ask for a re-enrollment without a client certificate, to see whether anything is there that refuses it."""
-    path = target(reenroll_url(url)).path.decode()
+    path = address_of(reenroll_url(url)).path.decode()
     try:
         answer = await send("POST", reenroll_url(url), context=_trusting_anything(), deadline=timeout)
     except NoAnswer as error:
         # A server that closes while our request is on its way can reset the connection before its alert is read.
-        if asks_for_certificate(error) or await _alerts(target(url), timeout):
+        if asks_for_certificate(error) or await _alerts(address_of(url), timeout):
             return Check(ENDPOINT, Status.PASS, "the server asks for a client certificate in the handshake")
         return Check(ENDPOINT, Status.WARN, f"no answer to POST {path}: {error.message}")
     message = f"POST {path} is answered {answer.status}"
@@ -161,7 +161,7 @@ async def _endpoint(url: str, timeout: float) -> Check:
     return Check(ENDPOINT, Status.WARN, f"{message}; expected 401 without a client certificate")
 
 
-async def _alerts(server: Target, timeout: float) -> bool:
+async def _alerts(server: ServerAddress, timeout: float) -> bool:
     """Whether the server ends a handshake with an alert that asks for a client certificate, if nothing is sent."""
     try:
         async with asyncio.timeout(timeout):
@@ -198,7 +198,7 @@ async def _cacerts(url: str, roots: Sequence[x509.Certificate], timeout: float) 
     return Check(CACERTS, Status.PASS, "holds the Factory's root alone")
 
 
-async def _handshake(server: Target, context: ssl.SSLContext, timeout: float) -> bytes:
+async def _handshake(server: ServerAddress, context: ssl.SSLContext, timeout: float) -> bytes:
     """The server's certificate, DER, after a handshake that `context` accepted. Raises NoAnswer."""
     try:
         async with asyncio.timeout(timeout):
@@ -214,7 +214,7 @@ async def _handshake(server: Target, context: ssl.SSLContext, timeout: float) ->
 
 
 async def _connect(
-    server: Target, context: ssl.SSLContext
+    server: ServerAddress, context: ssl.SSLContext
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection(server.host, server.port, ssl=context, server_hostname=server.host)
 

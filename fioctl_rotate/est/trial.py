@@ -26,7 +26,7 @@ _KINDS = (
 
 
 @dataclass(frozen=True)
-class Identity:
+class DevicePair:
     """A device's certificate and private key, each in a PEM file."""
 
     certificate: x509.Certificate
@@ -45,7 +45,7 @@ class Trial:
 async def try_reenrollment(
     url: str,
     roots: Sequence[x509.Certificate],
-    identity: Identity,
+    identity: DevicePair,
     authorities: Sequence[x509.Certificate],
     *,
     timeout: float = 30.0,

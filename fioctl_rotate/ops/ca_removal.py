@@ -49,7 +49,7 @@ class Removal:
 
 
 @dataclass(frozen=True)
-class Update:
+class CaUpdate:
     """How the Factory's device CAs were changed."""
 
     added: Sequence[x509.Certificate]
@@ -135,7 +135,9 @@ async def disable_device_cas(
     return Removal(disabled, [], crl)
 
 
-async def update_device_cas(api: FactoryApi, file: Path, *, consent: Consent, now: Clock = utc_now) -> Update:
+async def update_device_cas(
+    api: FactoryApi, file: Path, *, consent: Consent, now: Clock = utc_now
+) -> CaUpdate:
     """Replace the Factory's device CAs by those in a PEM file, which the Factory's root must have signed.
 
     A CA that is not in the file is removed, so its devices are counted as for a revocation. Source: fioctl
@@ -157,7 +159,7 @@ async def update_device_cas(api: FactoryApi, file: Path, *, consent: Consent, no
     landed = await api.certs()
     require_landed("device CAs", landed.ca_crt, new, api)
     _require_gone(removed, landed, api)
-    return Update([ca for ca in new if ca not in trusted], removed, cut_off)
+    return CaUpdate([ca for ca in new if ca not in trusted], removed, cut_off)
 
 
 async def devices_cut_off(

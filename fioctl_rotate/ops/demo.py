@@ -67,7 +67,7 @@ class Stage(Protocol):
 
 
 @dataclass(frozen=True)
-class Proof:
+class DeviceProof:
     """What was found out about one device at the end; `failed` is the device's error where it did not rotate."""
 
     name: str
@@ -83,7 +83,9 @@ class Proof:
         return self.new_certificate and self.same_subject and self.new_taken and self.old_refused
 
 
-async def run(directory: Path, stage: Stage, *, devices: int, fail: Sequence[MadeToFail] = ()) -> list[Proof]:
+async def run(
+    directory: Path, stage: Stage, *, devices: int, fail: Sequence[MadeToFail] = ()
+) -> list[DeviceProof]:
     """Play the demo in `directory`, which must not exist or be empty, and return a proof a device.
 
     `fail` has the steps that are made to fail, on the first devices. Raises TimedOut where
@@ -173,7 +175,7 @@ async def _rotate(
     plan: Plan,
     stage: Stage,
     fail: Sequence[MadeToFail],
-) -> list[Proof]:
+) -> list[DeviceProof]:
     watch = Watch(api, Rotation(plan.rotation_id, plan.scope))
     names = {device.uuid: device.name for device in await api.devices(plan.scope.device_filters)}
     paths = sorted(device_directories(directory / "devices"), key=lambda path: names[path.name])
@@ -300,8 +302,8 @@ async def _poll(
 
 async def _prove(
     name: str, gateway: str, root: str, old: Identity, new: Identity, failed: str | None
-) -> Proof:
-    return Proof(
+) -> DeviceProof:
+    return DeviceProof(
         name=name,
         new_certificate=new.certificate.serial_number != old.certificate.serial_number
         and new.certificate.public_key() != old.certificate.public_key(),

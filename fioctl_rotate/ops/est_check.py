@@ -11,7 +11,7 @@ from fioctl_rotate import wire
 from fioctl_rotate.checks import Check, Status
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.probe import probe
-from fioctl_rotate.est.trial import Identity, try_reenrollment
+from fioctl_rotate.est.trial import DevicePair, try_reenrollment
 from fioctl_rotate.files import read
 from fioctl_rotate.ops.connect import open_api
 from fioctl_rotate.ops.est_host import est_host
@@ -65,8 +65,8 @@ async def check_est(
     return EstCheck(url, [*checks, *trial.checks], trial.issued)
 
 
-def _identity(certificate: Path, key: Path) -> Identity:
-    return Identity(load_certificate(read(certificate), str(certificate)), certificate, key)
+def _identity(certificate: Path, key: Path) -> DevicePair:
+    return DevicePair(load_certificate(read(certificate), str(certificate)), certificate, key)
 
 
 def _roots(certs: wire.Certs, pki: Path | None) -> list[x509.Certificate]:

@@ -26,7 +26,7 @@ from fioctl_rotate.connections import Limits, address
 from fioctl_rotate.errors import Error, printable
 from fioctl_rotate.est.deny import DenyList, deny_list_text, parse_deny_list
 from fioctl_rotate.est.enroll_policy import Enroll
-from fioctl_rotate.est.go_duration import parse_duration
+from fioctl_rotate.est.go_duration import parse_go_duration
 from fioctl_rotate.est.proxied import client_from_header
 from fioctl_rotate.est.server import CONNECTION, PATH, EstApp, LogRecord, client_from_tls
 from fioctl_rotate.est.service import Authority
@@ -179,7 +179,7 @@ def load(service: EstService) -> Loaded:
         tls = _certificates(files.tls_cert)[0]
     others = [*trusted, *([tls] if tls is not None else [])]
     return Loaded(
-        authority=Authority(roots, ca, key, parse_duration(service.cert_duration), others),
+        authority=Authority(roots, ca, key, parse_go_duration(service.cert_duration), others),
         client_cas=trusted,
         deny=deny,
         context=context,

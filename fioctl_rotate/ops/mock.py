@@ -28,7 +28,7 @@ __all__ = ["Addresses", "EstFault", "FactoryRecord", "Kind", "LogRecord", "Ports
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeFactory:
     """A mocked Factory as it was made: `pki` is None for a bare one, `devices` has names by uuid."""
 
     factory: FactoryRecord
@@ -48,7 +48,7 @@ async def init(
     bare: bool = False,
     clock: Clock = utc_now,
     say: Say = lambda _text: None,
-) -> Made:
+) -> MadeFactory:
     """Make a mocked Factory in `directory`, ready to rotate: PKI, EST authorized, `devices` registered and seen.
 
     A `bare` one has none of that. Ports of `addresses` that are 0 become free ones. `kinds` gives the kind of the
@@ -63,7 +63,7 @@ async def init(
     with claimed(directory):
         factory = begun(directory, factory_name, addresses, clock=clock, bare=bare)
         if bare:
-            return Made(factory, None, None, {})
+            return MadeFactory(factory, None, None, {})
         async with open_api(in_directory(directory, factory_name)) as api:
             pki = await set_up(api, directory, factory, clock=clock, say=say)
             if group and group not in [known.name for known in await api.groups()]:
@@ -73,7 +73,7 @@ async def init(
         wanted = numbered(directory, factory_name, missing, group=group, kinds=kinds, now=clock())
         made |= make_devices(directory, factory, pki, wanted, clock=clock, say=say)
         new_factory.finish(directory, factory_name)
-    return Made(factory, pki.path, group, made)
+    return MadeFactory(factory, pki.path, group, made)
 
 
 async def add_devices(
@@ -85,7 +85,7 @@ async def add_devices(
     kinds: Callable[[int], Kind] = lambda _number: Kind(),
     clock: Clock = utc_now,
     say: Say = lambda _text: None,
-) -> Made:
+) -> MadeFactory:
     """Make and register `devices` more in a Factory (the first unless named) whose PKI `keys ca create` made.
 
     Raises Error where the Factory has no PKI directory with a local CA, or no such group.
@@ -98,7 +98,7 @@ async def add_devices(
             await find_group(api, group)
     wanted = numbered(directory, factory.name, devices, group=group, kinds=kinds, now=clock())
     made = make_devices(directory, factory, pki, wanted, clock=clock, say=say)
-    return Made(factory, pki.path, group, made)
+    return MadeFactory(factory, pki.path, group, made)
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.device.device import Device, Observe, Outcome, Problem
+from fioctl_rotate.device.device import Device, Observe, Problem, StartOutcome
 from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.device.runner import claimed, device_directories, run_devices, stays_off
 from fioctl_rotate.errors import Error
@@ -70,7 +70,7 @@ async def run_mock_devices(
             present[uuid] = message
             problem(uuid, message)
 
-    def checked_in(uuid: str, outcome: Outcome | Error) -> None:
+    def checked_in(uuid: str, outcome: StartOutcome | Error) -> None:
         if not isinstance(outcome, Error):
             present.pop(uuid, None)
         elif not isinstance(outcome, RotationFailed):  # `observe` was called with that

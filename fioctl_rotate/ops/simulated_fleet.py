@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fioctl_rotate.device import state_file
-from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.device.runner import start
 from fioctl_rotate.errors import Error
@@ -60,10 +60,10 @@ class _Last:
         """Whether a start now would end the same. A device without news only misses a gateway that fails."""
         return self.sure and newest == self.newest and (self.error is None or faults == self.faults)
 
-    def then(self, outcome: Outcome | Error, newest: int, faults: object) -> "_Last":
+    def then(self, outcome: StartOutcome | Error, newest: int, faults: object) -> "_Last":
         """What is known after one more start. A failure must come twice."""
         if not isinstance(outcome, Error):
-            return _Last(newest, faults, None, sure=outcome is Outcome.UNCHANGED, seen=True)
+            return _Last(newest, faults, None, sure=outcome is StartOutcome.UNCHANGED, seen=True)
         again = (newest, faults, outcome.message) == (self.newest, self.faults, self.error)
         # One that fails in a rotation has told the gateway so.
         return _Last(newest, faults, outcome.message, again, isinstance(outcome, RotationFailed))
@@ -149,7 +149,7 @@ class SimulatedFleet:
                 last = last.then(await self._start(device), newest, faults)
             await self._clock.sleep(interval)
 
-    async def _start(self, device: Device, *, rebooting: bool = False) -> Outcome | Error:
+    async def _start(self, device: Device, *, rebooting: bool = False) -> StartOutcome | Error:
         async with self._gate:
             return await start(device, rebooting=rebooting, stop=self._never, checked_in=self._checked_in)
 
@@ -187,9 +187,9 @@ class SimulatedFleet:
             else:
                 life.again += 1
 
-    def _checked_in(self, uuid: str, outcome: Outcome | Error) -> None:
+    def _checked_in(self, uuid: str, outcome: StartOutcome | Error) -> None:
         life = self.lives[uuid]
         life.error = outcome.message if isinstance(outcome, Error) else None
-        taken = life.error is None and outcome is not Outcome.ROTATED
+        taken = life.error is None and outcome is not StartOutcome.ROTATED
         if taken and life.finalized is not None and life.back is None:
             life.back = self._clock.elapsed

@@ -25,7 +25,7 @@ class Source(StrEnum):
     PUSH = "push"
 
 
-class Status(StrEnum):
+class Urgency(StrEnum):
     """Whether a device must rotate; in the order of urgency."""
 
     EXPIRED = "expired"
@@ -51,7 +51,7 @@ class Due(Struct, frozen=True, rename="kebab"):
 
     uuid: str
     name: str
-    status: Status
+    status: Urgency
     rotation: str | None = None
     rotated_at: Time | None = None
     source: Source | None = None
@@ -97,16 +97,16 @@ def due(
     """When the device must rotate; `lifetime` is that of its certificate, where its end is not known exactly."""
     if ended is None:
         since = f"; registered {registered:%Y-%m-%d}" if registered else ""
-        return Due(uuid, name, Status.UNKNOWN, message=f"no rotation among its last ten updates{since}")
+        return Due(uuid, name, Urgency.UNKNOWN, message=f"no rotation among its last ten updates{since}")
     ends = ended.not_after or ended.at + lifetime
     left = ends - now
-    status = Status.EXPIRED if left < timedelta() else Status.DUE if left <= within else Status.FINE
+    status = Urgency.EXPIRED if left < timedelta() else Urgency.DUE if left <= within else Urgency.FINE
     return Due(uuid, name, status, ended.rotation_id, ended.at, ended.source, ends, left // timedelta(days=1))
 
 
 def by_date(devices: Sequence[Due]) -> list[Due]:
     """Those that end first, first; what is not known after those that have ended."""
-    order = list(Status)
+    order = list(Urgency)
 
     def key(device: Due) -> tuple[int, float, str]:
         return order.index(device.status), device.ends_at.timestamp() if device.ends_at else 0.0, device.name

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.device.runner import device_directories, run_devices
 from fioctl_rotate.errors import Error
 from fioctl_rotate.tls import client_context, server_context
@@ -93,9 +93,9 @@ async def _rotate(directories: list[Path]) -> None:
     back: set[str] = set()
     stop = asyncio.Event()
 
-    def checked_in(uuid: str, outcome: Outcome | Error) -> None:
+    def checked_in(uuid: str, outcome: StartOutcome | Error) -> None:
         assert not isinstance(outcome, Error), outcome
-        if outcome is Outcome.ROTATED:
+        if outcome is StartOutcome.ROTATED:
             rotated.add(uuid)
         elif uuid in rotated:
             back.add(uuid)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.device.handler import completed_id
 from fioctl_rotate.mock.mock_server import Ports, Serving
 from fioctl_rotate.mock.new_factory import Addresses
@@ -56,16 +56,16 @@ class Canary:
             await change(api)
         self._minutes += 1
 
-    async def check_in(self) -> Outcome:
+    async def check_in(self) -> StartOutcome:
         return await self._until_up(await self.device.check_in())
 
-    async def reboot(self) -> Outcome:
+    async def reboot(self) -> StartOutcome:
         await self._until_up(await self.device.reboot())
         return await self.check_in()
 
-    async def _until_up(self, outcome: Outcome) -> Outcome:
+    async def _until_up(self, outcome: StartOutcome) -> StartOutcome:
         """After a rotation fioconfig starts anew and checks in."""
-        while outcome is Outcome.ROTATED:
+        while outcome is StartOutcome.ROTATED:
             self.rotated.append(completed_id(self.device.directory))
             outcome = await self.device.check_in()
         return outcome
@@ -96,12 +96,12 @@ def test_the_groups_entry_takes_over(tmp_path: Path, older: bool, settled: bool,
             await canary.push(canary.group, "certs-0")
             await canary.check_in()
             await canary.push(canary.group, "certs-0")
-            assert await canary.check_in() is Outcome.CHANGED
+            assert await canary.check_in() is StartOutcome.CHANGED
         await canary.push(canary.own, "certs-1")
         await canary.check_in()
         if settled:
             await canary.push(canary.own, "certs-1")
-            assert await canary.check_in() is Outcome.CHANGED
+            assert await canary.check_in() is StartOutcome.CHANGED
         if reboots:
             await canary.reboot()
         for change in (canary.push(canary.group, "certs-1"), canary.delete(canary.own)):

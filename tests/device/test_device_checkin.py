@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fioctl_rotate import ecies
-from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.errors import Error
 from fioctl_rotate.pki.certificates import pem
@@ -33,17 +33,17 @@ def test_check_ins_write_what_changed_and_ask_with_the_stored_time(bench):
 
     async def scenario():
         device = bench.device()
-        assert await device.check_in() is Outcome.UNCHANGED  # 204: never configured
+        assert await device.check_in() is StartOutcome.UNCHANGED  # 204: never configured
         gateway.config = {"a": plain("1"), "dir/b": plain("2")}
-        assert await device.check_in() is Outcome.CHANGED
+        assert await device.check_in() is StartOutcome.CHANGED
         assert secrets(bench) == {"a": "1", "dir/b": "2"}
-        assert await device.check_in() is Outcome.UNCHANGED
+        assert await device.check_in() is StartOutcome.UNCHANGED
         gateway.change({"a": plain("3")})
-        assert await device.check_in() is Outcome.CHANGED
+        assert await device.check_in() is StartOutcome.CHANGED
         assert secrets(bench) == {"a": "3"}
         assert not (bench.directory / "uuid-1/secrets/dir").exists()
         gateway.change({})
-        assert await device.check_in() is Outcome.CHANGED
+        assert await device.check_in() is StartOutcome.CHANGED
         assert secrets(bench) == {}
 
     bench.run(scenario)
@@ -106,7 +106,7 @@ def test_server_errors_are_retried_with_growing_pauses(bench):
     async def scenario():
         device = bench.device()
         bench.gateway.statuses = [500, 503, 0]
-        assert await device.check_in() is Outcome.UNCHANGED
+        assert await device.check_in() is StartOutcome.UNCHANGED
         assert bench.slept == [1, 2]
         bench.slept.clear()
         bench.gateway.statuses = [500] * 6

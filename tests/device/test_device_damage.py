@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.device.runner import claimed, run_devices
 from fioctl_rotate.errors import Error, Refused
@@ -89,7 +89,7 @@ def damages() -> dict[str, Damage]:
 
 
 def test_whatever_is_damaged_the_others_go_on(bench: Bench) -> None:
-    outcomes: dict[str, list[Outcome | Error]] = {}
+    outcomes: dict[str, list[StartOutcome | Error]] = {}
     found = damages()
 
     async def scenario() -> None:
@@ -101,7 +101,7 @@ def test_whatever_is_damaged_the_others_go_on(bench: Bench) -> None:
             devices.append(device)
         stop = asyncio.Event()
 
-        def checked_in(uuid: str, outcome: Outcome | Error) -> None:
+        def checked_in(uuid: str, outcome: StartOutcome | Error) -> None:
             outcomes.setdefault(uuid, []).append(outcome)
             if len(outcomes) == len(devices):
                 stop.set()
@@ -109,7 +109,7 @@ def test_whatever_is_damaged_the_others_go_on(bench: Bench) -> None:
         await run_devices(devices, interval=3600, stop=stop, at_once=8, checked_in=checked_in)
 
     bench.run(scenario)
-    assert outcomes["sound"][0] is Outcome.ROTATED
+    assert outcomes["sound"][0] is StartOutcome.ROTATED
     hurt = {
         name: outcome
         for number, name in enumerate(found)
@@ -177,7 +177,7 @@ def test_a_problem_is_reported_at_the_first_failed_request(bench: Bench) -> None
         device = Device(
             device.directory, sleep=sleep, problem=lambda _uuid, message: problems.append(message)
         )
-        assert await device.check_in() is Outcome.UNCHANGED
+        assert await device.check_in() is StartOutcome.UNCHANGED
 
     bench.run(scenario)
     (message,) = problems

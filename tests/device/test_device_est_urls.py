@@ -2,7 +2,7 @@
 
 import pytest
 
-from fioctl_rotate.device.device import Outcome
+from fioctl_rotate.device.device import StartOutcome
 from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.rotation.progress import STEPS
 from tests.device.bench import Bench, state
@@ -11,14 +11,14 @@ from tests.est_servers import ROTATING, WEDGING
 REENROLL = "/.well-known/est/simplereenroll"
 
 
-def rotate(bench: Bench, value: str) -> Outcome:
+def rotate(bench: Bench, value: str) -> StartOutcome:
     """How a device ends that rotates by this ESTSERVER."""
 
-    async def scenario() -> Outcome:
+    async def scenario() -> StartOutcome:
         bench.gateway.push("certs-1", value.replace("PORT", str(bench.gateway.port)))
         return await bench.device().check_in()
 
-    outcome: Outcome = bench.run(scenario)
+    outcome: StartOutcome = bench.run(scenario)
     return outcome
 
 
@@ -37,7 +37,7 @@ def asked(bench: Bench) -> list[str]:
     ROTATING,
 )
 def test_odd_values_by_which_a_device_rotates(bench: Bench, value: str, path: str) -> None:
-    assert rotate(bench, value) is Outcome.ROTATED
+    assert rotate(bench, value) is StartOutcome.ROTATED
     assert asked(bench) == [path]
 
 
@@ -59,13 +59,13 @@ def test_odd_values_that_wedge_a_device(bench: Bench, value: str, path: str | No
 def test_a_redirect_is_followed(bench: Bench, status: int, method: str, rotates: bool) -> None:
     gateway = bench.gateway
 
-    async def scenario() -> Outcome:
+    async def scenario() -> StartOutcome:
         gateway.redirects = {"/elsewhere/simplereenroll": (status, REENROLL)}
         gateway.push("certs-1", f"{gateway.url}/elsewhere")
         return await bench.device().check_in()
 
     if rotates:
-        assert bench.run(scenario) is Outcome.ROTATED
+        assert bench.run(scenario) is StartOutcome.ROTATED
     else:
         with pytest.raises(RotationFailed, match="405"):
             bench.run(scenario)
@@ -80,7 +80,7 @@ def test_a_redirect_is_followed(bench: Bench, status: int, method: str, rotates:
 def test_a_redirect_that_leads_nowhere(bench: Bench, location: str, message: str, times: int) -> None:
     gateway = bench.gateway
 
-    async def scenario() -> Outcome:
+    async def scenario() -> StartOutcome:
         gateway.redirects = {"/round/simplereenroll": (307, location)}
         gateway.push("certs-1", f"{gateway.url}/round")
         return await bench.device().check_in()

@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from fioctl_rotate.device.device import Outcome
+from fioctl_rotate.device.device import StartOutcome
 from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.rotation.progress import STEPS
@@ -21,7 +21,7 @@ def test_event_times_are_the_devices_own(bench):
         bench.gateway.change({"a": {"Value": "1", "OnChanged": None, "Unencrypted": True}})
         await device.check_in()
         bench.gateway.push("certs-1")
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
         return device
 
     device = bench.run(scenario)
@@ -44,7 +44,7 @@ def test_events_that_are_lost_do_not_stop_a_rotation(bench):
     async def scenario():
         bench.gateway.push("certs-1")
         bench.gateway.statuses = [0, 400, 403]
-        assert await bench.device().check_in() is Outcome.ROTATED
+        assert await bench.device().check_in() is StartOutcome.ROTATED
 
     bench.run(scenario)
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.device.runner import device_directories, run_devices
 from fioctl_rotate.errors import Error
 from fioctl_rotate.rotation.progress import STEPS
@@ -12,7 +12,7 @@ from fioctl_rotate.rotation.progress import STEPS
 
 def test_a_fleet_rotates_and_goes_on_checking_in(bench):
     gateway = bench.gateway
-    seen: dict[str, list[Outcome | Error]] = {}
+    seen: dict[str, list[StartOutcome | Error]] = {}
 
     async def scenario():
         devices = [bench.device(f"uuid-{number}") for number in range(6)]
@@ -32,7 +32,7 @@ def test_a_fleet_rotates_and_goes_on_checking_in(bench):
         if uuid == "uuid-3":
             assert all(isinstance(outcome, Error) and STEPS[1] in str(outcome) for outcome in outcomes)
         else:
-            assert outcomes[:3] == [Outcome.ROTATED, Outcome.CHANGED, Outcome.UNCHANGED]
+            assert outcomes[:3] == [StartOutcome.ROTATED, StartOutcome.CHANGED, StartOutcome.UNCHANGED]
     assert len({event["id"] for event in gateway.events}) == len(gateway.events)
     finalized = [e for e in gateway.events if e["eventType"]["id"] == STEPS[4]]
     assert len(finalized) == 5
@@ -85,9 +85,9 @@ def test_a_device_that_has_rotated_comes_back_before_others_begin(bench):
 
     bench.run(scenario)
     assert order[:3] == [
-        ("uuid-0", Outcome.ROTATED),
-        ("uuid-0", Outcome.CHANGED),
-        ("uuid-1", Outcome.ROTATED),
+        ("uuid-0", StartOutcome.ROTATED),
+        ("uuid-0", StartOutcome.CHANGED),
+        ("uuid-1", StartOutcome.ROTATED),
     ]
 
 

@@ -5,7 +5,7 @@ import datetime
 
 import pytest
 
-from fioctl_rotate.device.device import Outcome
+from fioctl_rotate.device.device import StartOutcome
 from fioctl_rotate.device.handler import completed_id
 from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.device.renew_cert import RotationFailed
@@ -22,8 +22,10 @@ def stored_time(bench: Bench) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(int(stored.st_mtime), datetime.UTC)
 
 
-@pytest.mark.parametrize(("later", "outcome"), [(0, Outcome.UNCHANGED), (1, Outcome.CHANGED)])
-def test_a_change_in_the_second_of_finalize_is_missed(bench: Bench, later: int, outcome: Outcome) -> None:
+@pytest.mark.parametrize(("later", "outcome"), [(0, StartOutcome.UNCHANGED), (1, StartOutcome.CHANGED)])
+def test_a_change_in_the_second_of_finalize_is_missed(
+    bench: Bench, later: int, outcome: StartOutcome
+) -> None:
     gateway = bench.gateway
 
     async def scenario() -> None:
@@ -31,12 +33,12 @@ def test_a_change_in_the_second_of_finalize_is_missed(bench: Bench, later: int, 
         gateway.config = {"a": FILE}
         await device.check_in()
         gateway.push("certs-1")
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
         gateway.config = {**(gateway.config or {}), "late": FILE}
         gateway.changed = stored_time(bench) + later * SECOND
-        for expected in (outcome, Outcome.UNCHANGED):
+        for expected in (outcome, StartOutcome.UNCHANGED):
             assert await device.check_in() is expected
-        assert (device.directory / "secrets" / "late").exists() == (outcome is Outcome.CHANGED)
+        assert (device.directory / "secrets" / "late").exists() == (outcome is StartOutcome.CHANGED)
 
     bench.run(scenario)
 
@@ -49,12 +51,12 @@ def test_a_clock_that_is_ahead_hides_each_change_until_it_has_passed(bench: Benc
         gateway.config = {"a": FILE}
         await device.check_in()
         gateway.push("certs-1")
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
         for _ in range(3):
             gateway.change({**(gateway.config or {}), "late": FILE})
-            assert await device.check_in() is Outcome.UNCHANGED
+            assert await device.check_in() is StartOutcome.UNCHANGED
         gateway.changed = stored_time(bench) + SECOND
-        assert await device.check_in() is Outcome.CHANGED
+        assert await device.check_in() is StartOutcome.CHANGED
 
     bench.run(scenario)
 
@@ -69,13 +71,13 @@ def test_a_wedged_device_forgets_its_rotation_where_a_reboot_brings_an_older_one
             # Older than the device's own time at Finalize, so the entry is not stored afterwards.
             gateway.config = {"fio-rotate-certs": gateway.entry(rotation_id)}
             gateway.changed += SECOND
-            assert await device.check_in() is Outcome.ROTATED
+            assert await device.check_in() is StartOutcome.ROTATED
             await device.check_in()
         gateway.push("certs-2", "https://localhost:1/.well-known/est")
         with pytest.raises(RotationFailed, match="localhost:1"):
             await device.check_in()
         assert state(device)["RotationId"] == "certs-2"
-        assert await device.reboot() is Outcome.ROTATED
+        assert await device.reboot() is StartOutcome.ROTATED
         assert completed_id(device.directory) == "certs-0"
         assert not (device.directory / "cert-rotation.state").exists()
 
@@ -87,13 +89,13 @@ def test_a_reboot_without_an_older_rotation_changes_nothing(bench: Bench) -> Non
 
     async def scenario() -> None:
         device = bench.device()
-        assert await device.reboot() is Outcome.UNCHANGED
+        assert await device.reboot() is StartOutcome.UNCHANGED
         gateway.push("certs-1", other=FILE)
-        assert await device.check_in() is Outcome.ROTATED
-        assert await device.check_in() is Outcome.CHANGED
-        assert await device.reboot() is Outcome.UNCHANGED
+        assert await device.check_in() is StartOutcome.ROTATED
+        assert await device.check_in() is StartOutcome.CHANGED
+        assert await device.reboot() is StartOutcome.UNCHANGED
         assert (device.directory / "secrets" / "other").read_text() == "1"
-        assert await device.check_in() is Outcome.UNCHANGED
+        assert await device.check_in() is StartOutcome.UNCHANGED
 
     bench.run(scenario)
     assert {event["event"]["correlationId"] for event in gateway.events} == {"certs-1"}
@@ -118,4 +120,4 @@ def test_devices_reboot_as_often_as_asked(bench: Bench, reboot: float) -> None:
         await run_devices([device], interval=3600, stop=stop, reboot=reboot, checked_in=checked_in)
 
     bench.run(scenario)
-    assert outcomes == [(Outcome.UNCHANGED, reboot == 0.0)]
+    assert outcomes == [(StartOutcome.UNCHANGED, reboot == 0.0)]

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from fioctl_rotate import ecies
-from fioctl_rotate.device.device import Outcome
+from fioctl_rotate.device.device import StartOutcome
 from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.rotation.progress import STEPS
@@ -26,7 +26,7 @@ def test_killed_between_upload_and_save_the_configuration_is_not_uploaded_again(
         gateway.push("certs-1")
         assert await cut_off(device, gateway, 9, "after")
         assert state(device)["DeviceConfigUpdated"] is False
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
         (upload,) = gateway.uploads
         assert ecies.decrypt(private_key(device), upload["files"][0]["value"]) == "s3cret"
 
@@ -85,8 +85,8 @@ def test_est_down_then_up(bench):
         with pytest.raises(RotationFailed, match="503"):
             await device.check_in()
         gateway.est_up = True
-        assert await device.check_in() is Outcome.ROTATED
-        assert await device.check_in() is Outcome.CHANGED
+        assert await device.check_in() is StartOutcome.ROTATED
+        assert await device.check_in() is StartOutcome.CHANGED
 
     bench.run(scenario)
     assert gateway.posted()[-6:] == ALL_WELL
@@ -102,7 +102,7 @@ def test_a_gateway_that_answers_500_for_a_while(bench):
         device = bench.device()
         gateway.push("certs-1")
         gateway.statuses = [0, 500, 502, 0, 0, 500]
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
 
     bench.run(scenario)
     assert gateway.posted() == ALL_WELL
@@ -120,8 +120,8 @@ def test_a_step_that_fails_and_is_resumed(bench, index):
             await device.check_in()
         assert state(device)["StepIdx"] == index
         device.fail = None
-        assert await device.check_in() is Outcome.ROTATED
-        assert await device.check_in() is Outcome.CHANGED
+        assert await device.check_in() is StartOutcome.ROTATED
+        assert await device.check_in() is StartOutcome.CHANGED
 
     bench.run(scenario)
     done = ALL_WELL[: index + 1]
@@ -148,9 +148,9 @@ def test_killed_at_any_request_a_device_finishes_at_its_next_start(bench, cut_of
             if await cut_off(device, gateway, number, when):
                 killed.append(number)
             if number == LOST:
-                assert await device.check_in() is Outcome.CHANGED
+                assert await device.check_in() is StartOutcome.CHANGED
                 gateway.push("certs-again")
-            while await device.check_in() is not Outcome.CHANGED:
+            while await device.check_in() is not StartOutcome.CHANGED:
                 pass
             assert state(device, ".completed")["RotationId"] == (
                 "certs-again" if number == LOST else f"certs-{number}"
@@ -177,7 +177,7 @@ def test_a_steps_event_goes_out_before_the_step_is_saved(bench, cut_off):
         assert await cut_off(device, gateway, 4, "after")
         assert gateway.posted() == ALL_WELL[:2]
         assert (state(device)["StepIdx"], state(device)["NewKey"]) == (0, "")
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
 
     bench.run(scenario)
     assert gateway.posted() == [*ALL_WELL[:2], *ALL_WELL], "so a step can be posted twice"
@@ -208,7 +208,7 @@ def test_killed_with_kill_9_a_device_finishes_at_its_next_start(bench):
             assert await process.wait() == -signal.SIGKILL
             gateway.reached = None
             assert state(device)["RotationId"] == f"certs-{number}"
-            while await device.check_in() is not Outcome.CHANGED:
+            while await device.check_in() is not StartOutcome.CHANGED:
                 pass
             assert state(device, ".completed")["RotationId"] == f"certs-{number}"
 
@@ -234,7 +234,7 @@ def test_early_at_boot_only_a_finalize_under_way_is_finished(bench):
         assert state(device)["Finalized"] is True
         assert (device.directory / "secrets/a").read_text() == "1"
         device.fail = None
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
 
         other = bench.device("uuid-2", fail=STEPS[1])
         old = certificate(other)
@@ -259,7 +259,7 @@ def test_a_reboot_after_a_second_rotation_does_the_first_one_again(bench):
         for rotation_id in ("certs-1", "certs-2"):
             gateway.config = {"fio-rotate-certs": gateway.entry(rotation_id)}
             gateway.changed += datetime.timedelta(seconds=1)
-            assert await device.check_in() is Outcome.ROTATED
+            assert await device.check_in() is StartOutcome.ROTATED
             await device.check_in()
         assert state(device, ".completed")["RotationId"] == "certs-2"
         shutil.rmtree(device.directory / "secrets")
@@ -271,9 +271,9 @@ def test_a_reboot_after_a_second_rotation_does_the_first_one_again(bench):
         await other.check_in()
         await other.check_in()
         gateway.push("certs-3")
-        assert await other.check_in() is Outcome.ROTATED
+        assert await other.check_in() is StartOutcome.ROTATED
         gateway.change({**gateway.config, "touch": {"Value": "1", "OnChanged": None, "Unencrypted": True}})
-        assert await other.check_in() is Outcome.CHANGED
+        assert await other.check_in() is StartOutcome.CHANGED
         shutil.rmtree(other.directory / "secrets")
         await other.extract()
         assert state(other, ".completed")["RotationId"] == "certs-3"
@@ -306,7 +306,7 @@ def test_what_fioconfig_left_is_resumed(bench):
             '"CertSlotIds":null,"NewKey":"","NewCert":"","FullConfigEncrypted":"","DeviceConfigUpdated":false,'
             '"Finalized":false}'
         )
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
         return device
 
     device = bench.run(scenario)

@@ -7,7 +7,7 @@ import pytest
 from starlette.responses import Response
 
 from fioctl_rotate import ecies
-from fioctl_rotate.device.device import Outcome
+from fioctl_rotate.device.device import StartOutcome
 from fioctl_rotate.device.new_device import Kind
 from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.errors import Error
@@ -24,9 +24,9 @@ def test_a_rotation_from_push_to_the_first_check_in_with_the_new_certificate(ben
         device = bench.device()
         old = certificate(device)
         gateway.push("certs-1")
-        assert await device.check_in() is Outcome.ROTATED
-        assert await device.check_in() is Outcome.CHANGED
-        assert await device.check_in() is Outcome.UNCHANGED
+        assert await device.check_in() is StartOutcome.ROTATED
+        assert await device.check_in() is StartOutcome.CHANGED
+        assert await device.check_in() is StartOutcome.UNCHANGED
         return device, old
 
     device, old = bench.run(scenario)
@@ -119,7 +119,7 @@ def test_values_are_encrypted_anew_on_the_device_and_on_the_gateway(bench):
         gateway.device_config = {"secret": secret}
         await device.check_in()
         gateway.push("certs-1")
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
         return device, old
 
     device, old = bench.run(scenario)
@@ -157,11 +157,11 @@ def test_a_change_made_during_a_rotation_is_missed_until_the_next(bench):
         gateway.config["fio-rotate-certs"] = gateway.entry("certs-1")
         gateway.changed += datetime.timedelta(seconds=1)
         gateway.reached = during
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
         assert "late" in gateway.config
-        assert await device.check_in() is Outcome.UNCHANGED
+        assert await device.check_in() is StartOutcome.UNCHANGED
         gateway.change({**gateway.config, "later": file})
-        assert await device.check_in() is Outcome.CHANGED
+        assert await device.check_in() is StartOutcome.CHANGED
         assert {path.name for path in (device.directory / "secrets").iterdir()} >= {"late", "later"}
 
     bench.run(scenario)
@@ -175,7 +175,7 @@ def test_a_device_with_slots_swaps_them(bench):
         slots = []
         for number in range(3):
             gateway.push(f"certs-{number}")
-            assert await device.check_in() is Outcome.ROTATED
+            assert await device.check_in() is StartOutcome.ROTATED
             await device.check_in()
             slots.append((sota(device)["p11"]["tls_pkey_id"], sota(device)["p11"]["tls_clientcert_id"]))
         return device, slots
@@ -196,12 +196,12 @@ def test_older_devices_take_201_and_the_bare_type_alone(bench, strict):
         device = bench.device(kind=Kind(strict_est=strict))
         gateway.push("certs-1")
         if not strict:
-            assert await device.check_in() is Outcome.ROTATED
+            assert await device.check_in() is StartOutcome.ROTATED
             return
         with pytest.raises(RotationFailed, match="answers 200"):
             await device.check_in()
         gateway.rfc7030 = False
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
 
     bench.run(scenario)
 
@@ -250,12 +250,12 @@ def test_a_gateway_that_refuses_a_step(bench, what, step, status):
         device = bench.device()
         gateway.push("certs-1")
         if status in taken:
-            assert await device.check_in() is Outcome.ROTATED
+            assert await device.check_in() is StartOutcome.ROTATED
             return
         with pytest.raises(RotationFailed, match=f"{STEPS[step]}: the gateway answers {status}"):
             await device.check_in()
         gateway.refuse = {}
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
 
     bench.run(scenario)
 
@@ -287,7 +287,7 @@ def test_slot_ids_are_read_digit_by_digit(bench, ids, names):
             f"ESTSERVER={gateway.est_url}\nPKEYIDS={ids}\nCERTIDS={ids}\nROTATIONID=certs-1\n"
         )
         # The certificate is in slot 03, so the first id of the list will do for the new one.
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
         p11 = sota(device)["p11"]
         assert p11["tls_pkey_id"] == names[0]
         assert p11["tls_clientcert_id"] == ids.split(",")[0]
@@ -317,15 +317,15 @@ def test_a_rotation_that_is_completed_is_not_done_again(bench):
     async def scenario():
         device = bench.device()
         gateway.push("certs-1")
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
         gateway.config["fio-rotate-certs"]["Value"] += "# touched\n"
         gateway.change(gateway.config)
-        assert await device.check_in() is Outcome.CHANGED
+        assert await device.check_in() is StartOutcome.CHANGED
         gateway.push("certs-2")
-        assert await device.check_in() is Outcome.ROTATED
+        assert await device.check_in() is StartOutcome.ROTATED
         gateway.change({})
-        assert await device.check_in() is Outcome.CHANGED
-        assert await device.check_in() is Outcome.UNCHANGED
+        assert await device.check_in() is StartOutcome.CHANGED
+        assert await device.check_in() is StartOutcome.UNCHANGED
 
     bench.run(scenario)
     assert [event["event"]["correlationId"] for event in gateway.events] == ["certs-1"] * 6 + ["certs-2"] * 6
@@ -336,7 +336,7 @@ def test_an_entry_without_an_id_is_skipped_and_stored(bench):
         device = bench.device()
         bench.gateway.push("certs-1")
         bench.gateway.config["fio-rotate-certs"]["Value"] = "ESTSERVER=https://localhost:1/\n"
-        assert await device.check_in() is Outcome.CHANGED
+        assert await device.check_in() is StartOutcome.CHANGED
 
     bench.run(scenario)
     assert bench.gateway.events == []
@@ -346,7 +346,7 @@ def test_an_old_lmp_without_the_handler_never_rotates(bench):
     async def scenario():
         device = bench.device(kind=Kind(lmp=89))
         bench.gateway.push("certs-1")
-        assert await device.check_in() is Outcome.CHANGED
+        assert await device.check_in() is StartOutcome.CHANGED
 
     bench.run(scenario)
     assert bench.gateway.events == []

@@ -15,7 +15,15 @@ from fioctl_rotate.checks import Status
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est import client as est_client
 from fioctl_rotate.est import service
-from fioctl_rotate.est.client import Answer, NoAnswer, accepted, build_csr, decode_certificates, send, target
+from fioctl_rotate.est.client import (
+    Answer,
+    NoAnswer,
+    accepted,
+    address_of,
+    build_csr,
+    decode_certificates,
+    send,
+)
 from fioctl_rotate.est.deny import parse_deny_list
 from fioctl_rotate.est.enroll_policy import Enroll
 from fioctl_rotate.est.probe import probe
@@ -79,7 +87,7 @@ def test_any_csr_is_signed_or_refused(body: bytes, policy: Enroll) -> None:
 @given(st.text(max_size=60) | st.text("htps:/.%2e?#@[]\\ü1", max_size=30).map("https://".__add__))
 def test_any_url_has_a_target_or_is_refused(url: str) -> None:
     with contextlib.suppress(Error):
-        assert target(url).host
+        assert address_of(url).host
 
 
 @MANY

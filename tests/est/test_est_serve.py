@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.client import decode_certificates
-from fioctl_rotate.est.go_duration import parse_duration
+from fioctl_rotate.est.go_duration import parse_go_duration
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from fioctl_rotate.serving import listen
@@ -245,7 +245,7 @@ def test_another_port_is_no_help_for_an_address_that_is_not_here(cli, files):
     ],
 )
 def test_durations_as_go_writes_them(text, seconds):
-    assert parse_duration(text).total_seconds() == seconds
+    assert parse_go_duration(text).total_seconds() == seconds
 
 
 @pytest.mark.parametrize(

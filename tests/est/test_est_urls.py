@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from fioctl_rotate.checks import Check, Status
-from fioctl_rotate.est.client import target
+from fioctl_rotate.est.client import address_of
 from fioctl_rotate.est.probe import probe
 from fioctl_rotate.est.server import EstApp
-from fioctl_rotate.est.trial import Identity, try_reenrollment
+from fioctl_rotate.est.trial import DevicePair, try_reenrollment
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.rotation.entry import reenroll_url
 from fioctl_rotate.serving import listen, running
@@ -24,7 +24,7 @@ VALUES = [(value, True) for value, _ in ROTATING] + [(value, False) for value, _
 def test_the_checks_say_how_a_device_ends(tmp_path: Path, value: str, rotates: bool) -> None:
     pki = Pki.make()
     device = pki.device()
-    identity = Identity(device[0], *write_pair(tmp_path, "device", device))
+    identity = DevicePair(device[0], *write_pair(tmp_path, "device", device))
     context = server_context(*write_pair(tmp_path, "server", pki.server()), pem(pki.ca), required=False)
     app = EstApp(authority=pki.authority, clock=lambda: NOW)
 
@@ -42,4 +42,4 @@ def test_the_checks_say_how_a_device_ends(tmp_path: Path, value: str, rotates: b
 @pytest.mark.parametrize(("value", "path"), [*ROTATING, *WEDGING])
 def test_the_target_is_what_go_sends(value: str, path: str | None) -> None:
     if path is not None:
-        assert target(reenroll_url(value.replace("PORT", "8443"))).path.decode() == path
+        assert address_of(reenroll_url(value.replace("PORT", "8443"))).path.decode() == path

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.device.new_device import create_device
 from fioctl_rotate.device.runner import stays_off
 from fioctl_rotate.mock import new_factory
@@ -156,7 +156,7 @@ def test_nothing_is_replayed_at_the_first_check_in(cli: Cli, world: World, mock_
     """Real TLS: only the devices rotate that have not completed the entry that they follow."""
     assert clone(cli, world.directory, mock_dir).code == 0
     names = {device["uuid"]: name for name, device in by_name(cli, mock_dir).items()}
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, StartOutcome] = {}
 
     async def work() -> None:
         async with ops.serve(mock_dir):
@@ -166,13 +166,13 @@ def test_nothing_is_replayed_at_the_first_check_in(cli: Cli, world: World, mock_
 
     asyncio.run(work())
     assert outcomes == {
-        "done-1": Outcome.CHANGED,
-        "done-2": Outcome.CHANGED,
-        "shadowed": Outcome.CHANGED,
-        "old": Outcome.CHANGED,
-        "alone": Outcome.UNCHANGED,
-        "failing": Outcome.ROTATED,
-        "behind": Outcome.ROTATED,
+        "done-1": StartOutcome.CHANGED,
+        "done-2": StartOutcome.CHANGED,
+        "shadowed": StartOutcome.CHANGED,
+        "old": StartOutcome.CHANGED,
+        "alone": StartOutcome.UNCHANGED,
+        "failing": StartOutcome.ROTATED,
+        "behind": StartOutcome.ROTATED,
     }
 
 

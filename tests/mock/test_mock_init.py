@@ -26,7 +26,7 @@ CREATE_DEVICE = "fioctl_rotate.ops.mock_fleet.create_device"
 ROTATE = ("config", "rotate-certs", "-g", "field", "-r", "why", "--dryrun", "--no-checks", "-f", "acme")
 
 
-def init(directory: Path, *, devices: int = 2, factory: str = "acme") -> mock.Made:
+def init(directory: Path, *, devices: int = 2, factory: str = "acme") -> mock.MadeFactory:
     return asyncio.run(
         mock.init(directory, factory, addresses=Addresses(0, 0, 0), group="field", devices=devices)
     )

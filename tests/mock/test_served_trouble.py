@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from fioctl_rotate import files, tls
-from fioctl_rotate.device.device import Device, Outcome
+from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.mock import new_factory
@@ -97,8 +97,8 @@ def test_a_key_that_goes_while_it_runs_is_told_once_and_the_old_one_serves(direc
                 root = (directory / "pki" / "factory_ca.pem").read_text()
                 assert (await api.patch("/ota/factories/acme/certs/", json={"root-crt": root})).is_success
             device = Device(device_path(directory))
-            assert await device.check_in() is Outcome.UNCHANGED
-            assert await device.check_in() is Outcome.UNCHANGED
+            assert await device.check_in() is StartOutcome.UNCHANGED
+            assert await device.check_in() is StartOutcome.UNCHANGED
             assert [str(key) in text for text in told] == [True]
 
     asyncio.run(work())
@@ -183,7 +183,7 @@ def test_an_est_fault_stops_a_device_at_its_first_step_until_it_is_over(
         async with ops.serve(directory):
             return await Device(device_path(directory)).check_in()
 
-    assert asyncio.run(over()) is Outcome.ROTATED
+    assert asyncio.run(over()) is StartOutcome.ROTATED
 
 
 def test_rfc7030_rotates_new_devices_and_fails_old_ones(directory: Path) -> None:
@@ -198,7 +198,7 @@ def test_rfc7030_rotates_new_devices_and_fails_old_ones(directory: Path) -> None
     async def work() -> None:
         async with ops.serve(directory, serving=Serving(ports=ANY, rfc7030=True)) as factory:
             await push(directory, factory)
-            assert await Device(new).check_in() is Outcome.ROTATED
+            assert await Device(new).check_in() is StartOutcome.ROTATED
             with pytest.raises(RotationFailed, match="200"):
                 await Device(directory / "devices" / old).check_in()
 
@@ -207,7 +207,7 @@ def test_rfc7030_rotates_new_devices_and_fails_old_ones(directory: Path) -> None
 
 def test_a_foreign_ca_lets_a_device_rotate_and_never_come_back(directory: Path) -> None:
     outcome, (error,) = asyncio.run(rotated(directory, "foreign-ca"))
-    assert (outcome, error) == (Outcome.ROTATED, None)
+    assert (outcome, error) == (StartOutcome.ROTATED, None)
     path = device_path(directory)
     refused: list[tuple[str, str, str]] = []
 

@@ -13,7 +13,7 @@ from fioctl_rotate.mock.store import config_levels
 from fioctl_rotate.mock.store.config_levels import Level
 from fioctl_rotate.ops import at_once
 from fioctl_rotate.ops.due import who_is_due
-from fioctl_rotate.rotation.due import Due, Source, Status, by_date, by_month, due, rotation_date
+from fioctl_rotate.rotation.due import Due, Source, Urgency, by_date, by_month, due, rotation_date
 from fioctl_rotate.rotation.scope import Scope
 from tests.commandline import Cli
 from tests.rotation.fleets import outcomes, suite_in
@@ -67,7 +67,7 @@ def test_two_years_of_history_against_the_truth(tmp_path: Path) -> None:
     assert set(found) == set(names)
     for name, device in found.items():
         if name not in truth:
-            assert device.status is Status.UNKNOWN
+            assert device.status is Urgency.UNKNOWN
             assert device.message == f"no rotation among its last ten updates; registered {START:%Y-%m-%d}"
             continue
         rotation, at, source = truth[name]
@@ -77,7 +77,7 @@ def test_two_years_of_history_against_the_truth(tmp_path: Path) -> None:
         left = at + YEAR - world.now
         assert device.days_left in (left // timedelta(days=1), left // timedelta(days=1) - 1)
         assert device.status is (
-            Status.EXPIRED if left < timedelta() else Status.DUE if left <= SOON else Status.FINE
+            Urgency.EXPIRED if left < timedelta() else Urgency.DUE if left <= SOON else Urgency.FINE
         )
 
 
@@ -129,9 +129,9 @@ def test_the_est_log_gives_the_exact_end(tmp_path: Path) -> None:
     ]
     log.write_text("".join(json.dumps({"outcome": "issued", **record}) + "\n" for record in records))
     found = {device.name: device for device in read(world, est_log=log)}
-    assert (found["a"].status, found["a"].source) == (Status.FINE, Source.EST_LOG)
+    assert (found["a"].status, found["a"].source) == (Urgency.FINE, Source.EST_LOG)
     assert found["a"].ends_at == datetime(2029, 11, 20, tzinfo=UTC)
-    assert found["b"].status is Status.UNKNOWN
+    assert found["b"].status is Urgency.UNKNOWN
 
 
 @pytest.mark.parametrize(

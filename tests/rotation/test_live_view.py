@@ -20,7 +20,7 @@ import pytest
 from rich.cells import cell_len
 
 from fioctl_rotate.cli.app import run
-from fioctl_rotate.cli.watching import Pace
+from fioctl_rotate.cli.watching import DoneRate
 from tests.commandline import Result
 from tests.rotation.fleets import WATCH, run_out
 
@@ -213,7 +213,7 @@ def test_pace_and_time_left(done, expected):
         at = datetime(2026, 11, 24, 12, minute, tzinfo=UTC)
         return SimpleNamespace(at=at, summary=SimpleNamespace(done=count, moving=10 - count))
 
-    pace = Pace()
+    pace = DoneRate()
     for minute, count in enumerate(done):
         pace.add(snapshot(minute, count))
     assert pace.text(snapshot(len(done) - 1, done[-1])) == expected
