@@ -60,9 +60,18 @@ def test_no_claim_is_outside_of_the_digest(cli: Cli, plan: Path, old: str, new: 
     shown = cli("plan", "show", plan)
     assert (shown.code, "the plan was edited" in shown.err) == (5, True)
     assert cli("plan", "show", plan, "--format", "json").json["intact"] is False
+    assert "To push just this" not in shown.out
     digest_alone = cli("plan", "digest", plan)
     assert (digest_alone.code, digest_alone.out) == (5, "")
     assert cli("apply", plan, "--no-checks").code == 5
+    assert log(cli) == []
+
+
+@pytest.mark.parametrize("digest", ["", "123", "sha256:123", "SHA256:" + "0" * 64])
+def test_what_is_not_a_digest_is_wrong_usage(cli: Cli, plan: Path, digest: str) -> None:
+    result = cli("apply", plan, "--digest", digest)
+    assert (result.code, result.out) == (2, "")
+    assert f"--digest: expected sha256: and 64 hexadecimal digits, got `{digest}`" in result.err
     assert log(cli) == []
 
 

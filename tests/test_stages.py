@@ -74,6 +74,12 @@ def test_a_dry_run_shows_the_stages_and_a_plan_holds_them(cli: Cli, acme: Path, 
     assert cli("config", "log", "-g", "field").out == ""
 
 
+def test_a_size_that_adds_no_device_is_told(cli: Cli, acme: Path) -> None:
+    result = cli(*ROTATE, "--stages", "1,5%,6%", "--dryrun")
+    assert "2 sizes of --stages add no device, and no stage is made of that" in result.err
+    assert "--stages" not in cli(*ROTATE, "--stages", "1", "--dryrun").err
+
+
 def test_what_lies_beneath_is_said_and_can_be_cleared_first(cli: Cli, acme: Path) -> None:
     older = ("config", "rotate-certs", "-g", "field", "-r", "older", "--rotation-id", "r-1", "--no-checks")
     assert cli(*older).code == 0

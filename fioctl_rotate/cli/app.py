@@ -45,8 +45,8 @@ COMMANDS: dict[str, tuple[str, str | None]] = {
 }
 
 EXIT_CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage; 3 some device's rotation failed; 4 time ran out
-while waiting; 5 refused (a check failed, a plan is stale, a foreign root); 130 interrupted; 143, 129 stopped
-by SIGTERM, SIGHUP."""
+while waiting; 5 refused (a check failed, a plan is stale, a foreign root); 6 changes pending or in progress,
+with --detailed-exitcode; 130 interrupted; 143, 129 stopped by SIGTERM, SIGHUP."""
 
 
 class LazyGroup(common.Group):

@@ -21,9 +21,10 @@ def show(plan_file: PlanArgument) -> Result:
     from fioctl_rotate.ops.plan_file import read_plan
 
     read = read_plan(plan_file)
+    to_push = push_lines(read.plan, plan_file) if read.intact else ()
     return Result(
         {"intact": read.intact, **plan_document(read.plan)},
-        itertools.chain(plan_lines(read.plan), push_lines(read.plan, plan_file)),
+        itertools.chain(plan_lines(read.plan), to_push),
         notes=["the plan is intact"] if read.intact else [],
         error=None if read.intact else EDITED,
     )

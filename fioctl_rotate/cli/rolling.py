@@ -127,8 +127,9 @@ def write_files(
         write_out(junit, render_rollout(rollout, step.decision, step.picture, mark=mark))
     if summary is not None:
         rows = list(document.rows(rollout, step.decision, step.picture))
-        head = mark + _head(api, plan)
-        write_out(summary, markdown.of_rollout(head, rows, step.decision.message), append=True)
+        head, decision = mark + _head(api, plan), step.decision
+        state = f"{decision.verdict}, stage {decision.stage} of {rollout.last}"
+        write_out(summary, markdown.of_rollout(head, state, rows, decision.message), append=True)
 
 
 async def shown(

@@ -123,6 +123,7 @@ async def list_rotations(flags: Flags, scope: Scope | None) -> Result:
         for found in listed
     )
     headers = ("ID", *([] if scope else ["TARGET"]), "PUSHED AT", "DONE", "STATUS", "REASON")
+    by_plan = "; one in its early stages is found by its plan"
     return Result(
         {
             "rotations": [
@@ -131,7 +132,7 @@ async def list_rotations(flags: Flags, scope: Scope | None) -> Result:
             ]
         },
         [Table((*headers, "EST SERVER") if scope else headers, rows)],
-        [] if listed else [f"{scope or 'this factory'} has no rotation"],
+        [] if listed else [f"{scope or 'this factory'} has no rotation{by_plan}"],
     )
 
 

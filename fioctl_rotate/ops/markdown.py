@@ -136,7 +136,11 @@ def of_rotation(snapshot: Snapshot, *, factory: str, server: str, mark: str = ""
     return "\n".join(parts) + "\n"
 
 
-def of_rollout(head: str, rows: Sequence[Sequence[str]], message: str) -> str:
-    """A rollout in stages: a row a stage (`rotation.rollout_document.rows`), and what stopped it."""
-    parts = [f"## {text(head)}\n", table(("Stage", "Status", "Done", "Devices"), rows)]
+def of_rollout(head: str, state: str, rows: Sequence[Sequence[str]], message: str) -> str:
+    """A rollout in stages: how it stands, a row a stage (`rotation.rollout_document.rows`), what stopped it."""
+    parts = [
+        f"## {text(head)}\n",
+        f"**{text(state)}**\n",
+        table(("Stage", "Status", "Done", "Devices"), rows),
+    ]
     return "\n".join([*parts, *([f"{sentence(message)}\n"] if message else [])]) + "\n"

@@ -1,5 +1,6 @@
 """A plan's file: TOML that people read, with a digest that shows whether it is what was reviewed."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from fioctl_rotate.rotation.plan import Plan
 from fioctl_rotate.rotation.plan_document import from_file, to_file
 from fioctl_rotate.toml import parse_toml
 
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
 _MOST_BYTES = 16 << 20  # a plan in stages lists its devices
 
 
@@ -22,15 +24,24 @@ class PlanFile:
     intact: bool
 
     def accept(self, *, edited: bool, digest: str | None) -> Plan:
-        """The plan, if it may be applied. Raises Refused where it was edited, or is not the one of that digest."""
+        """The plan, if it may be applied.
+
+        Raises Refused where it was edited, or is not the one of that digest; UsageError for what is not a digest.
+        """
         if not self.intact and not edited:
             raise Refused(
                 "the plan was edited after it was written",
                 hint="review it again, then allow it with --edited; or make a new plan",
             )
+        if digest is not None and not _DIGEST.fullmatch(digest):
+            raise UsageError(
+                f"--digest: expected sha256: and 64 hexadecimal digits, got `{digest}`",
+                hint="`fioctl-rotate plan digest PLAN` prints it, in the job that makes the plan",
+            )
         if digest is not None and digest != self.plan.digest:
             raise Refused(
-                f"the plan is not the one that was approved: expected {digest}, got {self.plan.digest}"
+                f"the plan is not the one that was approved: expected {digest}, got {self.plan.digest}",
+                hint="`fioctl-rotate plan show PLAN` shows what this one would do",
             )
         return self.plan
 

@@ -104,6 +104,7 @@ async def plan_stages(api: FactoryApi, plan: Plan, request: StageRequest, *, now
     notes = [
         *_beneath(stages, older, known),
         *await _touched(api, stages),
+        *_of_sizes(request, chosen),
         *(
             [f"left out of the early stages: {text}"]
             if (text := _left_out(_candidates(devices, known, now)))
@@ -195,6 +196,15 @@ def _left_out(candidates: Sequence[Candidate]) -> str:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(sorted(names)[:_NAMED]) + more
+
+
+def _of_sizes(request: StageRequest, chosen: Sequence[Sequence[Candidate]]) -> list[str]:
+    """How many of the sizes that were typed make no stage: those before have their devices already."""
+    left = len(request.sizes) + bool(request.canaries) - len(chosen)
+    if not left:
+        return []
+    sizes = "1 size of --stages adds" if left == 1 else f"{left} sizes of --stages add"
+    return [f"{sizes} no device, and no stage is made of that"]
 
 
 def _beneath(stages: Stages, older: Mapping[str, str], known: Mapping[str, Known]) -> list[str]:
