@@ -8,6 +8,7 @@ import resource
 import socket
 import ssl
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -42,6 +43,8 @@ class Limits:
 LIMITS = Limits()
 # Seconds between two messages about a limit.
 _MESSAGE_INTERVAL = 10.0
+# RFC 8446 §5.1: a TLS record begins with its type, two bytes of version, and two of length.
+_RECORD_HEAD, _HANDSHAKE, _LONGEST_RECORD = 5, 22, 2**14
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -50,7 +53,7 @@ class _Client(Protocol):
 
     since: float
     silent: bool
-    """Nothing was sent on it yet."""
+    """Its client has not begun yet: it sent nothing, or a part of its first TLS record."""
 
     @property
     def waiting(self) -> bool:
@@ -236,7 +239,7 @@ class _CanonicalHeaders:
 
 
 class _Handshake:
-    """A connection until its first byte, and its TLS handshake, if any. A silent one takes no memory for TLS."""
+    """A connection until its client begins, and its TLS handshake, if any. A silent one takes no memory for TLS."""
 
     waiting = True
 
@@ -257,7 +260,7 @@ class _Handshake:
         context, limits = self._listener.context, self._listener.limits
         try:
             async with asyncio.timeout(limits.head if context is None else limits.handshake):
-                await self._first_byte()
+                await self._begin()
                 await asyncio.get_running_loop().connect_accepted_socket(
                     lambda: _HttpConnection(self._listener, self),
                     self._connection,
@@ -268,20 +271,38 @@ class _Handshake:
             self._connection.close()
         except OSError as error:
             self._connection.close()
-            reason = "nothing was sent in time" if self.silent else f"handshake: {_reason(error)}"
+            reason = "the client did not begin in time" if self.silent else f"handshake: {_reason(error)}"
             self._listener.refused(_name_of_peer(self._peer), reason)
+            _free(error)
+        except asyncio.CancelledError as error:
+            _free(error)
+            raise
 
-    async def _first_byte(self) -> None:
-        """Wait for the client's first byte. Raises _Gone where it closes the connection instead."""
+    async def _begin(self) -> None:
+        """Wait for the client's first byte, or its first TLS record. Raises _Gone, OSError."""
+        beginning = await self._wait_for(1 if self._listener.context is None else _RECORD_HEAD)
+        if beginning[0] == _HANDSHAKE and self._listener.context is not None:
+            size = int.from_bytes(beginning[3:])
+            await self._wait_for(_RECORD_HEAD + min(size, _LONGEST_RECORD))
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        self.silent = False
+
+    async def _wait_for(self, size: int) -> bytes:
+        """The first `size` bytes, once they have come. They stay to be read."""
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        if size > 1:
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
         loop.add_reader(self._connection, readable.set)
         try:
             await readable.wait()
         finally:
             loop.remove_reader(self._connection)
-        if not self._connection.recv(1, socket.MSG_PEEK):
+        beginning = self._connection.recv(size, socket.MSG_PEEK)
+        if not beginning:
             raise _Gone
-        self.silent = False
+        if len(beginning) < size:
+            raise ConnectionResetError
+        return beginning
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         if task.cancelled():
@@ -415,6 +436,13 @@ class Listener:
         if time.monotonic() - self._last_message >= _MESSAGE_INTERVAL:
             self._last_message = time.monotonic()
             self.refused("", f"at a limit ({reason}): connections that wait for their client are closed")
+
+
+def _free(error: BaseException | None) -> None:
+    """Free what a failed handshake holds: asyncio's frames and futures keep each other, and 0.3 MB with them."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _reason(error: OSError) -> str:

@@ -1,113 +1,20 @@
 """What every server here grants its clients: time, size, and a limit of connections."""
 
 import asyncio
+import asyncio.sslproto
 import contextlib
+import gc
 import ssl
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from fioctl_rotate.connections import Limits
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.serving import listen, running
 from fioctl_rotate.tls import client_context, server_context
 from tests.making import Pki, write_pair
-
-PATIENCE = 60.0  # seconds; a test that waits so long has failed
-
-
-@dataclass
-class App:
-    """Answers what it was sent; `hold` makes it wait first."""
-
-    hold: asyncio.Event | None = None
-    answer: bytes | None = None
-    bodies: list[bytes] = field(default_factory=list)
-    left: int = 0
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        request = Request(scope, receive)
-        try:
-            body = await request.body()
-        except ClientDisconnect:
-            self.left += 1
-            return
-        self.bodies.append(body)
-        if self.hold is not None:
-            await self.hold.wait()
-        await Response(self.answer or body, headers={"x-way": "back"})(scope, receive, send)
-
-
-class Served:
-    """A server with these limits; `refused` has the peers and reasons, `connect` opens a connection to it."""
-
-    def __init__(self, app: Any, port: int, refused: list[tuple[str, str]]) -> None:
-        self.app = app
-        self.port = port
-        self.refused = refused
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def connect(self, context: ssl.SSLContext | None = None) -> "Connection":
-        reader, writer = await asyncio.open_connection("localhost", self.port, ssl=context)
-        self._writers.append(writer)
-        return Connection(reader, writer)
-
-    async def ask(self, body: bytes = b"x", context: ssl.SSLContext | None = None) -> bytes:
-        """The answer to a whole request over a connection of its own."""
-        connection = await self.connect(context)
-        connection.write(
-            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
-        )
-        return await connection.rest()
-
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-
-
-class Connection:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def write(self, data: bytes) -> None:
-        self.writer.write(data)
-
-    async def rest(self) -> bytes:
-        """All until the server closes the connection, however it does."""
-        data = b""
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            while chunk := await self.reader.read(65536):
-                data += chunk
-        return data
-
-
-@contextlib.asynccontextmanager
-async def served(
-    app: Any = None, *, context: ssl.SSLContext | None = None, **limits: Any
-) -> AsyncIterator[Served]:
-    refused: list[tuple[str, str]] = []
-    app = app or App()
-    with listen("127.0.0.1", 0) as sock:
-        async with running(
-            app, sock, context, limits=Limits(**limits), refused=lambda *told: refused.append(told)
-        ) as port:
-            server = Served(app, port, refused)
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    yield server
-            finally:
-                server.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  what changes it is not ours
-        await asyncio.sleep(0.01)
+from tests.served import PATIENCE, App, Connection, Served, served, until
 
 
 @pytest.fixture(scope="module")
@@ -400,18 +307,76 @@ def test_beyond_the_limit_a_request_that_is_being_answered_is_kept() -> None:
     asyncio.run(work())
 
 
+def hello(trusting: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.MemoryBIO, bytes]:
+    """A client's side of TLS, where it takes what the server sends, and its first flight."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = trusting.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return tls, incoming, outgoing.read()
+
+
 @pytest.mark.parametrize(
-    ("sent", "reason"), [(b"", "nothing was sent in time"), (b"\x16\x03", "handshake: not finished in time")]
+    ("part", "reason"),
+    [
+        (0, "the client did not begin in time"),
+        (2, "the client did not begin in time"),
+        (100, "the client did not begin in time"),
+        (None, "handshake: not finished in time"),
+    ],
 )
-def test_a_handshake_that_is_not_finished_in_time(tls: ssl.SSLContext, sent: bytes, reason: str) -> None:
+def test_a_handshake_that_is_not_finished_in_time(
+    tls: ssl.SSLContext, trusting: ssl.SSLContext, part: int | None, reason: str
+) -> None:
     async def work() -> None:
         async with served(context=tls, handshake=0.3) as server:
             connection = await server.connect()
-            connection.write(sent)
-            assert await connection.rest() == b""
+            connection.write(hello(trusting)[2][:part])
+            await connection.rest()
             assert [told for _, told in server.refused] == [reason]
 
     asyncio.run(work())
+
+
+def test_a_client_hello_may_come_in_pieces(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    async def work() -> None:
+        async with served(context=tls) as server:
+            connection = await server.connect()
+            client, incoming, first = hello(trusting)
+            for start, end in ((0, 1), (1, 5), (5, 99), (99, None)):
+                assert ssl_connections() == 0, "only a whole one takes memory for TLS"
+                connection.write(first[start:end])
+                await asyncio.sleep(0.05)
+            while client.version() is None:
+                incoming.write(await connection.reader.read(65536))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    client.do_handshake()
+
+    asyncio.run(work())
+
+
+def test_a_handshake_that_fails_frees_its_memory_at_once(
+    tls: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    """A quarter of a megabyte each, which would otherwise wait for the collector of garbage."""
+
+    async def work() -> None:
+        async with served(context=tls, handshake=0.3, connections=4, grace=0.0) as server:
+            for sent in (b"\x16\x03\x01\x00\x05hello", *[hello(trusting)[2]] * 9):  # fails; shed, or too late
+                (await server.connect()).write(sent)
+            await until(lambda: len(server.refused) > 4)
+            await until(lambda: ssl_connections() == 0)
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(work())
+    finally:
+        gc.enable()
+
+
+def ssl_connections() -> int:
+    return sum(isinstance(thing, asyncio.sslproto.SSLProtocol) for thing in gc.get_objects())
 
 
 def test_a_health_check_leaves_no_line(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:

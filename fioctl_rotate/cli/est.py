@@ -186,6 +186,11 @@ def serve(
             f"--behind-proxy listens on loopback or a UNIX socket only, got {host}",
             hint="everybody who reaches this port could claim to be any device",
         )
+    if client_cert_header is not None and client_cert_header.lower() == "x-forwarded-client-cert":
+        raise UsageError(
+            "Envoy's x-forwarded-client-cert may hold several certificates; expected a header with one",
+            hint="have Envoy set X-Client-Cert to %DOWNSTREAM_PEER_CERT%, and give that name here",
+        )
     from fioctl_rotate.ops.est_serve import EstFiles, EstService, Listening, serve_est
 
     service = EstService(

@@ -25,8 +25,9 @@ def client_from_header(
     """Finds the client's certificate in `header`, which the proxy sets, and verifies it against `authorities`.
 
     The header `Client-Cert` has the form of RFC 9440, any other one PEM with percent escapes (nginx:
-    `$ssl_client_escaped_cert`). An empty header means that the client sent no certificate. The proxy has to show
-    that the client holds the key, and to overwrite what a client sends in this header.
+    `$ssl_client_escaped_cert`, Envoy: `%DOWNSTREAM_PEER_CERT%`). An empty header means that the client sent no
+    certificate. The proxy has to show that the client holds the key, and to overwrite what a client sends in this
+    header.
     """
 
     def client_of(request: Request) -> x509.Certificate | None:

@@ -19,7 +19,7 @@ from fioctl_rotate.est.proxied import client_from_header
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key
 from fioctl_rotate.tls import client_context
-from tests.est.proxy import EXAMPLES, started_nginx
+from tests.est.proxy import EXAMPLES, HEADERS, started_proxy
 from tests.making import NOW, Pki, certificate, write_pair
 
 HEADER = "X-Client-Cert"
@@ -151,6 +151,7 @@ def test_a_client_certificate_that_has_expired_is_refused_with_the_date(own, ask
         (("--behind-proxy", "--client-cert-header", "X", "--host", "::"), "loopback or a UNIX socket"),
         (("--behind-proxy", "--client-cert-header", "X", "--host", "192.0.2.1"), "loopback or a UNIX socket"),
         (("--behind-proxy", "--client-cert-header", "X", "--tls-cert", "x", "--tls-key", "y"), "give either"),
+        (("--behind-proxy", "--client-cert-header", "X-Forwarded-Client-Cert"), "may hold several"),
         (("--tls-cert", "x"), "give either"),
         ((), "give either"),
         (("--tls-cert", "x", "--tls-key", "y", "--unix-socket", "z"), "--unix-socket is for --behind-proxy"),
@@ -162,18 +163,22 @@ def test_options_that_contradict(cli, tmp_path, arguments, message):
     assert (result.code, message in result.err) == (2, True), result.err
 
 
-needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
-
-
-@pytest.fixture
-def nginx(own, tmp_path):
-    """nginx, and the EST server behind it; gives the URL for devices."""
+@pytest.fixture(
+    params=[
+        pytest.param(
+            name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed")
+        )
+        for name in HEADERS
+    ]
+)
+def proxied(request, own, tmp_path):
+    """The EST server behind a proxy; gives the URL for devices."""
     ca = write_pair(tmp_path, "est-ca", (own.ca, own.ca_key))
     (tmp_path / "factory_ca.pem").write_text(certificates.pem(own.root))
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "fioctl_rotate", "est", "serve", "--behind-proxy"),
-            *("--client-cert-header", HEADER, "--unix-socket", str(tmp_path / "est.sock")),
+            *("--client-cert-header", HEADERS[request.param], "--unix-socket", str(tmp_path / "est.sock")),
             *("--root-cert", str(tmp_path / "factory_ca.pem")),
             *("--ca-cert", str(ca[0]), "--ca-key", str(ca[1])),
         ],
@@ -184,7 +189,7 @@ def nginx(own, tmp_path):
     processes: list[subprocess.Popen[Any]] = [server]
     try:
         assert server.stderr.readline().startswith(f"EST server at unix:{tmp_path}/est.sock")
-        proxy, port = started_nginx(tmp_path, write_pair(tmp_path, "est-tls", own.server()))
+        proxy, port = started_proxy(request.param, tmp_path, write_pair(tmp_path, "est-tls", own.server()))
         processes.append(proxy)
         yield f"https://localhost:{port}/.well-known/est"
     finally:
@@ -194,10 +199,9 @@ def nginx(own, tmp_path):
         server.stderr.close()
 
 
-@needs_nginx
-def test_a_device_re_enrolls_through_nginx(nginx, own, cli, tmp_path):
+def test_a_device_re_enrolls_through_a_proxy(proxied, own, cli, tmp_path):
     def check(*identity):
-        return cli("est", "check", nginx, "--pki", tmp_path, "--format", "json", *identity)
+        return cli("est", "check", proxied, "--pki", tmp_path, "--format", "json", *identity)
 
     cert, key = write_pair(tmp_path, "device", own.device())
     result = check("--cert", cert, "--key", key)
@@ -211,8 +215,7 @@ def test_a_device_re_enrolls_through_nginx(nginx, own, cli, tmp_path):
     assert "answers 403" in result.out
 
 
-@needs_nginx
-def test_what_a_client_puts_into_the_header_is_overwritten(nginx, own, tmp_path):
+def test_what_a_client_puts_into_the_header_is_overwritten(proxied, own, tmp_path):
     victim, _ = own.device()
     headers = {
         "Content-Type": "application/pkcs10",
@@ -222,7 +225,7 @@ def test_what_a_client_puts_into_the_header_is_overwritten(nginx, own, tmp_path)
     }
     with httpx.Client(verify=client_context(certificates.pem(own.root)), trust_env=False) as client:
         response = client.post(
-            f"{nginx}/simplereenroll", content=build_csr(generate_key(), victim), headers=headers
+            f"{proxied}/simplereenroll", content=build_csr(generate_key(), victim), headers=headers
         )
     assert response.status_code == 401
 
