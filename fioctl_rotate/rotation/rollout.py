@@ -10,6 +10,7 @@ so it gets its entry once more, unchanged. `applied-at` in its own log shows tha
 more after that shows that it went on.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,7 +18,15 @@ from enum import StrEnum
 from fioctl_rotate.rotation.entry import rotation_id_of
 from fioctl_rotate.rotation.picture import Memory, Picture, Reading
 from fioctl_rotate.rotation.progress import Phase
-from fioctl_rotate.rotation.stage_states import Point, Rollout, StageState, StageStatus, remember, stage_state
+from fioctl_rotate.rotation.stage_states import (
+    Point,
+    Rollout,
+    StagedDevice,
+    StageState,
+    StageStatus,
+    remember,
+    stage_state,
+)
 from fioctl_rotate.rotation.stages import StageDevice
 from fioctl_rotate.rotation.state import DeviceState, State, is_offline
 
@@ -76,36 +85,44 @@ class Decision:
 
 def decide(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) -> Decision:
     """What to do next. `memory` is brought up to date; `now` is aware."""
-    given = picture.group.value == rollout.value
+
+    def states_in(present: int) -> tuple[StageState, ...]:
+        numbers = range(1, rollout.last)
+        return tuple(stage_state(rollout, picture, memory, now, number, present) for number in numbers)
+
     stage = _present_stage(rollout, picture)
     remember(rollout, picture, memory, now)
-    states = tuple(
-        stage_state(rollout, picture, memory, now, number, stage) for number in range(1, rollout.last)
-    )
+    states = states_in(stage)
     wrong = _foreign(rollout, picture)
     if wrong is not None:
         return Decision(Verdict.REFUSED, stage, states, message=wrong)
-    if given:
+    if stage == rollout.last:
         return _last_stage(rollout, picture, now, states)
+    while 0 < stage < rollout.last - 1 and _passed(states, stage):
+        # The next stage begins. Where its devices are gone, that is seen before any of them is given the entry.
+        stage += 1
+        states = states_in(stage)
+    settling = tuple(
+        action
+        for state in states[:stage]
+        for action in _early(rollout, picture, state)
+        if action.do is Do.SETTLE
+    )
     failed = next((state for state in states if state.status is StageStatus.FAILED), None)
     if failed is not None:
         # Nobody is given anything more. Those that have rotated are settled: until then a reboot would harm them.
-        settling = tuple(
-            action
-            for state in states[:stage]
-            for action in _early(rollout, picture, state)
-            if action.do is Do.SETTLE
-        )
         return Decision(Verdict.FAILED, stage, states, settling, _failure(rollout, failed))
     if stage == 0:
         return Decision(Verdict.GO_ON, 0, states, _clearing(rollout, picture))
-    if states[stage - 1].status is not StageStatus.PASSED:
-        return Decision(Verdict.GO_ON, stage, states, _early(rollout, picture, states[stage - 1]))
-    if stage + 1 == rollout.last:
-        return Decision(Verdict.GO_ON, rollout.last, states, (Action(Do.GIVE_GROUP),))
-    # The next stage begins: none of its devices has been given anything yet.
-    following = states[stage]
-    return Decision(Verdict.GO_ON, stage + 1, states, _early(rollout, picture, following))
+    if _passed(states, stage):
+        return Decision(Verdict.GO_ON, rollout.last, states, (*settling, Action(Do.GIVE_GROUP)))
+    giving = tuple(a for a in _early(rollout, picture, states[stage - 1]) if a.do is Do.GIVE)
+    return Decision(Verdict.GO_ON, stage, states, (*settling, *giving))
+
+
+def _passed(states: tuple[StageState, ...], stage: int) -> bool:
+    """Whether that stage, and each before it, may be followed by the next one."""
+    return all(state.status is StageStatus.PASSED for state in states[:stage])
 
 
 def _present_stage(rollout: Rollout, picture: Picture) -> int:
@@ -164,7 +181,9 @@ def _foreign(rollout: Rollout, picture: Picture) -> str | None:
     if picture.group.ever and value != rollout.value:
         return f"group {rollout.group} had rotation {rollout.id}, and has {_named(value)} now: it was stopped"
     fleet = picture.fleet.value
-    if rollout.stages.clear_group and value != rollout.value and fleet not in (None, rollout.older_fleet):
+    # The group's own entry hides the fleet-wide one, as long as it stays.
+    hidden = value == rollout.value or (value is not None and not rollout.stages.clear_group)
+    if not hidden and fleet not in (None, rollout.older_fleet):
         return f"the fleet has {_named(fleet)} now, which is not from this plan"
     for device in rollout.stages.devices:
         reading = picture.devices.get(device.uuid)
@@ -187,8 +206,8 @@ def _named(value: str | None) -> str:
 def _early(rollout: Rollout, picture: Picture, state: StageState) -> tuple[Action, ...]:
     """What to send to the devices of an early stage now."""
     cleared = _cleared_at(rollout, picture)
-    # While a device fails, no other one is given the entry.
-    hold = any(staged.point in (Point.FAILING, Point.FAILED) for staged in state.devices)
+    # While it is not known whether a failure counts, no other one is given the entry.
+    hold = any(staged.point is Point.FAILING for staged in state.devices)
     actions = []
     for staged in state.devices:
         reading = picture.devices.get(staged.device.uuid)
@@ -223,12 +242,17 @@ def _missed(reading: Reading, first: datetime | None) -> bool:
 
 def _failure(rollout: Rollout, state: StageState) -> str:
     failures = state.failures
-    named = "; ".join(f"{staged.device.name}: {staged.message}" for staged in failures[:5])
-    more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
     return (
         f"stage {state.number} of {rollout.last} failed on {len(failures)} of {len(state.devices)} devices "
-        f"({state.allowed} allowed): {named}{more}"
+        f"({state.allowed} allowed){_each(failures)}"
     )
+
+
+def _each(failures: Sequence[StagedDevice]) -> str:
+    """`: device-1: it was deleted; device-2: …`, "" for none."""
+    named = "; ".join(f"{staged.device.name}: {staged.message}" for staged in failures[:5])
+    more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
+    return f": {named}{more}" if failures else ""
 
 
 # --- The last stage: the whole group ---
@@ -272,16 +296,33 @@ def _last_stage(
     if waits or not picture.resting:
         return Decision(Verdict.GO_ON, rollout.last, states, tuple(actions))
     # One that finalized and did not come back has failed, too: the gateway may not trust its certificate.
-    failing = [state for state in picture.states if state.state in (State.FAILING, State.FINALIZED)]
+    failing = {state.uuid for state in picture.states if state.state in (State.FAILING, State.FINALIZED)}
+    early = _failed_early(picture, states)
+    failing |= {staged.device.uuid for staged in early}
     allowed = rollout.stages.allowed(len(picture.states))
     message = ""
     if not done:
         message = f"no device of group {rollout.group} has rotated"
     elif len(failing) > allowed:
-        message = f"{len(failing)} of {len(picture.states)} devices failed ({allowed} allowed)"
+        message = f"{len(failing)} of {len(picture.states)} devices failed ({allowed} allowed){_each(early)}"
     return Decision(
         Verdict.FAILED if message else Verdict.DONE, rollout.last, states, tuple(actions), message
     )
+
+
+def _failed_early(picture: Picture, states: Iterable[StageState]) -> list[StagedDevice]:
+    """The early devices that count as failed in the last stage, too.
+
+    One that was done before it left the group did rotate, unless it has begun another rotation since.
+    """
+    done = {state.uuid for state in picture.states if state.state is State.DONE}
+    failed = (staged for state in states for staged in state.failures)
+    return [
+        staged
+        for staged in failed
+        if staged.device.uuid not in done
+        or ((reading := picture.devices.get(staged.device.uuid)) and reading.other is not None)
+    ]
 
 
 def _covered(picture: Picture, state: DeviceState) -> bool:

@@ -180,9 +180,13 @@ def _staged(
         return StagedDevice(device, Point.NOT_GIVEN, "it was deleted", failed=True)
     point, message = _point(device, reading, memory)
     if not reading.member:
-        return StagedDevice(device, point, f"it left group {rollout.group}", failed=True)
+        own = " and keeps an entry of its own" if reading.own.value == rollout.value else ""
+        return StagedDevice(device, point, f"it left group {rollout.group}{own}", failed=True)
     if reading.other is not None:
         return StagedDevice(device, point, f"it began another rotation, {reading.other}", failed=True)
+    if point is Point.NOT_GIVEN and reading.key not in (None, device.key):
+        text = "it has another key than when the plan was made"
+        return StagedDevice(device, point, text, failed=True)
     step, since = memory.failing.get(device.uuid, (0, now))
     if step and now - since >= NO_PROGRESS:
         return StagedDevice(device, point, message or f"no progress at {STEPS[step - 1]}", failed=True)

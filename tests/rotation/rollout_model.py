@@ -52,12 +52,17 @@ class Record:
 
 
 class World:
-    """A group of devices, its configuration and the fleet's. The certificates of `untrusted` ids are refused."""
+    """A group of devices, its configuration and the fleet's. The certificates of `untrusted` ids are refused.
+
+    Devices in `deleted` are no longer known, those in `moved` are in another group.
+    """
 
     def __init__(self, names: list[str]) -> None:
         self.now = BEGIN
         self.down: set[str] = set()
         self.untrusted: set[str] = set()
+        self.deleted: set[str] = set()
+        self.moved: set[str] = set()
         self.group, self.fleet = Config(), Config()
         self.devices = {name: ModelDevice(name, self) for name in names}
         self.records = {name: Record() for name in names}
@@ -124,7 +129,7 @@ class World:
             if state.state is State.DONE and state.last_seen:
                 self.done_by.setdefault(state.uuid, state.last_seen)
         # A failing device rests only while its EST server does not work.
-        ended = (State.DONE, *((State.FAILING,) if rollout.id in self.down else ()))
+        ended = (State.DONE, State.LEFT, *((State.FAILING,) if rollout.id in self.down else ()))
         resting = all(state.state in ended or state.reason is Reason.OFFLINE for state in states)
         return Picture(group, fleet, readings, states, resting=resting)
 
@@ -142,9 +147,12 @@ class World:
             first_key="before",
             first_key_is_old=True,
             done_by=self.done_by.get(name),
+            left="deleted" if name in self.deleted else "moved" if name in self.moved else None,
         )
 
-    def _reading(self, rollout: Rollout, planned: StageDevice) -> Reading:
+    def _reading(self, rollout: Rollout, planned: StageDevice) -> Reading | None:
+        if planned.uuid in self.deleted:
+            return None
         record = self.records[planned.uuid]
         begun = {id: attempts_in(events) for id, events in record.events.items() if id != rollout.id}
         return Reading(
@@ -152,6 +160,7 @@ class World:
             from_events(record.events.get(rollout.id, [])),
             f"key {record.key}",
             record.last_seen,
+            member=planned.uuid not in self.moved,
             other=next((id for id, count in begun.items() if count > planned.attempts.get(id, 0)), None),
         )
 

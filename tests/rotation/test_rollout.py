@@ -1,6 +1,7 @@
 """A rollout in stages, decided step by step: against a model of the Factory and its devices, in memory."""
 
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from fioctl_rotate.rotation.entry import FILE_NAME
 from fioctl_rotate.rotation.picture import Memory
+from fioctl_rotate.rotation.progress import STARTED
 from fioctl_rotate.rotation.rollout import Do, Verdict
 from fioctl_rotate.rotation.stage_states import Point, StageStatus
 from fioctl_rotate.rotation.stages import parse_share
@@ -343,3 +345,98 @@ def test_whatever_happens_no_device_is_harmed_by_the_rollout(data: st.DataObject
         assert {record.own.entry for record in run.world.records.values()} == {None}
     else:
         assert "another rotation" in end.message, end
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+def test_a_stage_whose_devices_are_all_gone_has_failed_and_does_not_wait_for_ever(how: str) -> None:
+    run = start(sizes=(1, 1))
+    getattr(run.world, how).add("d2")
+    decision = run.to_end()
+    assert (decision.verdict, decision.stage) == (Verdict.FAILED, 2)
+    assert Do.GIVE_GROUP not in [action.do for action in run.world.sent]
+    run.rollout = replace(run.rollout, stages=replace(run.rollout.stages, max_failures=parse_share("1", "x")))
+    assert run.to_end(off={"d2"}).verdict is Verdict.DONE
+
+
+def test_a_device_that_left_its_stage_stops_it_before_another_one_is_given_anything() -> None:
+    run = start()
+    run.world.moved.add("d2")
+    decision = run.to_end()
+    assert decision.message == "stage 2 of 3 failed on 1 of 2 devices (0 allowed): d2: it left group field"
+    assert [action.device.name for action in run.world.sent if action.do is Do.GIVE and action.device] == [
+        "d1"
+    ]
+
+
+def test_a_failure_that_is_allowed_holds_no_other_device_of_its_stage_back() -> None:
+    """The older entry is cleared first: a device gets its own one only once it was seen after that."""
+    run = start(6, (2,), "certs-1", clear_group=True, max_failures=parse_share("1", "x"))
+    run.world.down.add("certs-9")
+    run.poll()
+    for _ in range(4):
+        run.pass_time(off={"d2"})
+        assert run.poll().verdict is Verdict.GO_ON
+    assert run.world.records["d2"].own.entry is None
+    run.world.down.clear()
+    run.pass_time(off={"d1"})
+    assert [action.device.name for action in run.poll().actions if action.device] == ["d2"]
+
+
+def test_one_that_recovers_after_its_stage_has_passed_is_settled_too() -> None:
+    run = start(8, (2, 2), "certs-1", max_failures=parse_share("1", "x"), soak=0)
+    run.poll()
+    run.world.devices["d1"].check_in()
+    run.world.down.add("certs-9")
+    run.world.devices["d2"].check_in()
+    run.world.down.clear()
+    while run.poll().stage == 1:
+        run.pass_time(off={"d2"})
+    run.pass_time(off={"d3", "d4"})
+    run.pass_time(off={"d3", "d4"})
+    assert (Do.SETTLE, "d2") in [(a.do, a.device.name) for a in run.poll().actions if a.device]
+
+
+def test_an_early_device_that_is_harmed_in_the_last_stage_counts_there() -> None:
+    run = start(older="certs-1")
+    while run.world.group.entry != value_of("certs-9"):
+        run.poll()
+        run.pass_time()
+    # What it stores is known to be right; so this is somebody's own push, and was deleted again.
+    run.world.post("d1", "certs-1", STARTED)
+    decision = run.to_end()
+    assert decision.verdict is Verdict.FAILED
+    assert decision.message == ("1 of 6 devices failed (0 allowed): d1: it began another rotation, certs-1")
+
+
+def test_an_early_device_that_is_deleted_once_it_was_done_is_no_failure() -> None:
+    run = start()
+    while run.world.group.entry is None:
+        run.poll()
+        run.pass_time()
+    run.world.deleted.add("d1")
+    assert run.to_end(off={"d1"}).verdict is Verdict.DONE
+
+
+def test_a_fleet_wide_push_is_foreign_where_the_group_has_no_entry() -> None:
+    run = start()
+    run.poll()
+    run.world.fleet.change(value_of("certs-5"), "by hand", run.world.now)
+    decision = run.poll()
+    assert (decision.verdict, decision.actions) == (Verdict.REFUSED, ())
+    assert decision.message == "the fleet has rotation certs-5 now, which is not from this plan"
+
+
+def test_a_fleet_wide_push_under_the_older_entry_of_the_group_reaches_nobody() -> None:
+    run = start(older="certs-1")
+    run.poll()
+    run.world.fleet.change(value_of("certs-5"), "by hand", run.world.now)
+    assert run.to_end().verdict is Verdict.DONE
+
+
+def test_a_device_that_got_another_key_before_its_stage_has_failed() -> None:
+    """A new key proves the rotation only where the plan knows the old one."""
+    run = start()
+    run.world.records["d2"].key += 1
+    decision = run.to_end()
+    assert (decision.verdict, decision.stage) == (Verdict.FAILED, 2)
+    assert "d2: it has another key than when the plan was made" in decision.message
