@@ -178,7 +178,8 @@ def test_the_question_shows_what_the_dry_run_shows(cli: Cli, acme: Path) -> None
     for line in shown.partition("Digest: ")[0].splitlines():
         # Each time is a plan of its own.
         if not line.startswith("Made by"):
-            assert line.strip() in asked.replace("\r\n", "\n"), line
+            # The terminal breaks long lines.
+            assert " ".join(line.split()) in " ".join(asked.split()), line
     assert "- ROTATIONID=certs-1" in asked
 
 

@@ -52,17 +52,29 @@ class Table(Value):
 
     def show(self) -> None:
         """Write the table to where the result goes."""
-        rows = ([printable(cell or "") for cell in row] for row in self.rows)
-        if is_terminal(result_stream()):
-            self._show_aligned(list(rows))
-            return
-        for row in (self.headers, *rows):
-            emit("\t".join(row).rstrip("\t"))
+        stream = result_stream()
+        headers, *rows = self.lines(stream)
+        if is_terminal(stream):
+            from rich.text import Text
 
-    def _show_aligned(self, rows: Sequence[Sequence[str]]) -> None:
+            console().print(Text(headers, style="bold"), soft_wrap=True)
+        else:
+            emit(headers)
+        for row in rows:
+            emit(row)
+
+    def lines(self, stream: TextIO | None) -> Iterator[str]:
+        """The table for `stream`, headers first."""
+        rows = ([printable(cell or "") for cell in row] for row in self.rows)
+        if is_terminal(stream):
+            yield from self._aligned(list(rows))
+        else:
+            for row in (self.headers, *rows):
+                yield "\t".join(row).rstrip("\t")
+
+    def _aligned(self, rows: Sequence[Sequence[str]]) -> Iterator[str]:
         """No cell is cut: a terminal that is too narrow breaks the line."""
         from rich.cells import cell_len
-        from rich.text import Text
 
         columns = range(len(self.headers) - 1)
         widths = [
@@ -85,9 +97,7 @@ class Table(Value):
                 )
             return (start + last).rstrip()
 
-        console().print(Text(line(self.headers), style="bold"), soft_wrap=True)
-        for row in rows:
-            emit(line(row))
+        yield from map(line, (self.headers, *rows))
 
 
 class Result(Value):

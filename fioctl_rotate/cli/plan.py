@@ -4,6 +4,7 @@ import itertools
 
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import Result
+from fioctl_rotate.cli.output import result_stream
 from fioctl_rotate.cli.plan_view import plan_document, plan_lines, push_lines
 from fioctl_rotate.cli.planning import PlanArgument
 from fioctl_rotate.errors import Refused
@@ -24,7 +25,7 @@ def show(plan_file: PlanArgument) -> Result:
     to_push = push_lines(read.plan, plan_file) if read.intact else ()
     return Result(
         {"intact": read.intact, **plan_document(read.plan)},
-        itertools.chain(plan_lines(read.plan), to_push),
+        itertools.chain(plan_lines(read.plan, result_stream()), to_push),
         notes=["the plan is intact"] if read.intact else [],
         error=None if read.intact else EDITED,
     )

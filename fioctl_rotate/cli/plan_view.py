@@ -2,11 +2,13 @@
 
 import itertools
 import shlex
+import sys
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from fioctl_rotate.cli.common import Result, Table, note
+from fioctl_rotate.cli.common import Result, Table, note, wrapped
+from fioctl_rotate.cli.output import result_stream
 from fioctl_rotate.cli.stages import stage_lines
 from fioctl_rotate.errors import printable
 from fioctl_rotate.rotation import entry as entries
@@ -35,7 +37,11 @@ def plan_result(plan: Plan, plan_format: PlanFormat, file: "Path | None") -> Res
         # What --out writes; an offline dry run has no plan to apply.
         toml = to_toml(without_nulls(plan.document())) if plan.current is None else plan_text(plan)
     document = plan_document(plan) if plan_format is PlanFormat.JSON else None
-    return Result(document, itertools.chain(plan_lines(plan), push_lines(plan, file)), toml=toml.rstrip("\n"))
+    return Result(
+        document,
+        itertools.chain(plan_lines(plan, result_stream()), push_lines(plan, file)),
+        toml=toml.rstrip("\n"),
+    )
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -47,8 +53,17 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     return {**document, "plan": {"version": VERSION, "digest": plan.digest}, "changed": changed}
 
 
-def plan_lines(plan: Plan) -> Iterator[str | Table]:
+def plan_lines(plan: Plan, stream: TextIO | None) -> Iterator[str | Table]:
     """The plan for people: what goes to whom, how that differs from now, what the checks said, who won't follow."""
+    for line in _plan_lines(plan, stream):
+        # Lines of the entry stay as they are, and so do those of checks, which are broken already.
+        if isinstance(line, Table) or line.startswith("\t") or "\n" in line:
+            yield line
+        else:
+            yield wrapped(line, stream=stream)
+
+
+def _plan_lines(plan: Plan, stream: TextIO | None) -> Iterator[str | Table]:
     yield printable(f"Would send {summary(plan)}")
     yield printable(f"Reason: {plan.reason}")
     if plan.made is not None:
@@ -66,7 +81,7 @@ def plan_lines(plan: Plan) -> Iterator[str | Table]:
         yield from stage_lines(plan)
     if plan.checks:
         yield ""
-        yield from _checked(plan)
+        yield from _checked(plan, stream)
     for of in plan.not_following:
         yield printable(f"Will not follow: {of}")
     if plan.current is not None:
@@ -89,21 +104,18 @@ def push_lines(plan: Plan, file: "Path | None") -> Iterator[str]:
 
 def note_plan(plan: Plan) -> None:
     """The same, to stderr: what a question is about."""
-    for line in plan_lines(plan):
-        if isinstance(line, Table):
-            for row in line.rows:
-                note("\t".join(printable(cell or "") for cell in row))
-        else:
-            note(line)
+    for line in plan_lines(plan, sys.stderr):
+        for text in line.lines(sys.stderr) if isinstance(line, Table) else [line]:
+            note(text)
 
 
-def check_summary(checks: "tuple[Check, ...]") -> Iterator[str]:
+def check_summary(checks: "tuple[Check, ...]", stream: TextIO | None) -> Iterator[str]:
     """A line for each check that did not pass, and how many did."""
     from fioctl_rotate.checks import Status
     from fioctl_rotate.cli.common import check_lines
 
     open_checks = [check for check in checks if check.status is not Status.PASS]
-    yield from check_lines(open_checks)
+    yield from check_lines(open_checks, stream)
     yield f"{len(checks) - len(open_checks)} of {len(checks)} checks passed"
 
 
@@ -136,10 +148,10 @@ def summary(plan: Plan) -> str:
     )
 
 
-def _checked(plan: Plan) -> Iterator[str]:
+def _checked(plan: Plan, stream: TextIO | None) -> Iterator[str]:
     from fioctl_rotate.checks import blocking
 
-    yield from check_summary(plan.checks)
+    yield from check_summary(plan.checks, stream)
     if plan.allow:
         yield f"Allowed to fail: {', '.join(plan.allow)}"
     stops = ", ".join(check.name for check in blocking(plan.checks, allow=plan.allow))

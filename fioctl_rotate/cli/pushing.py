@@ -222,7 +222,7 @@ async def _checked(
     plan = findings.added_to(plan)
     stops = blocking(plan.checks, allow=plan.allow, strict=sending.strict)
     if stops:
-        for line in plan_view.check_summary(plan.checks):
+        for line in plan_view.check_summary(plan.checks, sys.stderr):
             note(line)
         raise Refused(
             f"nothing was sent because of {', '.join(check.name for check in stops)}",
@@ -237,7 +237,7 @@ def _ask(plan: Plan, sending: Sending, question: str, server_name: str | None) -
         plan_view.note_plan(plan)
     else:
         note(wrapped(f"about to push {printable(plan_view.summary(plan))}", stream=sys.stderr))
-        for line in plan_view.check_summary(plan.checks) if plan.checks else ():
+        for line in plan_view.check_summary(plan.checks, sys.stderr) if plan.checks else ():
             note(line)
     notes, warnings = plan_view.about(plan, server_name)
     for text in notes:
