@@ -10,7 +10,12 @@ def printable(text: str) -> str:
 
     Much of what an error quotes comes from a server or a device, so it is never trusted with the terminal.
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.strip())
+    return visible(text.strip())
+
+
+def visible(text: str) -> str:
+    """`text` with control characters made visible, and all its spaces."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shortened(text: str) -> str:

@@ -1,7 +1,5 @@
 """`rotations due`: who must rotate by when, for a person, a scheduled job, and as a page with a plot."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -78,6 +76,7 @@ async def due(
     from fioctl_rotate.clock import utc_now
     from fioctl_rotate.ops import due as ops
     from fioctl_rotate.ops import due_report
+    from fioctl_rotate.rotation.due import message_of
 
     scope, now = request.scope, utc_now()
     if unknown := set(request.allow or ()) - {"unknown"}:
@@ -99,7 +98,7 @@ async def due(
     if request.html is not None:
         write_out(request.html, due_report.page(devices, str(scope), now))
     open_ = [device for device in devices if device.status not in allowed]
-    message = _counts(devices)
+    message = message_of(devices)
     if summary is not None:
         from fioctl_rotate.ops import markdown
 
@@ -124,11 +123,4 @@ def _row(device: "Due") -> tuple[str, ...]:
         f"{device.rotated_at:%Y-%m-%d}" if device.rotated_at else "",
         str(device.source or ""),
         device.rotation or device.message,
-    )
-
-
-def _counts(devices: "Sequence[Due]") -> str:
-    counts = Counter(str(device.status) for device in devices)
-    return f"{len(devices)} devices: " + ", ".join(
-        f"{counts[status]} {status}" for status in ("expired", "due", "unknown", "fine")
     )

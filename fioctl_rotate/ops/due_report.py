@@ -1,15 +1,14 @@
 """Who must rotate by when, as JUnit XML and as an HTML page with a plot of the months."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from xml.etree import ElementTree
 
-from jinja2 import Environment, StrictUndefined
-
 from fioctl_rotate.errors import printable
+from fioctl_rotate.ops import pages
 from fioctl_rotate.ops.junit import document_of, no_devices, suite_of
-from fioctl_rotate.rotation.due import Due, by_month
+from fioctl_rotate.rotation.due import Due, Urgency, by_month, message_of
 
 
 def junit(devices: Sequence[Due], allowed: Collection[str]) -> str:
@@ -27,17 +26,34 @@ def junit(devices: Sequence[Due], allowed: Collection[str]) -> str:
     return document_of([suite_of("certificates", cases or [no_devices("certificates", "no devices")])])
 
 
+@dataclass(frozen=True)
+class Group:
+    """Devices of one status. `shown` are those that get a row."""
+
+    status: Urgency
+    count: int
+    shown: Sequence[Due]
+
+
 def page(devices: Sequence[Due], scope: str, now: datetime) -> str:
-    """A self-contained page. What the Factory says is shown as text."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(files("fioctl_rotate.ops").joinpath("due.html").read_text("utf-8"))
+    """A self-contained page: who must rotate first, then the rest. What the Factory says is shown as text."""
     months = by_month(devices)
     most = max((count for _, count in months), default=1)
-    return template.render(
-        scope=printable(scope),
+    by_status = {status: [d for d in devices if d.status is status] for status in Urgency}
+    rows = pages.rows_of([len(of) for of in by_status.values()])
+    groups = {
+        status: Group(status, len(of), of[:n])
+        for (status, of), n in zip(by_status.items(), rows, strict=True)
+        if of
+    }
+    fine = groups.pop(Urgency.FINE, None)
+    return pages.render(
+        "due.html",
+        scope=scope,
         now=now,
+        message=message_of(devices),
+        counts={status: len(of) for status, of in by_status.items()},
         months=[(month, count, 100 * count / most) for month, count in months],
-        devices=[(printable(device.name), device) for device in devices],
+        open=list(groups.values()),
+        fine=fine,
     )

@@ -4,20 +4,15 @@ The page needs nothing from elsewhere. Its one script sorts and filters; without
 It stays small for any number of devices: alike ones are grouped, and what needs attention comes first.
 """
 
-import base64
 import csv
-import hashlib
 import io
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
-
-from jinja2 import Environment, StrictUndefined
 
 from fioctl_rotate.errors import printable
+from fioctl_rotate.ops import pages
 from fioctl_rotate.ops.curves import curves_of
 from fioctl_rotate.ops.watch import Snapshot
 from fioctl_rotate.rotation.document import time_text
@@ -25,7 +20,6 @@ from fioctl_rotate.rotation.messages import advice, by_urgency, where, why
 from fioctl_rotate.rotation.progress import LAST, STEPS
 from fioctl_rotate.rotation.state import DeviceState, State
 
-_MOST_ROWS = 500  # of devices that need attention, and as many of those that are done
 _MOST_GROUPS = 50
 _NAMED = 5
 
@@ -37,8 +31,13 @@ class Group:
     where: str
     why: str
     state: State
-    count: int = 0
-    shown: list[DeviceState] = field(default_factory=list)
+    states: list[DeviceState] = field(default_factory=list)
+    shown: Sequence[DeviceState] = ()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.states)
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,8 @@ def render(
     stages: Sequence[Sequence[str]] = (),
 ) -> str:
     """The page. `users` are people's names by id, `stages` a row a stage. What servers and devices said is text."""
-    room = files("fioctl_rotate.ops")
-    script = room.joinpath("report.js").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
-    )
-    environment.filters |= {"duration": _duration, "sentence": _sentence}
-    template = environment.from_string(room.joinpath("report.html").read_text("utf-8"))
-    return template.render(
+    return pages.render(
+        "report.html",
         rotation=snapshot.rotation,
         snapshot=snapshot,
         facts=_facts(snapshot, factory, server, users),
@@ -80,8 +73,6 @@ def render(
         overcome=_overcome(snapshot.states),
         steps=STEPS,
         timeline=_timeline,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
@@ -142,24 +133,23 @@ def _facts(
 def _attention(snapshot: Snapshot) -> list[Group]:
     """The devices that are not done, grouped by what they have in common, the most urgent first."""
     groups: dict[tuple[str, str], Group] = {}
-    rows = 0
     for state in by_urgency(state for state in snapshot.states if state.state != State.DONE):
         key = (where(state), why(snapshot.rotation, state) or "has not begun yet")
         if key not in groups and len(groups) >= _MOST_GROUPS:
             key = (str(state.state), "for other reasons")
         group = groups.setdefault(key, Group(*key, state.state))
-        group.count += 1
-        if rows < _MOST_ROWS:
-            group.shown.append(state)
-            rows += 1
-    return list(groups.values())
+        group.states.append(state)
+    found = list(groups.values())
+    for group, rows in zip(found, pages.rows_of([group.count for group in found]), strict=True):
+        group.shown = group.states[:rows]
+    return found
 
 
 def _done(snapshot: Snapshot) -> Group:
     """The devices that are done, those first that needed more than one attempt."""
     done = [state for state in snapshot.states if state.state == State.DONE]
     done.sort(key=lambda state: (-state.attempts, state.name))
-    return Group("done", "", State.DONE, len(done), done[:_MOST_ROWS])
+    return Group("done", "", State.DONE, done, done[: pages.rows_of([len(done)])[0]])
 
 
 def _durations(states: Sequence[DeviceState]) -> list[tuple[str, int, float, float]]:
@@ -200,7 +190,7 @@ def _timeline(state: DeviceState) -> tuple[str, list[tuple[str, int, bool]]]:
     events = [event for event in state.progress.events if event.step]
     texts = [
         f"step {event.step} {'done' if event.success else 'failed'}"
-        + (f" after {_duration(event.seconds)}" if event.seconds is not None else "")
+        + (f" after {pages.duration(event.seconds)}" if event.seconds is not None else "")
         for event in events
     ]
     attempts = [0, *(event.attempt for event in events)]
@@ -208,24 +198,6 @@ def _timeline(state: DeviceState) -> tuple[str, list[tuple[str, int, bool]]]:
         ("new" if event.attempt != before and before else "", event.step, event.success)
         for event, before in zip(events[-3 * LAST :], attempts[-3 * LAST - 1 :], strict=False)
     ]
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _sentence(line: str) -> list[tuple[bool, str]]:
-    """Our own sentence, in pieces: what stood between backticks is a command (True)."""
-    text = f"{line[0].upper()}{line[1:]}."
-    return [(number % 2 == 1, piece) for number, piece in enumerate(re.split(r"`([^`]*)`", text))]
-
-
-def _shown(value: object) -> object:
-    """What a template prints, with control characters made visible."""
-    return printable(value) if type(value) is str else value
 
 
 def _cell(text: str) -> str:

@@ -5,6 +5,7 @@ the device's own configuration. Else it is the device's clock, unless that contr
 the push, or after the device was last seen. Then the push counts: the certificate is not older than that.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -115,14 +116,22 @@ def by_date(devices: Sequence[Due]) -> list[Due]:
 
 
 def by_month(devices: Sequence[Due]) -> list[tuple[str, int]]:
-    """How many certificates end in which month, `2027-01`, in order, months without any included."""
-    ends = sorted(device.ends_at for device in devices if device.ends_at is not None)
+    """How many certificates end in which month, `2027-01`, in order, months without any included.
+
+    Where that is more than four years it is years, `2027`, those without any left out.
+    """
+    ends = Counter((device.ends_at.year, device.ends_at.month) for device in devices if device.ends_at)
     if not ends:
         return []
-    months = []
-    year, month = ends[0].year, ends[0].month
-    while (year, month) <= (ends[-1].year, ends[-1].month):
-        count = sum((end.year, end.month) == (year, month) for end in ends)
-        months.append((f"{year:04}-{month:02}", count))
-        year, month = (year + 1, 1) if month == 12 else (year, month + 1)
-    return months
+    first, last = (12 * year + month - 1 for year, month in (min(ends), max(ends)))
+    if last - first >= 48:
+        years = Counter(year for year, _ in ends.elements())
+        return [(f"{year:04}", years[year]) for year in sorted(years)]
+    months = [(number // 12, number % 12 + 1) for number in range(first, last + 1)]
+    return [(f"{year:04}-{month:02}", ends[year, month]) for year, month in months]
+
+
+def message_of(devices: Sequence[Due]) -> str:
+    """The counts in one line: `5 devices: 1 expired, 0 due, 2 unknown, 2 fine`."""
+    counts = Counter(str(device.status) for device in devices)
+    return f"{len(devices)} devices: " + ", ".join(f"{counts[status]} {status}" for status in Urgency)

@@ -13,6 +13,7 @@ from fioctl_rotate.mock.store import config_levels
 from fioctl_rotate.mock.store.config_levels import Level
 from fioctl_rotate.ops import at_once
 from fioctl_rotate.ops.due import who_is_due
+from fioctl_rotate.ops.due_report import page
 from fioctl_rotate.rotation.due import Due, Source, Urgency, by_date, by_month, due, rotation_date
 from fioctl_rotate.rotation.scope import Scope
 from tests.commandline import Cli
@@ -173,6 +174,37 @@ def test_those_that_end_first_come_first_and_months_are_counted() -> None:
         ("2027-05", 0), ("2027-06", 1),
     ]  # fmt: skip
     assert by_month([unknown]) == []
+
+
+def test_ends_that_are_far_apart_are_counted_by_year() -> None:
+    def ends(year: int) -> Due:
+        at = NOW.replace(year=year)
+        return Due("u", "d", Urgency.FINE, "r", NOW, Source.EST_LOG, at, (at - NOW).days)
+
+    assert by_month([ends(2027), ends(9999), ends(2027), ends(2031)]) == [
+        ("2027", 2),
+        ("2031", 1),
+        ("9999", 1),
+    ]
+
+
+def test_the_page_of_a_large_fleet_stays_small_and_begins_with_who_must_rotate() -> None:
+    at = NOW + timedelta(days=1)
+    devices = [
+        Due(f"u{n}", f"<i>{n}", status, "r", NOW, Source.SERVER, at, 1)
+        for status in (Urgency.DUE, Urgency.FINE)
+        for n in range(20_000)
+    ]
+    shown = page(devices, "group field", NOW)
+    assert len(shown) < 300_000
+    assert "<i>0" not in shown
+    assert (
+        shown.index(">Must rotate, or not known<")
+        < shown.index(">How many end when<")
+        < shown.index(">Fine<")
+    )
+    assert shown.count("<tr data-state=") == 500
+    assert shown.count("19,750 more like these have no row here") == 2
 
 
 def test_as_it_is_typed(cli: Cli, acme: Path, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ async def users_of(world):
 
 
 def test_report_of_many_devices_groups_them_and_stays_small(recent, report, rotations, tmp_path, monkeypatch):
-    monkeypatch.setattr("fioctl_rotate.ops.report._MOST_ROWS", 5)
+    monkeypatch.setattr("fioctl_rotate.ops.pages._MOST_ROWS", 5)
     recent.add(*(f"d{number:03}" for number in range(40)))
     asyncio.run(recent.push())
     page = report()
@@ -175,6 +175,41 @@ def test_report_of_many_devices_groups_them_and_stays_small(recent, report, rota
     assert "35 more like these have no row here" in page.text
     rotations("report", "certs-1", "--csv", tmp_path / "all.csv")
     assert len((tmp_path / "all.csv").read_text().splitlines()) == 41
+
+
+def test_report_shows_each_failed_attempt_as_failed(recent, report):
+    recent.add("bad")
+    asyncio.run(recent.push())
+    for _ in range(3):
+        recent.rotate("bad", fail=2)
+        recent.wait(minutes=1)
+    marks = [value for name, value in report().attributes if name == "class" and value in {"", " bad", "new"}]
+    assert marks == ["", " bad", "new", " bad", "new", " bad"]
+
+
+def test_report_has_spaces_around_commands(recent, report):
+    recent.add("back", "not-back")
+    asyncio.run(recent.push())
+    recent.rotate("not-back")
+    assert "EST server's CA with fioctl-rotate keys ca show --just-device-cas." in report().text
+
+
+@pytest.mark.parametrize(
+    ("counts", "rows"),
+    [
+        ([], []),
+        ([3], [3]),
+        ([900], [500]),
+        ([900, 3], [497, 3]),
+        ([3, 900, 900], [3, 248, 249]),
+        ([900, 400, 20], [240, 240, 20]),
+        ([1000] * 50, [10] * 50),
+    ],
+)
+def test_rows_are_shared_so_that_no_group_is_without(counts, rows):
+    from fioctl_rotate.ops.pages import rows_of
+
+    assert rows_of(counts) == rows
 
 
 def test_csv_has_every_device_and_no_formula(recent, rotations, tmp_path):

@@ -1,6 +1,6 @@
 // Filter by text and state, sort by a click on a heading. Everything is on the page; nothing is loaded.
 const tools = document.getElementById("tools");
-const rows = [...document.querySelectorAll("tbody.devices tr")];
+const rows = [...document.querySelectorAll(".devices tbody tr")];
 const text = document.getElementById("filter");
 const state = document.getElementById("state");
 function filter() {
@@ -12,9 +12,9 @@ function filter() {
     shown += fits;
   }
   for (const fold of document.querySelectorAll("details")) {
-    const some = [...fold.querySelectorAll("tbody.devices tr")].some((row) => !row.hidden);
+    const some = [...fold.querySelectorAll("tbody tr")].some((row) => !row.hidden);
     fold.hidden = !some;
-    if (wanted && some) fold.open = true;
+    if ((wanted || state.value) && some) fold.open = true;
   }
   document.getElementById("shown").textContent = shown + " of " + rows.length + " rows";
 }
@@ -29,6 +29,15 @@ function sort(button) {
   const sorted = [...body.rows].sort((a, b) => key(a).localeCompare(key(b), undefined, { numeric: true }));
   body.append(...(up ? sorted : sorted.reverse()));
 }
+// On paper nothing can be unfolded.
+let folded = [];
+window.addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const fold of folded) fold.open = true;
+});
+window.addEventListener("afterprint", () => {
+  for (const fold of folded) fold.open = false;
+});
 if (tools && rows.length > 1) {
   tools.hidden = false;
   text.addEventListener("input", filter);
