@@ -23,7 +23,7 @@ from fioctl_rotate.est.client import build_csr
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.pki.keys import generate_key
 from fioctl_rotate.tls import client_context
-from tests.benchmarks.bench_est import OURS, Server, direct, enroll, est_files
+from tests.benchmarks.enrolling import OURS, Server, direct, enroll, est_files
 from tests.making import write_pair
 
 TURNS, REQUESTS = 5, 200
