@@ -16,12 +16,13 @@ from fioctl_rotate.ops import baselines
 from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.watch import Snapshot, Watch, events_of
 from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
-from fioctl_rotate.rotation.picture import EntryLog, Memory, Picture, Reading, entry_log
+from fioctl_rotate.rotation.picture import Again, EntryLog, Memory, Picture, Reading, entry_log
 from fioctl_rotate.rotation.progress import STARTED, Progress, from_events, parse_time
+from fioctl_rotate.rotation.rollout import CHECK_IN
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stage_states import Rollout
 from fioctl_rotate.rotation.stages import StageDevice
-from fioctl_rotate.rotation.state import Facts, Rotation
+from fioctl_rotate.rotation.state import DeviceState, Facts, Rotation, State
 from fioctl_rotate.rotation.tracker import Tracker, key_digest
 
 
@@ -37,6 +38,7 @@ class StageReader:
         self._scope = Scope.of_group(rollout.group)
         self._known: dict[str, tuple[datetime | None, Reading]] = {}
         self._watch: Watch | None = None
+        self._well: set[str] = set()
         self._pace = Pace()
         self.reasons: set[str] = set()
         self.problems: list[str] = []
@@ -59,7 +61,9 @@ class StageReader:
         if not given:
             return Picture(group, fleet, devices)
         snapshot = await self._whole_group(group, now)
-        return Picture(group, fleet, devices, snapshot.states, snapshot.summary, snapshot.settled)
+        again, unread = await self._again(snapshot.states, group.settled_at)
+        resting = snapshot.settled and not unread
+        return Picture(group, fleet, devices, snapshot.states, snapshot.summary, resting, again)
 
     async def _log(self, scope: Scope) -> EntryLog:
         return entry_log(await self._api.config(scope).log(), self._rollout.id)
@@ -149,6 +153,57 @@ class StageReader:
         self._watch.keep()
         self.problems += snapshot.problems
         return snapshot
+
+    async def _again(
+        self, states: Iterable[DeviceState], settled_at: datetime | None
+    ) -> tuple[dict[str, Again], bool]:
+        """The devices that have begun an older rotation once more; and whether some could not be read.
+
+        One request a device and older rotation, once it was seen after the settling: until then it may happen.
+        """
+        found: dict[str, Again] = {}
+        unread = False
+        wanted = {
+            state.uuid: state
+            for state in states
+            if state.state is State.DONE
+            and state.uuid not in self._well
+            and settled_at is not None
+            and state.last_seen is not None
+            and state.last_seen > settled_at + CHECK_IN
+        }
+
+        async def read(uuid: str) -> None:
+            nonlocal unread
+            try:
+                again = await self._began_again(wanted[uuid])
+            except (ApiError, Unreachable) as error:
+                if isinstance(error, ApiError) and error.status in (401, 403):
+                    raise
+                unread = True
+                self.problems.append(f"device {wanted[uuid].name} could not be read: {error.message}")
+                return
+            if again is None:
+                self._well.add(uuid)
+            else:
+                found[uuid] = again
+
+        if self._rollout.older_ids:
+            await for_each(wanted, read, self._pace, self._api.counted)
+        return found, unread
+
+    async def _began_again(self, state: DeviceState) -> Again | None:
+        for rotation_id in sorted(self._rollout.older_ids):
+            older = from_events(await events_of(self._api, state.uuid, rotation_id))
+            if older.began_again_after(state.progress) and state.last_seen is not None:
+                present = from_events(await events_of(self._api, state.uuid, self._rollout.id))
+                count = len(older.finals) + len(present.finals)
+                known, since = self._memory.again.get(state.uuid, (0, state.last_seen))
+                if known != count:
+                    since = state.last_seen
+                self._memory.again[state.uuid] = (count, since)
+                return Again(rotation_id, since)
+        return None
 
 
 def attempts_in(events: Iterable[wire.Event]) -> int:

@@ -1,14 +1,14 @@
 """What is read of a Factory for a rollout in stages: two logs, the devices of the early stages, the group."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from fioctl_rotate import wire
 from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of, settle_reason
-from fioctl_rotate.rotation.progress import Progress, parse_time
+from fioctl_rotate.rotation.progress import Progress, Step, Time, parse_time
 from fioctl_rotate.rotation.state import DeviceState
 from fioctl_rotate.rotation.summary import Summary
 
@@ -85,11 +85,24 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """A device that has begun an older rotation once more after this one: by a reboot before it was settled.
+
+    `rotation` is that older id. `since` is the device's last-seen when its newest Finalize was first read: a
+    settling before that did not help it.
+    """
+
+    rotation: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """What was read in one poll. `devices` are those of the early stages, by uuid; None for a deleted one.
 
     `group` and `fleet` are the two logs. `states` are all devices of the group, read once the group has the entry,
-    `summary` their counts; `resting` says that none of them is expected to get any further.
+    `summary` their counts; `resting` says that none of them is expected to get any further. `again` are those that
+    have begun an older rotation once more, by uuid.
     """
 
     group: EntryLog
@@ -98,6 +111,7 @@ class Picture:
     states: Sequence[DeviceState] = ()
     summary: Summary | None = None
     resting: bool = False
+    again: Mapping[str, Again] = field(default_factory=dict)
 
 
 class Memory(Struct):
@@ -105,10 +119,12 @@ class Memory(Struct):
 
     `failing` is the failed step and when it was first seen, `stored` the last-seen read when the settling was first
     seen to be fetched. `soak` is, by number of the stage, the newest last-seen when its devices were done.
-    `given_at` is when the group got the entry, which its log forgets after ten changes.
+    `given_at` is when the group got the entry, which its log forgets after ten changes. `again` is how many times a
+    device has finalized, and its last-seen when that was first read (see `Again`).
     """
 
-    failing: dict[str, tuple[int, datetime]] = field(default_factory=dict)
-    stored: dict[str, datetime] = field(default_factory=dict)
-    soak: dict[int, datetime] = field(default_factory=dict)
-    given_at: datetime | None = None
+    failing: dict[str, tuple[Step, Time]] = {}
+    stored: dict[str, Time] = {}
+    soak: dict[int, Time] = {}
+    given_at: Time | None = None
+    again: dict[str, tuple[int, Time]] = {}

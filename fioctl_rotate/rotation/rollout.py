@@ -10,7 +10,7 @@ so it gets its entry once more, unchanged. `applied-at` in its own log shows tha
 more after that shows that it went on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -21,7 +21,6 @@ from fioctl_rotate.rotation.progress import Phase
 from fioctl_rotate.rotation.stage_states import (
     Point,
     Rollout,
-    StagedDevice,
     StageState,
     StageStatus,
     remember,
@@ -36,8 +35,8 @@ SETTLE_EVERY = timedelta(minutes=10)
 SETTLE_PAUSE = timedelta(seconds=5)
 # A device that was seen so long after a change, and did not fetch it, has missed it.
 RESEND = timedelta(seconds=5)
-# Both times are the server's, but a check-in takes some seconds from its first request to its last.
-_CHECK_IN = timedelta(seconds=2)
+# Times of the server that far apart are of two check-ins: one takes some seconds.
+CHECK_IN = timedelta(seconds=2)
 
 
 class Do(StrEnum):
@@ -215,7 +214,7 @@ def _early(rollout: Rollout, picture: Picture, state: StageState) -> tuple[Actio
             continue
         if staged.reached is Point.NOT_GIVEN and not hold:
             stored = cleared is None or (
-                reading.last_seen is not None and reading.last_seen > cleared + _CHECK_IN
+                reading.last_seen is not None and reading.last_seen > cleared + CHECK_IN
             )
             if stored:
                 actions.append(Action(Do.GIVE, staged.device))
@@ -244,15 +243,15 @@ def _failure(rollout: Rollout, state: StageState) -> str:
     failures = state.failures
     return (
         f"stage {state.number} of {rollout.last} failed on {len(failures)} of {len(state.devices)} devices "
-        f"({state.allowed} allowed){_each(failures)}"
+        f"({state.allowed} allowed){_each(f'{staged.device.name}: {staged.message}' for staged in failures)}"
     )
 
 
-def _each(failures: Sequence[StagedDevice]) -> str:
+def _each(messages: Iterable[str]) -> str:
     """`: device-1: it was deleted; device-2: …`, "" for none."""
-    named = "; ".join(f"{staged.device.name}: {staged.message}" for staged in failures[:5])
-    more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
-    return f": {named}{more}" if failures else ""
+    told = list(messages)
+    more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
+    return f": {'; '.join(told[:5])}{more}" if told else ""
 
 
 # --- The last stage: the whole group ---
@@ -297,32 +296,36 @@ def _last_stage(
         return Decision(Verdict.GO_ON, rollout.last, states, tuple(actions))
     # One that finalized and did not come back has failed, too: the gateway may not trust its certificate.
     failing = {state.uuid for state in picture.states if state.state in (State.FAILING, State.FINALIZED)}
-    early = _failed_early(picture, states)
-    failing |= {staged.device.uuid for staged in early}
+    named = _harmed(picture, states)
+    failing |= named.keys()
     allowed = rollout.stages.allowed(len(picture.states))
     message = ""
     if not done:
         message = f"no device of group {rollout.group} has rotated"
     elif len(failing) > allowed:
-        message = f"{len(failing)} of {len(picture.states)} devices failed ({allowed} allowed){_each(early)}"
+        counts = f"{len(failing)} of {len(picture.states)} devices failed ({allowed} allowed)"
+        message = counts + _each(named.values())
     return Decision(
         Verdict.FAILED if message else Verdict.DONE, rollout.last, states, tuple(actions), message
     )
 
 
-def _failed_early(picture: Picture, states: Iterable[StageState]) -> list[StagedDevice]:
-    """The early devices that count as failed in the last stage, too.
+def _harmed(picture: Picture, states: Iterable[StageState]) -> dict[str, str]:
+    """The devices that count as failed in the last stage whatever their events of this rotation say, in messages.
 
-    One that was done before it left the group did rotate, unless it has begun another rotation since.
+    Those that have begun another rotation, and early ones that failed and are not done since: one that was done
+    before it left the group did rotate.
     """
     done = {state.uuid for state in picture.states if state.state is State.DONE}
-    failed = (staged for state in states for staged in state.failures)
-    return [
-        staged
-        for staged in failed
-        if staged.device.uuid not in done
-        or ((reading := picture.devices.get(staged.device.uuid)) and reading.other is not None)
-    ]
+    named = {}
+    for staged in (staged for state in states for staged in state.failures):
+        reading = picture.devices.get(staged.device.uuid)
+        if staged.device.uuid not in done or (reading and reading.other is not None):
+            named[staged.device.uuid] = f"{staged.device.name}: {staged.message}"
+    for state in picture.states:
+        if (again := picture.again.get(state.uuid)) is not None:
+            named.setdefault(state.uuid, f"{state.name}: it began another rotation, {again.rotation}")
+    return named
 
 
 def _covered(picture: Picture, state: DeviceState) -> bool:
@@ -330,9 +333,11 @@ def _covered(picture: Picture, state: DeviceState) -> bool:
 
     One that was settled by itself needs no more. Where earlier polls were not kept the times of its events decide.
     """
+    settled = picture.group.settled_at
+    if (again := picture.again.get(state.uuid)) is not None:
+        return settled is not None and again.since < settled
     if (reading := picture.devices.get(state.uuid)) and reading.own.settled_at and reading.own.fetched:
         return True
-    settled = picture.group.settled_at
     if settled is None:
         return False
     if state.done_by is not None and state.done_by < settled:
@@ -349,7 +354,8 @@ def _covered(picture: Picture, state: DeviceState) -> bool:
 
 def _stored(picture: Picture, state: DeviceState) -> bool:
     """Whether the device was seen after the group was settled, or was settled by itself."""
-    if (reading := picture.devices.get(state.uuid)) and reading.own.settled_at and reading.own.fetched:
+    reading = picture.devices.get(state.uuid)
+    if state.uuid not in picture.again and reading and reading.own.settled_at and reading.own.fetched:
         return True
     settled = picture.group.settled_at
-    return settled is not None and state.last_seen is not None and state.last_seen > settled + _CHECK_IN
+    return settled is not None and state.last_seen is not None and state.last_seen > settled + CHECK_IN

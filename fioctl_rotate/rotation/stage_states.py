@@ -98,6 +98,12 @@ class Rollout:
         return rotation_id_of(self.value)
 
     @property
+    def older_ids(self) -> set[str]:
+        """The ids of the older rotations that lay beneath when the plan was made."""
+        found = (rotation_id_of(value) for value in (self.older, self.older_fleet) if value is not None)
+        return {id for id in found if id and id != self.id}
+
+    @property
     def last(self) -> int:
         """The number of the last stage, which is the whole group."""
         return len(self.stages.early) + 1

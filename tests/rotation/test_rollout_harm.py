@@ -1,0 +1,56 @@
+"""Devices that rotate twice because they start anew before they were settled: seen, counted, and settled again."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+from fioctl_rotate.rotation.plan import Plan
+from fioctl_rotate.rotation.rollout import Verdict
+from tests.rotation.rollout_factory import Factory
+
+
+async def back_after_the_end(factory: Factory) -> Plan:
+    """The rollout ends without the last device, which is off; then that one comes back, and rotates."""
+    factory.off = {"d4"}
+    factory.minutes(5 * 60)
+    plan = await factory.plan()
+    assert (await factory.run(plan)).decision.verdict is Verdict.DONE
+    factory.off = set()
+    factory.minutes()
+    assert factory.devices["d4"].rotated == ["r-1", "r-9"]
+    factory.now += timedelta(minutes=1)
+    return plan
+
+
+def test_a_late_device_that_rotates_by_the_older_entry_again_is_named_and_settled(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 4)
+    factory.rotate_all("r-1")
+
+    async def work() -> None:
+        plan = await back_after_the_end(factory)
+        factory.devices["d4"].reboot()
+        step = await factory.run(plan)
+        assert step.decision.verdict is Verdict.FAILED
+        message = "1 of 4 devices failed (0 allowed): d4: it began another rotation, r-1"
+        assert step.decision.message == message
+
+    asyncio.run(work())
+    factory.devices["d4"].reboot()
+    factory.minutes()
+    # It came back to this rotation, and stores its entry by now.
+    assert factory.devices["d4"].rotated == ["r-1", "r-9", "r-1", "r-9"]
+    assert factory.own_entries() == []
+
+
+def test_a_late_device_that_is_settled_before_it_starts_anew_is_no_failure(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 4)
+    factory.rotate_all("r-1")
+
+    async def work() -> None:
+        plan = await back_after_the_end(factory)
+        assert (await factory.run(plan)).decision.verdict is Verdict.DONE
+
+    asyncio.run(work())
+    factory.devices["d4"].reboot()
+    factory.minutes()
+    assert factory.devices["d4"].rotated == ["r-1", "r-9"]
