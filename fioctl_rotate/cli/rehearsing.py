@@ -17,6 +17,7 @@ from fioctl_rotate.cli.common import (
     spread,
     warn,
 )
+from fioctl_rotate.cli.out_files import writable, write_out
 from fioctl_rotate.cli.output import REHEARSAL
 from fioctl_rotate.cli.planning import Sending
 from fioctl_rotate.duration import elapsed_text
@@ -40,6 +41,7 @@ REHEARSE_OPTIONS: Options = {
     "clock_offset": option("--clock-offset DURATION[:PERCENT]", "Rehearsal: clocks that are ahead."),
     "est_fault": option("--est-fault FAULT[@FROM[-TO]]", "Rehearsal: stop, 404, foreign-ca; such as 404@2h-6h."),
     "gateway_fault": option("--gateway-fault FROM[-TO]", "Rehearsal: the gateway answers 500, such as 1h-2h."),
+    "html": option("--html FILE", "Rehearsal: write the result as a page with a plot, too.", callback=writable),
 }  # fmt: skip
 
 
@@ -53,6 +55,7 @@ class Rehearsing(Value):
     clock_offset: str | None = None
     est_fault: str | None = None
     gateway_fault: str | None = None
+    html: Path | None = None
 
     def check(self) -> None:
         """Refuse (UsageError) options that go with a rehearsal alone."""
@@ -77,7 +80,7 @@ class Rehearsing(Value):
             else None,
             typed=tuple(
                 f"{name} {value}"
-                for name, given in self._typed()[1:]
+                for name, given in self._typed()[1:-1]
                 for value in (given if isinstance(given, list) else [given])
                 if value
             ),
@@ -91,6 +94,7 @@ class Rehearsing(Value):
             ("--clock-offset", self.clock_offset),
             ("--est-fault", self.est_fault),
             ("--gateway-fault", self.gateway_fault),
+            ("--html", self.html),
         ]
 
 
@@ -120,6 +124,10 @@ async def rehearse(plan: Plan, sending: Sending, rehearsing: Rehearsing, allow: 
         audience = Audience(watching.begin, watching.step, watching.snapshot, watching.sent, watching.say)
         result = await run(rehearsing.rehearse, plan, wanted, audience)
     watching.write_files()
+    if rehearsing.html is not None:
+        from fioctl_rotate.ops.rehearsal_page import render
+
+        write_out(rehearsing.html, render(result))
     if sending.format is Format.JSON:
         emit_json({"kind": "rehearsal", **result.document()}, lines=True)
     else:
@@ -182,7 +190,6 @@ class _Watching:
 
     def write_files(self) -> None:
         """Write JUnit and Markdown, where they are wanted."""
-        from fioctl_rotate.cli.out_files import write_out
         from fioctl_rotate.cli.rolling import write_files
         from fioctl_rotate.ops import junit, markdown
 

@@ -1,9 +1,10 @@
 """How many devices had begun, finalized and were done, over time, as lines to draw."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from fioctl_rotate.duration import elapsed_text
 from fioctl_rotate.ops.watch import Snapshot
 from fioctl_rotate.rotation.progress import LAST
 from fioctl_rotate.rotation.state import DeviceState
@@ -52,15 +53,31 @@ def curves_of(snapshot: Snapshot) -> Curves | None:
     if not inside:
         return None
     first = min(*inside, pushed) if pushed else min(inside)
-    axis = _Axis(first, max(inside))
-    total = len(snapshot.states)
+    outside = len(every) - len(inside)
+    return drawn(times, len(snapshot.states), first, max(inside), outside=outside)
+
+
+def drawn(
+    times: Mapping[str, Sequence[datetime]],
+    total: int,
+    first: datetime,
+    last: datetime,
+    *,
+    outside: int = 0,
+    elapsed: bool = False,
+) -> Curves:
+    """A line for each name, out of `total` devices, from `first` to `last`.
+
+    The axis shows times of day, or those `elapsed` since the first. `outside` is how many times are not drawn.
+    """
+    axis = _Axis(first, last)
     return Curves(
         [Curve(name, len(of_curve), _path(of_curve, axis, total)) for name, of_curve in times.items()],
         total,
         first,
-        len(every) - len(inside),
+        outside,
         [(100 * count / total, str(count)) for count in sorted({0, total // 2, total})],
-        axis.ticks(),
+        axis.ticks(elapsed=elapsed),
     )
 
 
@@ -77,8 +94,12 @@ class _Axis:
         """The place of `time`, in percent."""
         return round(100 * (time - self.first).total_seconds() / self._span, 2)
 
-    def ticks(self) -> list[tuple[float, str]]:
-        """Round times, with their places."""
+    def ticks(self, *, elapsed: bool) -> list[tuple[float, str]]:
+        """Round times, with their places; or round times after the first."""
+        if elapsed:
+            steps = range(0, self._step * (_MOST_TICKS + 1), self._step)
+            after = ((self.at(self.first + timedelta(seconds=n)), elapsed_text(n)) for n in steps)
+            return [(place, text) for place, text in after if place <= 100]
         style = "%H:%M:%S" if self._step < 60 else "%H:%M" if self._step < 86400 else "%m-%d"
         begin = -(-self.first.timestamp() // self._step) * self._step
         times = [

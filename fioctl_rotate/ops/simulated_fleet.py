@@ -63,7 +63,7 @@ class _Last:
     def then(self, outcome: StartOutcome | Error, newest: int, faults: object) -> "_Last":
         """What is known after one more start. A failure must come twice."""
         if not isinstance(outcome, Error):
-            return _Last(newest, faults, None, sure=outcome is StartOutcome.UNCHANGED, seen=True)
+            return _Last(newest, faults, None, sure=outcome is not StartOutcome.ROTATED, seen=True)
         again = (newest, faults, outcome.message) == (self.newest, self.faults, self.error)
         # One that fails in a rotation has told the gateway so.
         return _Last(newest, faults, outcome.message, again, isinstance(outcome, RotationFailed))
