@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -95,6 +96,21 @@ def test_every_line_says_that_it_is_a_rehearsal(rehearse: Rehearse, tmp_path: Pa
     assert "simulated: " in result.out
     assert junit.read_text().count('name="REHEARSAL: stage ') == 2
     assert summary.read_text().startswith("## REHEARSAL")
+
+
+def test_the_page_shows_both_beside_each_other(rehearse: Rehearse, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    result = rehearse("--est-fault", "foreign-ca", "--html", page)
+    assert result.code == 3
+    text = page.read_text()
+    assert '<span class="mark">REHEARSAL</span>' in text
+    assert "Nothing was sent to the Factory" in text
+    assert "Faults: --est-fault foreign-ca" in text
+    for legend in ("done in stages (0)", "harmed in stages (1)", "harmed with a plain push (4)"):
+        assert legend in text
+    assert len(re.findall(r' d="[^"]*V0\.00"', text)) == 1  # the plain push alone reaches all devices
+    assert "the gateway refuses its new certificate" in text
+    assert "What is simulated" in text
 
 
 def test_nothing_else_changes(cli: Cli, rehearse: Rehearse, made: Rehearsable) -> None:
