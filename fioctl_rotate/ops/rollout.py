@@ -19,13 +19,15 @@ from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.stage_reader import StageReader
 from fioctl_rotate.ops.watch import BadPolls
 from fioctl_rotate.rotation.entry import FILE_NAME, settle_reason
-from fioctl_rotate.rotation.picture import Picture, entry_log
+from fioctl_rotate.rotation.picture import EntryLog, Picture, entry_log
 from fioctl_rotate.rotation.plan import Plan, request_body
 from fioctl_rotate.rotation.rollout import Action, Decision, Do, Verdict, decide
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stage_states import Rollout
+from fioctl_rotate.rotation.stages import StageDevice
 
-_PLAN = re.compile(r"\bplan ([0-9a-f]{12})\b")
+# What is put behind the operator's own words in the reason of a write.
+_PLAN = re.compile(r", plan ([0-9a-f]{12})(?:, [^()]*)?\)\Z")
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ class Reader:
         rollout_memory.save(self._api, self._plan, self._memory)
         return Step(self._now(), picture, decision, self._reader.problems)
 
-    def forget(self, actions: Sequence[Action]) -> None:
-        """These actions were sent: what they changed is read anew."""
-        self._reader.forget(action.device.uuid for action in actions if action.device)
+    def forget(self, devices: Iterable[StageDevice]) -> None:
+        """Read these devices anew in the next poll."""
+        self._reader.forget(device.uuid for device in devices)
 
 
 async def roll_out(
@@ -80,7 +82,7 @@ async def roll_out(
     """
     reader = Reader(api, plan, now=now)
     bad_polls = BadPolls()
-    refused = False
+    refused = confirmed = False
     while True:
         try:
             step = await reader.poll()
@@ -96,13 +98,19 @@ async def roll_out(
             refused = True
             continue
         refused = False
+        if send and not confirmed and any(action.do is Do.GIVE_GROUP for action in decision.actions):
+            # It may have been stopped since its devices were read: before all get the entry, read them anew.
+            confirmed = True
+            reader.forget(reader.rollout.stages.devices)
+            continue
+        confirmed = False
         show(step)
         if decision.verdict is Verdict.REFUSED:
             hint = "make a new plan from what is there now"
             raise Refused(f"{decision.message}; nothing more is sent", hint=hint)
         sender = _Sender(api, plan, reader.rollout, decision.stage, note, sent)
         if send and await sender.send_all(decision.actions):
-            reader.forget(decision.actions)
+            reader.forget(action.device for action in decision.actions if action.device)
         elif decision.verdict is not Verdict.GO_ON:
             return step
         else:
@@ -208,6 +216,9 @@ class _Sender:
     async def _value(self, scope: Scope) -> str | None:
         return entry_log(await self._api.config(scope).log(1), self._rollout.id).value
 
+    async def _log(self, scope: Scope) -> EntryLog:
+        return entry_log(await self._api.config(scope).log(), self._rollout.id)
+
     async def _clear_group(self, scope: Scope) -> bool:
         return await self._delete(scope, self._rollout.older)
 
@@ -238,8 +249,8 @@ class _Sender:
 
     async def _give(self, scope: Scope) -> bool:
         # Once the group has this id, an entry of its own would only shadow the group's later ones.
-        group, own = await asyncio.gather(self._value(self._group), self._value(scope))
-        if own not in (None, self._rollout.value) or group == self._rollout.value:
+        group, own = await asyncio.gather(self._value(self._group), self._log(scope))
+        if own.value not in (None, self._rollout.value) or own.taken_back or group == self._rollout.value:
             return False
         await self._api.config(scope).merge(request_body(self._plan.entry, self._reason))
         return True

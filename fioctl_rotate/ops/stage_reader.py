@@ -193,9 +193,10 @@ class StageReader:
         return found, unread
 
     async def _began_again(self, state: DeviceState) -> Again | None:
+        first = next(iter(state.progress.finals), None)
         for rotation_id in sorted(self._rollout.older_ids):
             older = from_events(await events_of(self._api, state.uuid, rotation_id))
-            if older.began_again_after(state.progress) and state.last_seen is not None:
+            if older.began_again_after(first) and state.last_seen is not None:
                 present = from_events(await events_of(self._api, state.uuid, self._rollout.id))
                 count = len(older.finals) + len(present.finals)
                 known, since = self._memory.again.get(state.uuid, (0, state.last_seen))

@@ -19,6 +19,9 @@ from fioctl_rotate.rotation.progress import Phase, from_events
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stopping import Fate, OwnEntry, fate_of
 
+# So many times what is there is taken back and read again.
+_PASSES = 5
+
 
 class Fated(msgspec.Struct, frozen=True, rename="kebab"):
     """A device with an entry of its own: what is done with that, and what the device does then.
@@ -51,41 +54,66 @@ async def plan_stop(api: FactoryApi, group: str, rotation_id: str) -> Stop:
     group's entry would make devices rotate by a fleet-wide one.
     """
     await find_group(api, group)
-    current = current_entry_of(await api.config(Scope.of_group(group)).log())
-    fleet = current_entry_of(await api.config(Scope.fleet()).log(1))
-    of_group = current.rotation_id == rotation_id
-    beneath = fleet.rotation_id if of_group or current.value is None else current.rotation_id
-    devices = await own_entries(api, group, beneath, wanted=lambda id: id == rotation_id)
-    if not of_group and not devices:
+    found = await _find(api, group, rotation_id)
+    if not found.of_group and not found.devices:
         raise Error(
             f"neither group {group} nor a device of it has rotation {rotation_id}",
             hint=f"`fioctl-rotate rotations list -g {group}` shows what is there",
         )
-    if of_group and fleet.rotation_id not in (None, rotation_id):
-        raise Refused(
-            f"without the entry of group {group} its devices would rotate by the fleet-wide {fleet.rotation_id}",
-            hint="delete the fleet-wide entry first, or leave the group's",
-        )
-    return Stop(group, rotation_id, of_group, devices)
+    return found
 
 
 async def stop(api: FactoryApi, planned: Stop) -> Stop:
     """Delete the group's entry, then the devices' own, as planned; returns what was done.
 
-    Raises Refused where the group has another entry by now.
+    An `apply` that runs meanwhile may write just then, before it sees that it was stopped: so what is there is
+    read again, and taken back too, until nothing is new. Raises Refused where the group has another entry by now.
     """
-    if planned.of_group:
-        scope = Scope.of_group(planned.group)
-        current = current_entry_of(await api.config(scope).log(1))
-        if current.value is not None and current.rotation_id != planned.rotation_id:
-            raise Refused(
-                f"{scope} has rotation {current.rotation_id} now, not {planned.rotation_id}",
-                hint="run the command again",
-            )
-        await _delete(api, scope)
-    reason = stop_reason(planned.rotation_id)
-    devices = await take_back(api, planned.group, planned.devices, leave_reason=reason)
-    return Stop(planned.group, planned.rotation_id, planned.of_group, devices)
+    group, rotation_id = planned.group, planned.rotation_id
+    done: dict[str, Fated] = {}
+    of_group, found = planned.of_group, planned
+    for _ in range(_PASSES):
+        if found.of_group:
+            of_group = True
+            await _delete_of_group(api, found)
+        # One that was left, or is locked, still has its entry.
+        new = [device for device in found.devices if _is_new(device, done.get(device.uuid))]
+        if not new and not found.of_group:
+            break
+        for device in await take_back(api, group, new, leave_reason=stop_reason(rotation_id)):
+            done[device.uuid] = device
+        found = await _find(api, group, rotation_id)
+    return Stop(group, rotation_id, of_group, sorted(done.values(), key=lambda device: device.name))
+
+
+def _is_new(device: Fated, before: Fated | None) -> bool:
+    return before is None or before.fate in (Fate.DELETE, Fate.REPLACE)
+
+
+async def _find(api: FactoryApi, group: str, rotation_id: str) -> Stop:
+    """Where the rotation is now. Raises Refused as `plan_stop` does."""
+    current = current_entry_of(await api.config(Scope.of_group(group)).log())
+    fleet = current_entry_of(await api.config(Scope.fleet()).log(1))
+    of_group = current.rotation_id == rotation_id
+    if of_group and fleet.rotation_id not in (None, rotation_id):
+        raise Refused(
+            f"without the entry of group {group} its devices would rotate by the fleet-wide {fleet.rotation_id}",
+            hint="delete the fleet-wide entry first, or leave the group's",
+        )
+    beneath = fleet.rotation_id if of_group or current.value is None else current.rotation_id
+    devices = await own_entries(api, group, beneath, wanted=lambda id: id == rotation_id)
+    return Stop(group, rotation_id, of_group, devices)
+
+
+async def _delete_of_group(api: FactoryApi, planned: Stop) -> None:
+    scope = Scope.of_group(planned.group)
+    current = current_entry_of(await api.config(scope).log(1))
+    if current.value is not None and current.rotation_id != planned.rotation_id:
+        raise Refused(
+            f"{scope} has rotation {current.rotation_id} now, not {planned.rotation_id}",
+            hint="run the command again",
+        )
+    await _delete(api, scope)
 
 
 async def finish(api: FactoryApi, group: str, planned: Stop) -> Stop:
@@ -198,7 +226,12 @@ async def _fated(
         from_events(await events_of(api, uuid, own.rotation_id)) if own.rotation_id else from_events([])
     )
     completed = own.rotation_id if progress.finalized else await _completed(api, uuid)
-    entry = OwnEntry(own.rotation_id or "", beneath, completed, progress, bool(log[0].applied_at))
+    again = Phase.NONE
+    if progress.finalized and beneath not in (None, own.rotation_id):
+        older = from_events(await events_of(api, uuid, beneath))
+        again = older.phase if older.began_again_after(progress.finals[-1]) else Phase.NONE
+    fetched = bool(log[0].applied_at)
+    entry = OwnEntry(own.rotation_id or "", beneath, completed, progress, fetched, again)
     fate, message = fate_of(entry)
     replace_by = _value(own, completed) if fate is Fate.REPLACE and completed else None
     if fate is Fate.REPLACE and replace_by is None:

@@ -41,9 +41,9 @@ class EntryLog:
     applied: bool = False
 
     @property
-    def id(self) -> str | None:
-        """The ROTATIONID of the present entry."""
-        return None if self.value is None else rotation_id_of(self.value)
+    def taken_back(self) -> bool:
+        """Whether the rotation was here, and is stopped or gone."""
+        return self.stopped or (self.ever and self.value is None)
 
 
 def entry_log(log: Sequence[wire.Config], rotation_id: str) -> EntryLog:

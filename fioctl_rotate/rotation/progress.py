@@ -74,19 +74,17 @@ class Progress(Struct, frozen=True, array_like=True, gc=False):
     events: tuple[StepEvent, ...] = ()
 
     @property
-    def finals(self) -> list["StepEvent"]:
-        """The Finalize steps that succeeded."""
-        return [event for event in self.events if event.step == LAST and event.success]
+    def finals(self) -> list[datetime | None]:
+        """When each Finalize step succeeded, by the device's clock."""
+        return [event.time for event in self.events if event.step == LAST and event.success]
 
-    def began_again_after(self, other: "Progress") -> bool:
-        """Whether a later attempt of this rotation began after the device had first finalized `other`.
+    def began_again_after(self, time: datetime | None) -> bool:
+        """Whether another attempt began after `time`, the time of another rotation's Finalize on the same device.
 
-        Both times are by the device's own clock: a wrong one may hide it, and one attempt alone is never taken
-        for it.
+        Both are by the device's own clock: a wrong one may hide it, and one attempt alone is never taken for it.
         """
         begun = [event.time for event in self.events if event.step == 0 and event.time]
-        ended = [event.time for event in other.finals if event.time]
-        return self.attempts > 1 and bool(begun and ended) and begun[-1] > ended[0]
+        return self.attempts > 1 and time is not None and bool(begun) and begun[-1] > time
 
     @property
     def started(self) -> datetime | None:

@@ -32,6 +32,7 @@ class OwnEntry:
     completed: str | None
     progress: Progress
     fetched: bool
+    again: Phase = Phase.NONE
 
 
 def fate_of(entry: OwnEntry) -> tuple[Fate, str]:
@@ -40,6 +41,12 @@ def fate_of(entry: OwnEntry) -> tuple[Fate, str]:
     phase = entry.progress.phase
     # One that has begun completes this id, so that any other one beneath makes it rotate again.
     safe_at_end = entry.beneath in (None, entry.rotation_id)
+    if entry.again is not Phase.NONE:
+        # What lies beneath is the id that it completes last: by this entry it would rotate once more.
+        text = f"it has rotated, and then by {entry.beneath} again"
+        if entry.again is Phase.FAILING:
+            text += "; it hears nothing before its failed step works: bring the EST server of that id back"
+        return Fate.DELETE, text
     if phase is Phase.FINALIZED or entry.completed == entry.rotation_id:
         if safe:
             return Fate.DELETE, "it has rotated, and stays as it is"

@@ -236,6 +236,16 @@ def test_stop_deletes_nothing_that_somebody_else_has_pushed_meanwhile(tmp_path: 
     asyncio.run(work())
 
 
+def test_a_reason_that_speaks_of_another_plan_is_only_a_reason(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 3)
+
+    async def work() -> Step:
+        plan = (await factory.plan("1")).replace(reason="as in plan 0123456789ab (see there)")
+        return await factory.run(plan)
+
+    assert_finished(factory, asyncio.run(work()).decision.verdict)
+
+
 def test_a_plan_of_other_devices_is_refused_once_it_was_started(tmp_path: Path) -> None:
     factory = Factory(tmp_path, 5)
 
