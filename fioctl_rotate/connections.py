@@ -7,6 +7,7 @@ import itertools
 import resource
 import socket
 import ssl
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -32,6 +33,7 @@ class Limits:
 
     connections: int = 512
     grace: float = 2.0
+    unseen: int = 7  # the kernel keeps a connection for so long until its client sends something; Linux only
     handshake: float = 10.0
     head: float = 10.0  # for the request line and the headers
     head_size: int = 32 * 1024  # bytes
@@ -344,6 +346,8 @@ class Listener:
         self.refused = refused
         self.clients: dict[_Client, None] = {}  # the oldest first
         self._sock = sock
+        if limits.unseen and sock.family != socket.AF_UNIX and sys.platform == "linux":
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, limits.unseen)
         self.context = context
         self._freed = asyncio.Event()
         self._last_message = -_MESSAGE_INTERVAL

@@ -87,11 +87,16 @@ class Connection:
 async def served(
     app: Any = None, *, context: ssl.SSLContext | None = None, **limits: Any
 ) -> AsyncIterator[Served]:
+    """Serve `app`. The kernel keeps no connection back, so that the server itself meets silent ones."""
     refused: list[tuple[str, str]] = []
     app = app or App()
     with listen("127.0.0.1", 0) as sock:
         async with running(
-            app, sock, context, limits=Limits(**limits), refused=lambda *told: refused.append(told)
+            app,
+            sock,
+            context,
+            limits=Limits(**{"unseen": 0, **limits}),
+            refused=lambda *told: refused.append(told),
         ) as port:
             server = Served(app, port, refused)
             try:

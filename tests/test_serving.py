@@ -5,11 +5,13 @@ import asyncio.sslproto
 import contextlib
 import gc
 import ssl
+import sys
 from typing import Any
 
 import pytest
 from starlette.responses import Response
 
+from fioctl_rotate.connections import Limits
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.serving import listen, running
 from fioctl_rotate.tls import client_context, server_context
@@ -211,6 +213,20 @@ def test_what_is_not_http_is_refused_in_a_line() -> None:
             connection.write(b"\x16\x03\x01 hello\r\n\r\n")
             assert (await connection.rest()).startswith(b"HTTP/1.1 400")
             assert [reason for _, reason in server.refused] == ["not a valid HTTP request"]
+
+    asyncio.run(work())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels hand over every connection at once")
+def test_silent_connections_take_no_place() -> None:
+    async def work() -> None:
+        async with served(connections=1, grace=PATIENCE, unseen=int(PATIENCE)) as server:
+            silent = [await server.connect() for _ in range(5)]
+            assert (await server.ask()).endswith(b"x")
+            assert server.refused == []
+            for connection in silent:  # none was closed
+                connection.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert (await connection.rest()).startswith(b"HTTP/1.1 200")
 
     asyncio.run(work())
 
@@ -430,7 +446,7 @@ def test_a_server_that_ends_lets_requests_finish() -> None:
     async def work() -> None:
         app = App(hold=asyncio.Event())
         with listen("127.0.0.1", 0) as sock:
-            async with running(app, sock) as port:
+            async with running(app, sock, limits=Limits(unseen=0)) as port:
                 server = Served(app, port, [])
                 asking = asyncio.create_task(server.ask())
                 idle = await server.connect()
