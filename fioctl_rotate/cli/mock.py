@@ -107,6 +107,16 @@ async def clone(
     groups: Annotated[
         list[str] | None, option("-g --group GROUP", "Clone this group's devices alone; repeatable.")
     ] = None,
+    clock_offset: Annotated[
+        str | None,
+        option("--clock-offset DURATION[:PERCENT]", "Clocks of devices that are ahead; -DURATION: behind."),
+    ] = None,
+    check_in: Annotated[
+        float | None,
+        common.duration_option(
+            "--check-in", "Time between two check-ins, where nothing else is said.", shortest=1.0
+        ),
+    ] = None,
     port: PortOption = 8442,
     est_port: EstPortOption = 8443,
     gateway_port: GatewayPortOption = 8444,
@@ -119,10 +129,20 @@ async def clone(
     """
     from fioctl_rotate.ops import mock
     from fioctl_rotate.ops.clone import clone as make_clone
+    from fioctl_rotate.rotation.faults import parse_clock_offset
 
     addresses = mock.Addresses(api_port=port, gateway_port=gateway_port, est_port=est_port)
+    clocks = parse_clock_offset(clock_offset) if clock_offset else None
     async with common.connect(flags) as api:
-        cloned = await make_clone(api, directory, groups=groups or (), addresses=addresses, say=note)
+        cloned = await make_clone(
+            api,
+            directory,
+            groups=groups or (),
+            addresses=addresses,
+            clocks=clocks,
+            check_in=int(check_in) if check_in else None,
+            say=note,
+        )
         server = api.server
     name = cloned.factory.name
     counts = {

@@ -36,8 +36,11 @@ async def devices(
     factory: FactoryOption = None,
     group: OptionalGroup = None,
     interval: Annotated[
-        float, common.duration_option("--interval", "Time between two check-ins.", shortest=0.1)
-    ] = 10.0,
+        float | None,
+        common.duration_option(
+            "--interval", "Time between two check-ins [default: the clone's, or 10s].", shortest=0.1
+        ),
+    ] = None,
     reboot: Annotated[
         float,
         option("--reboot PERCENT", "Chance that a device reboots before a check-in.", min=0, max=100),
@@ -52,7 +55,12 @@ async def devices(
     """
     import asyncio
 
-    from fioctl_rotate.ops.mock_devices import factory_in, mock_devices, run_mock_devices
+    from fioctl_rotate.ops.mock_devices import (
+        check_in_intervals,
+        factory_in,
+        mock_devices,
+        run_mock_devices,
+    )
     from fioctl_rotate.rotation.made_to_fail import parse_made_to_fail
     from fioctl_rotate.serving import until_interrupted
 
@@ -67,13 +75,15 @@ async def devices(
         else:
             common.emit(printable(f"{names[uuid]}  {event}" + (f": {error}" if error else "")))
 
-    note(f"running {len(names)} device(s), a check-in every {interval:g} s; Ctrl-C ends it")
+    intervals = check_in_intervals(directory, names, interval)
+    every = " or ".join(f"{seconds:g}" for seconds in sorted(set(intervals.values())))
+    note(f"running {len(names)} device(s), a check-in every {every} s; Ctrl-C ends it")
     stop = asyncio.Event()
     fleet = asyncio.create_task(
         run_mock_devices(
             directory,
             names,
-            interval=interval,
+            intervals=intervals,
             reboot=reboot / 100,
             fail=[parse_made_to_fail(text) for text in fail or []],
             stop=stop,

@@ -25,13 +25,15 @@ class Kind:
 
     `strict_est`: fioconfig before 2026-02, which takes only 201 and the bare media type from an EST server.
     `slots`: key and certificate in a token, under ids 01 and 03. `clock_offset`: seconds its clock is ahead.
-    `offline`: nobody runs it. `completed`: the ROTATIONID of the rotation that it has completed last.
+    `interval`: seconds between its check-ins, where they are its own. `offline`: nobody runs it. `completed`: the
+    ROTATIONID of the rotation that it has completed last.
     """
 
     lmp: int = 97
     strict_est: bool = False
     slots: bool = False
     clock_offset: int = 0
+    interval: int | None = None
     offline: bool = False
     completed: str | None = None
 
@@ -69,6 +71,7 @@ def create_device(
             "strict_est": kind.strict_est,
             "clock_offset": kind.clock_offset,
             "offline": kind.offline,
+            **({"interval": kind.interval} if kind.interval else {}),
         },
     }
     sota["tls"] |= {"server": gateway, "ca_source": "file"}

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fioctl_rotate.device.device import Device, StartOutcome
@@ -78,13 +78,13 @@ def claimed(base: Path, directories: Iterable[Path]) -> Iterator[None]:
 async def run_devices(
     devices: Sequence[Device],
     *,
-    interval: float,
+    interval: float | Mapping[str, float],
     stop: asyncio.Event,
     at_once: int = AT_ONCE,
     reboot: float = 0.0,
     checked_in: CheckedIn = lambda _uuid, _outcome: None,
 ) -> None:
-    """Let every device check in every `interval` seconds, until `stop` is set.
+    """Let every device check in every `interval` seconds, which may differ by uuid, until `stop` is set.
 
     After a rotation fioconfig has restarted itself, so the device checks in again at once, before others have their
     turn. One that fails is started anew after `interval`, as systemd does. `reboot` is the probability (0 to 1)
@@ -99,7 +99,8 @@ async def run_devices(
                 rebooting = random.random() < reboot  # noqa: S311  nothing secret depends on it
                 await start(device, rebooting=rebooting, stop=stop, checked_in=checked_in)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), interval)
+                pause = interval[device.uuid] if isinstance(interval, Mapping) else interval
+                await asyncio.wait_for(stop.wait(), pause)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(live(device)) for device in devices]

@@ -30,6 +30,7 @@ from fioctl_rotate.ops.factory_reading import (
 from fioctl_rotate.ops.mock_fleet import NewDevice, Say, make_devices
 from fioctl_rotate.ops.mock_making import begun, claimed, in_directory, set_up
 from fioctl_rotate.rotation.entry import est_url
+from fioctl_rotate.rotation.faults import ClockOffset
 from fioctl_rotate.rotation.progress import parse_time
 from fioctl_rotate.rotation.state import OLDEST_LMP, is_offline, lmp_release
 
@@ -61,14 +62,17 @@ async def clone(
     *,
     groups: Sequence[str] = (),
     addresses: Addresses,
+    clocks: ClockOffset | None = None,
+    check_in: int | None = None,
     clock: Clock = utc_now,
     say: Say = lambda _text: None,
 ) -> Cloned:
     """Make a clone of the Factory, or of these `groups` of it, in `directory`, new or empty.
 
-    Offline devices stay offline; what a device has completed is marked as completed, so nothing is replayed. Each
-    ESTSERVER becomes the clone's EST server. Once cut off, it goes on when it is run again. Raises Error,
-    UsageError and Refused as `read_factory` and `mock.init` do.
+    `clocks` says which of its devices have clocks that are wrong, `check_in` how many seconds are between two of
+    their check-ins. Offline devices stay offline; what a device has completed is marked as completed, so nothing is
+    replayed. Each ESTSERVER becomes the clone's EST server. Once cut off, it goes on when it is run again. Raises
+    Error, UsageError and Refused as `read_factory` and `mock.init` do.
     """
     new_factory.check(api.factory, addresses)
     with claimed(directory):
@@ -93,7 +97,8 @@ async def clone(
                 _keep_entry(db, Level("device", read.device.uuid), read.entry, author, est, now)
                 _keep_rotations(db, read, now)
 
-        devices = [_new_device(read, now) for read in usable]
+        offsets = clocks.of([read.device.uuid for read in usable]) if clocks else {}
+        devices = [_new_device(read, now, offsets.get(read.device.uuid, 0), check_in) for read in usable]
         if not made:
             make_devices(directory, factory, pki, devices, clock=clock, say=say, before=shape)
         new_factory.finish(directory, factory.name)
@@ -111,10 +116,17 @@ async def clone(
     )
 
 
-def _new_device(read: DeviceRead, now: datetime.datetime) -> NewDevice:
+def _new_device(
+    read: DeviceRead, now: datetime.datetime, clock_offset: int, check_in: int | None
+) -> NewDevice:
     device, seen = read.device, parse_time(read.device.last_seen)
     release = lmp_release(device.lmp_ver)
-    kind = Kind(offline=is_offline(seen, now), completed=read.completed)
+    kind = Kind(
+        offline=is_offline(seen, now),
+        completed=read.completed,
+        clock_offset=clock_offset,
+        interval=check_in,
+    )
     version = re.search(r"[0-9]{1,9}\Z", device.target_name or "")
     return NewDevice(
         uuid=device.uuid,

@@ -9,13 +9,15 @@ from pathlib import Path
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.device.device import Device, Observe, Problem, StartOutcome
 from fioctl_rotate.device.renew_cert import RotationFailed
-from fioctl_rotate.device.runner import claimed, device_directories, run_devices, stays_off
+from fioctl_rotate.device.runner import check_in_interval, claimed, device_directories, run_devices, stays_off
 from fioctl_rotate.errors import Error
 from fioctl_rotate.mock.store import accounts
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops.targets import find
 from fioctl_rotate.rotation.made_to_fail import MadeToFail, failing_steps
 from fioctl_rotate.rotation.scope import Scope
+
+_CHECK_IN = 10.0  # seconds: a person watches
 
 
 def factory_in(directory: Path, name: str | None) -> str:
@@ -45,18 +47,24 @@ async def mock_devices(api: FactoryApi, directory: Path, *, group: str | None = 
     return {uuid: names[uuid] for uuid in found}
 
 
+def check_in_intervals(directory: Path, uuids: Iterable[str], interval: float | None) -> dict[str, float]:
+    """The seconds between two check-ins, by uuid: `interval`; where that is None those of the clone, or 10."""
+    base = directory / "devices"
+    return {uuid: interval or check_in_interval(base / uuid) or _CHECK_IN for uuid in uuids}
+
+
 async def run_mock_devices(
     directory: Path,
     names: Mapping[str, str],
     *,
-    interval: float,
+    intervals: Mapping[str, float],
     reboot: float = 0.0,
     fail: Iterable[MadeToFail] = (),
     stop: asyncio.Event,
     observe: Observe,
     problem: Problem,
 ) -> None:
-    """Let these devices of the mock (name by uuid) check in every `interval` seconds until `stop` is set.
+    """Let these devices of the mock (name by uuid) check in until `stop` is set; `intervals` are seconds by uuid.
 
     `fail` has what fails on how many of them, the first by name; a run without it lets them recover. `reboot` is
     the probability (0 to 1) that a device reboots before a check-in. `observe` is called at each step of a
@@ -83,4 +91,4 @@ async def run_mock_devices(
         devices = [
             Device(path, observe=observe, problem=failed, fail=failing.get(path.name)) for path in found
         ]
-        await run_devices(devices, interval=interval, reboot=reboot, stop=stop, checked_in=checked_in)
+        await run_devices(devices, interval=intervals, reboot=reboot, stop=stop, checked_in=checked_in)

@@ -56,7 +56,7 @@ class DeviceEnd:
             "begun": self.begun,
             "finalized": self.finalized,
             "back": self.back,
-            "rotated-again": self.again,
+            "other-rotations": self.again,
         }
 
 
@@ -97,18 +97,18 @@ class Played:
 
     @property
     def again(self) -> int:
-        """How many devices rotated more than once."""
+        """How many devices made another rotation: one that was open, or an older one after a reboot."""
         return sum(device.again > 0 for device in self.devices)
 
     def document(self) -> dict[str, Any]:
-        """`{verdict, message, took, last-back, rotated-again, …, stages, devices}`."""
+        """`{verdict, message, took, last-back, other-rotations, …, stages, devices}`."""
         return {
             "began": self.began,
             "verdict": self.verdict,
             "message": self.message,
             "took": self.took,
             "last-back": self.last_back,
-            "rotated-again": self.again,
+            "other-rotations": self.again,
             "counts": _texts(self.counts()),
             "stages": [
                 {
@@ -193,7 +193,7 @@ def beside_rows(rehearsal: Rehearsal) -> Iterator[tuple[str, ...]]:
     for name, played in (("in stages", rehearsal.staged), ("plain push", rehearsal.plain)):
         if played is not None:
             counts = played.counts()
-            again = f", {played.again} rotated twice" if played.again else ""
+            again = f"; {played.again} made another rotation, too" if played.again else ""
             yield (
                 name,
                 str(len(played.devices)),

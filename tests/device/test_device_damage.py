@@ -150,7 +150,7 @@ def test_a_damaged_device_is_named_once_and_the_others_rotate(bench: Bench) -> N
         await run_mock_devices(
             base.parent,
             {"a": "a", "b": "b", "c": "c"},
-            interval=0.01,
+            intervals={"a": 0.01, "b": 0.01, "c": 0.01},
             stop=stop,
             observe=lambda uuid, event, _error: events.append((uuid, event)),
             problem=lambda *problem: problems.append(problem),

@@ -12,6 +12,7 @@ import pytest
 
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.device.device import Device, StartOutcome
+from fioctl_rotate.device.identity import Sota
 from fioctl_rotate.device.new_device import create_device
 from fioctl_rotate.device.runner import stays_off
 from fioctl_rotate.mock import new_factory
@@ -19,6 +20,7 @@ from fioctl_rotate.mock.store import accounts, device_records
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops import factory_reading
 from fioctl_rotate.ops import mock as ops
+from fioctl_rotate.ops.mock_devices import check_in_intervals
 from fioctl_rotate.rotation.scope import Scope
 from tests.commandline import Cli
 from tests.scripted import Answer, Asked, Reply, Server
@@ -189,6 +191,20 @@ def test_a_clone_whose_devices_are_all_offline_says_so(cli: Cli, tmp_path: Path,
     assert clone(cli, world.directory, mock_dir).code == 0
     result = cli("mock", "devices", mock_dir)
     assert (result.code, "every device of factory acme stays off" in result.err) == (1, True)
+
+
+def test_clocks_and_check_ins_are_set_by_options(cli: Cli, world: World, mock_dir: Path) -> None:
+    """Of ten devices a quarter, rounded up; no answer of the Factory says how they are."""
+    wanted = ("--clock-offset", "-2h:25", "--check-in", "5m")
+    assert clone(cli, world.directory, mock_dir, *wanted).code == 0
+    sotas = [Sota(path / "sota.toml") for path in (mock_dir / "devices").iterdir()]
+    offsets = sorted(sota.number("simulation.clock_offset", 0) for sota in sotas)
+    assert offsets == [-7200] * 3 + [0] * 7
+    uuids = [path.name for path in (mock_dir / "devices").iterdir()]
+    assert set(check_in_intervals(mock_dir, uuids, None).values()) == {300}
+    assert set(check_in_intervals(mock_dir, uuids, 5.0).values()) == {5}
+    wrong = clone(cli, world.directory, mock_dir.with_name("other"), "--clock-offset", "2h:101")
+    assert (wrong.code, "DURATION:PERCENT" in wrong.err) == (2, True)
 
 
 def test_chosen_groups_alone(cli: Cli, world: World, mock_dir: Path) -> None:

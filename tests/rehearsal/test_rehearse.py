@@ -70,7 +70,7 @@ def test_a_wrong_url_wedges_the_canary_alone_until_it_works(rehearse: Rehearse) 
 
 
 def test_a_gateway_that_fails_for_a_while_only_takes_time(rehearse: Rehearse, made: Rehearsable) -> None:
-    result = rehearse("--gateway-fault", "12m-30m", "--format", "json", plan=made.plain)
+    result = rehearse("--gateway-fault", "10m-30m", "--format", "json", plan=made.plain)
     assert result.code == 0, result.err
     found = last_line(result)
     assert found["in-stages"] is None
@@ -141,7 +141,7 @@ def hook(event, arguments):
     if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto", "socket.gethostbyname"):
         address = arguments[1] if event in ("socket.connect", "socket.bind", "socket.sendto") else arguments[0]
         print(json.dumps([event, str(address[0] if isinstance(address, tuple) else address)]), file=record)
-record = open(sys.argv.pop(1), "w")
+record = open(sys.argv.pop(1), "w", 1)
 sys.addaudithook(hook)
 from fioctl_rotate.__main__ import main
 main()
