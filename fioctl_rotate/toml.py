@@ -38,7 +38,8 @@ def parse_toml(data: bytes, what: str) -> dict[str, Any]:
     except RecursionError as error:
         raise UsageError(f"{what} is not TOML that can be read: nested too deeply") from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{what} is not TOML: {printable(str(error))[:200]}") from error
+        hint = 'text stands in quotes: key = "text"' if "Invalid value" in str(error) else None
+        raise UsageError(f"{what} is not TOML: {printable(str(error))[:200]}", hint=hint) from error
     except ValueError as error:
         raise UsageError(
             f"{what} is not TOML that can be read: a number or a date is out of range"

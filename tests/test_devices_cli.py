@@ -53,7 +53,7 @@ def test_devices_are_listed_by_name(cli: Cli, acme: Path, spelling: str) -> None
     text = cli(spelling, "list")
     assert (text.code, text.err) == (0, "")
     header, *rows = text.out.splitlines()
-    assert header.split("\t") == ["NAME", "DEVICE-GROUP", "LAST-SEEN", "LMP", "TARGET", "UUID"]
+    assert header.split("\t") == ["NAME", "DEVICE-GROUP", "LAST-SEEN", "LMP", "TARGET"]
     assert [row.split()[:2] for row in rows] == [["device-1", "field"], ["device-2", "field"]]
     listed = cli(spelling, "list", "-g", "field", "--format", "json").json["devices"]
     assert [(d["name"], d["device-group"], d["factory"]) for d in listed] == [

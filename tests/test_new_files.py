@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 from fioctl_rotate.errors import Error
-from fioctl_rotate.files import create_new, set_aside
+from fioctl_rotate.files import create_new, set_aside, write_atomic
 from fioctl_rotate.pki.directory import PkiDirectory
 
 
@@ -85,6 +85,16 @@ def test_a_full_disk_leaves_nothing(
     monkeypatch.setattr("os.fsync", refused(errno.ENOSPC))
     with pytest.raises(Error, match="a cannot be written: No space left on device"):
         create_new(tmp_path / "a", b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_a_full_disk_cannot_hold_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.fsync", refused(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left on device") as failed:
+        write_atomic(tmp_path / "a", b"content")
+    assert failed.value.filename == str(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -89,6 +89,25 @@ def test_a_character_that_the_encoding_lacks_is_no_error(
     assert b"stand-" in done.stdout
 
 
+def test_an_error_on_a_terminal_is_broken_between_words_and_no_command_is_broken() -> None:
+    reader, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    settings = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    done = subprocess.run([*PROGRAM, "devices", "list", "-f", "acme"], stderr=terminal, env=settings)
+    os.close(terminal)
+    lines = os.read(reader, 4096).decode().replace("\r", "").splitlines()
+    os.close(reader)
+    assert done.returncode == 2
+    assert lines == [
+        "error: no token and no mock: nothing to talk to",
+        "hint: set FIOCTL_TOKEN to an API token of",
+        "      https://app.foundries.io/settings/tokens/, run",
+        "      `fioctl-rotate login --factory acme`, or rehearse on a",
+        "      mock: `fioctl-rotate mock init DIR --factory NAME`,",
+        "      then `--mock DIR`",
+    ]
+
+
 def test_a_full_disk_ends_in_one_line(acme: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*PROGRAM, "devices", "list"], stdout=full, stderr=subprocess.PIPE, text=True)

@@ -76,7 +76,7 @@ def test_a_dry_run_shows_the_stages_and_a_plan_holds_them(cli: Cli, acme: Path, 
 
 def test_a_size_that_adds_no_device_is_told(cli: Cli, acme: Path) -> None:
     result = cli(*ROTATE, "--stages", "1,5%,6%", "--dryrun")
-    assert "2 sizes of --stages add no device, and no stage is made of that" in result.err
+    assert "--stages: 2 sizes add no device, so there is no stage for that" in result.err
     assert "--stages" not in cli(*ROTATE, "--stages", "1", "--dryrun").err
 
 

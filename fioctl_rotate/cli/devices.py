@@ -32,7 +32,7 @@ PageSizeOption = Annotated[
 ]
 
 SORT_FLAGS = ("--sort-by-name", "--sort-by-last-seen")
-DEFAULT_COLUMNS = "name,device-group,last-seen,lmp,target,uuid"
+DEFAULT_COLUMNS = "name,device-group,last-seen,lmp,target"
 
 
 class Selection(Value):

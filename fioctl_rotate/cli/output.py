@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import re
 import shutil
 import signal
@@ -234,12 +235,18 @@ def _plain(value: Any) -> Any:
 def note(text: str) -> None:
     """Something a person may want to know, to stderr. The commands in it keep this one's connection flags."""
     READING.clear()
-    typer.echo(_shown(again(text)), err=True)
+    typer.echo("\n".join(map(_on_stderr, _shown(again(text)).split("\n"))), err=True)
 
 
 def warn(text: str) -> None:
     """Something a person should know before going on, to stderr."""
     note(f"warning: {printable(text)}")
+
+
+def _on_stderr(line: str) -> str:
+    """A line, on a terminal broken below what it begins with: `error: `, `hint: `, `warning: `."""
+    begin = re.match(r"(?:error|hint|warning): |", line)
+    return wrapped(line, indent=len(begin[0]) if begin else 0, stream=sys.stderr)
 
 
 def _shown(text: str) -> str:
@@ -255,15 +262,22 @@ def is_terminal(stream: TextIO | None) -> bool:
 def wrapped(text: str, *, indent: int = 0, stream: TextIO | None) -> str:
     """`text` as it is in a pipe; on a terminal broken between words, the lines after the first indented.
 
-    A command, between backticks, is never broken: pasted in two lines it would be two commands.
+    A command, between backticks or at the end, is never broken: pasted in two lines it would be two commands.
     """
-    if not is_terminal(stream):
+    if stream is None or not is_terminal(stream) or len(text) <= (width := _width(stream)):
         return text
-    width = shutil.get_terminal_size().columns
-    whole = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", "\0"), text)
+    whole = re.sub(r"`[^`]*`|fioctl-rotate [^`]*\Z", lambda command: command[0].replace(" ", "\0"), text)
     return textwrap.fill(
         whole, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
     ).replace("\0", " ")
+
+
+def _width(terminal: TextIO) -> int:
+    """The columns of the terminal; COLUMNS goes before it. Beside it stdout may be a file."""
+    with contextlib.suppress(OSError, ValueError):
+        if "COLUMNS" not in os.environ:
+            return os.get_terminal_size(terminal.fileno()).columns or 80
+    return shutil.get_terminal_size().columns
 
 
 def check_lines(checks: "Sequence[Check]", stream: TextIO | None = None) -> list[str]:
@@ -308,7 +322,6 @@ def _yes_or_no(question: str) -> bool:
 
 def _wait_for_line() -> None:
     """Wait for a line on stdin, or for a signal: a read would not see one that comes just before it blocks."""
-    import os
     import select
 
     reader, writer = os.pipe()

@@ -236,7 +236,7 @@ def _ask(plan: Plan, sending: Sending, question: str, server_name: str | None) -
     if interactive() and not sending.yes:
         plan_view.note_plan(plan)
     else:
-        note(wrapped(f"about to push {printable(plan_view.summary(plan))}", stream=sys.stderr))
+        note(f"about to push {printable(plan_view.summary(plan))}")
         for line in plan_view.check_summary(plan.checks, sys.stderr) if plan.checks else ():
             note(line)
     notes, warnings = plan_view.about(plan, server_name)

@@ -352,6 +352,7 @@ class _Live(Lines):
     def _draw(self, step: "Step") -> "RenderableType":
         from rich.console import Group
 
+        from fioctl_rotate.rotation.rollout import Verdict
         from fioctl_rotate.rotation.rollout_document import rows
 
         screen = self._screen
@@ -365,7 +366,8 @@ class _Live(Lines):
             screen.rows(STAGES, list(rows(self._rollout, step.decision, step.picture))),
             *(screen.text(f"{problem}; reading it again", "yellow") for problem in step.problems),
         ]
-        bottom = [screen.text(""), screen.line(rest, "dim")]
+        ended = step.decision.verdict is not Verdict.GO_ON
+        bottom = [] if ended else [screen.text(""), screen.line(rest, "dim")]
         room = screen.console.height - 1 - screen.height_of(*parts, *bottom)
         writes = [screen.line(text, "dim") for text in self._writes]
         return Group(*parts, *writes[max(0, len(writes) - max(0, room)) :], *bottom)

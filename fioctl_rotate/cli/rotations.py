@@ -54,8 +54,6 @@ app = group("The state of a rotation on every device.")
 
 NOT_DONE = "not-done"
 """The name under which --allow waives that devices are not done."""
-stopping.add_to(app)
-due.add_to(app)
 
 CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
 
@@ -374,6 +372,10 @@ async def report(
     error = failure_of(snapshot, exit_status=False)
     files = [str(path) for path in written]
     return Result({"files": files}, [f"wrote {' and '.join(files)}: {snapshot.message}"], error=error)
+
+
+stopping.add_to(app)
+due.add_to(app)
 
 
 def _require_done(api: "FactoryApi", snapshot: "Snapshot") -> None:

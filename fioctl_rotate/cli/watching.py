@@ -139,7 +139,7 @@ def advice_lines(api: "FactoryApi", rotation: "Rotation", states: "Sequence[Devi
     from fioctl_rotate.rotation.messages import advice
 
     lines = advice(rotation, states, commands.factory_options(api.factory, api.server))
-    return [wrapped(f"hint: {printable(line)}", indent=6, stream=sys.stderr) for line in lines]
+    return [f"hint: {printable(line)}" for line in lines]
 
 
 def _show_command(api: "FactoryApi", rotation: "Rotation") -> str:

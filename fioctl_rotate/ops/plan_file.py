@@ -62,7 +62,10 @@ def parse_plan(data: bytes, what: str) -> PlanFile:
     not, a comment above all, could tell a reviewer what is not so: it counts as an edit.
     """
     document = parse_toml(data, what)
-    plan, intact = from_file(document)
+    try:
+        plan, intact = from_file(document)
+    except UsageError as error:
+        raise UsageError(f"{what}: {error.message}", hint=error.hint) from error
     text = data.decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n")
     return PlanFile(plan, intact and text == plan_text(plan).rstrip("\n"))
 

@@ -203,8 +203,8 @@ def _of_sizes(request: StageRequest, chosen: Sequence[Sequence[Candidate]]) -> l
     left = len(request.sizes) + bool(request.canaries) - len(chosen)
     if not left:
         return []
-    sizes = "1 size of --stages adds" if left == 1 else f"{left} sizes of --stages add"
-    return [f"{sizes} no device, and no stage is made of that"]
+    sizes = "1 size adds" if left == 1 else f"{left} sizes add"
+    return [f"--stages: {sizes} no device, so there is no stage for that"]
 
 
 def _beneath(stages: Stages, older: Mapping[str, str], known: Mapping[str, Known]) -> list[str]:

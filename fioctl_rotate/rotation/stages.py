@@ -235,7 +235,10 @@ def _canary(candidates: Sequence[Candidate], name: str) -> Candidate:
             if candidate.excluded is not None:
                 raise Refused(f"canary {name} would not follow: {candidate.excluded}")
             return candidate
-    raise Refused(f"canary {name} is not a device of the group")
+    raise Refused(
+        f"canary {name} is not a device of the group",
+        hint="`fioctl-rotate devices list --by-group GROUP` shows them",
+    )
 
 
 def _spread(candidates: Iterable[Candidate]) -> list[Candidate]:
