@@ -24,7 +24,7 @@ from tests.typed import blocks, calls
 
 NOT_TYPED = {
     "Begin 1": "asks a package registry; .ci/run installs the wheel, and tests/test_demo.py runs the demo",
-    "The root key 3": "needs an HSM; tests/pki/test_hsm.py has a simulated one",
+    "The root key 3": "needs an HSM; tests/pki/test_hsm.py types it for a simulated one",
     "When a device CA is compromised 1": "tests/pki/test_compromised_ca.py types it line by line",
     "Tests 1": "asks a package registry; .ci/run begins with it",
 }

@@ -1,6 +1,8 @@
 """Every ceremony with the root's key in a PKCS#11 token (SoftHSM2), beside pkcs11-tool and openssl."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +34,7 @@ from tests.making import (
     subject,
 )
 from tests.pki.softhsm import MODULE, PIN, Token, needs_softhsm
+from tests.typed import blocks, calls
 
 pytestmark = needs_softhsm
 
@@ -41,6 +44,21 @@ def verify(root: Path, *files: Path) -> None:
         ["openssl", "verify", "-CAfile", root, *files], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_of_the_readme(
+    token: Token, cli: Cli, factory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIOCTL_ROTATE_MOCK", str(factory))
+    monkeypatch.setenv("FIOCTL_FACTORY", FACTORY)
+    assert cli("keys", "ca", "create", Path.home() / "acme-pki", *token.flags).code == 0
+    block = blocks()["The root key 3"]
+    # Where the module is differs; the label is this test's own.
+    typed = re.sub(r"--hsm-module \S+ --hsm-token-label acme", shlex.join(token.flags), block)
+    [call] = calls(typed, tmp_path, tmp_path / "calls")
+    assert call.words[-4:] == token.flags
+    done = cli(*call.words)
+    assert (done.code, "CERTIFICATE" in done.out) == (0, True), done.err
 
 
 def test_all_ceremonies_with_a_key_made_in_the_token(
