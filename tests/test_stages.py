@@ -159,6 +159,10 @@ def test_a_run_whose_time_is_over_while_a_step_fails_is_not_in_order(
     result = cli(*apply)
     assert result.code == 4
     assert "time ran out after 3 s: in progress, stage 1 of 2; failing: device-1" in result.err
+    cli("rotations", "show", plan, "--junit", tmp_path / "junit.xml")
+    failure = ElementTree.parse(tmp_path / "junit.xml").getroot().find(".//failure")  # noqa: S314  our own file
+    assert failure is not None
+    assert (failure.get("type"), failure.text) == ("failing", "Generate new certificate: no")
 
 
 def test_own_entries_are_taken_back_by_rule(cli: Cli, acme: Path) -> None:

@@ -16,7 +16,7 @@ from fioctl_rotate.mock.store.config_levels import Level, change
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops import markdown
 from tests.commandline import Cli
-from tests.pushing import push
+from tests.pushing import log, push
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 PLAN = ("config", "rotate-certs", "-g", "field", "--rotation-id", "certs-1", "--dryrun")
@@ -129,6 +129,16 @@ def test_a_long_table_is_cut_and_says_so() -> None:
     shown = parts(page)
     assert len([text for tag, text in shown if tag == "td"]) == 100
     assert shown[-1] == ("p", "and 50 more")
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("", "is a folder"), ("none/s.md", "is missing")])
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_sent(
+    cli: Cli, acme: Path, tmp_path: Path, name: str, wrong: str
+) -> None:
+    push = (*PLAN[:-1], "-r", "why", "--no-checks", "--wait", "--timeout", "0")
+    refused = cli(*push, "--summary", tmp_path / name)
+    assert (refused.code, wrong in refused.err) == (2, True)
+    assert log(cli) == []
 
 
 def test_a_push_without_a_wait_has_none(cli: Cli, acme: Path, tmp_path: Path) -> None:

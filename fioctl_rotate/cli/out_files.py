@@ -23,6 +23,8 @@ def writable(path: Path | None) -> Path | None:
         give_stdout_to_a_file()
     elif path is not None and not path.parent.is_dir():
         raise typer.BadParameter(f"the folder {path.parent} is missing")
+    elif path is not None and path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder")
     return path
 
 

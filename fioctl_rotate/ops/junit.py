@@ -101,10 +101,12 @@ def _staged_case(rollout: Rollout, stage: int, staged: StagedDevice) -> ElementT
         "testcase", classname=f"{rollout.id}.stage-{stage}", name=printable(staged.device.name)
     )
     if staged.point is not Point.DONE:
-        ElementTree.SubElement(
+        text = printable(staged.message)
+        outcome = ElementTree.SubElement(
             case,
             "skipped" if staged.point is Point.NOT_GIVEN else "failure",
             type=str(staged.point),
-            message=": ".join(filter(None, (str(staged.point), printable(staged.message)))),
+            message=": ".join(filter(None, (str(staged.point), text))),
         )
+        outcome.text = text or None
     return case
