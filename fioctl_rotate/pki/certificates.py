@@ -4,6 +4,7 @@ Subjects are copied as they are, string types and order included. Source: fioctl
 """
 
 import datetime
+import functools
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -192,6 +193,7 @@ def issuer_key_id(certificate: x509.Certificate) -> str:
     return ((identifier.key_identifier if identifier else None) or b"").hex()
 
 
+@functools.lru_cache(maxsize=16)  # an EST server asks for its CA's at each request
 def authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     """What names `issuer` in all that it signs: its SKI, or its key's SHA-1 if it has none. RFC 5280 §4.2.1.1."""
     identifier = extension(issuer, x509.SubjectKeyIdentifier)
