@@ -281,30 +281,34 @@ class _Handshake:
             raise
 
     async def _begin(self) -> None:
-        """Wait for the client's first byte, or its first TLS record. Raises _Gone, OSError."""
-        beginning = await self._wait_for(1 if self._listener.context is None else _RECORD_HEAD)
-        if beginning[0] == _HANDSHAKE and self._listener.context is not None:
-            size = int.from_bytes(beginning[3:])
-            await self._wait_for(_RECORD_HEAD + min(size, _LONGEST_RECORD))
+        """Wait for the client's first byte, or its first TLS record, whole. Raises _Gone, OSError."""
+        secure, waited_for = self._listener.context is not None, 0
+        while len(seen := self._peek()) < (needed := _first_record(seen) if secure else 1):
+            if waited_for == needed:  # no more will come
+                raise ConnectionResetError if seen else _Gone
+            await self._readable(needed)
+            waited_for = needed
+        if waited_for > 1:
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         self.silent = False
 
-    async def _wait_for(self, size: int) -> bytes:
-        """The first `size` bytes, once they have come. They stay to be read."""
-        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    def _peek(self) -> bytes:
+        """What has come so far, and stays to be read."""
+        try:
+            return self._connection.recv(_RECORD_HEAD + _LONGEST_RECORD, socket.MSG_PEEK)
+        except BlockingIOError:
+            return b""
+
+    async def _readable(self, size: int) -> None:
+        """Wait until there are `size` bytes, or no more will come."""
         if size > 1:
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._connection, readable.set)
         try:
             await readable.wait()
         finally:
             loop.remove_reader(self._connection)
-        beginning = self._connection.recv(size, socket.MSG_PEEK)
-        if not beginning:
-            raise _Gone
-        if len(beginning) < size:
-            raise ConnectionResetError
-        return beginning
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         if task.cancelled():
@@ -440,6 +444,13 @@ class Listener:
         if time.monotonic() - self._last_message >= _MESSAGE_INTERVAL:
             self._last_message = time.monotonic()
             self.refused("", f"at a limit ({reason}): connections that wait for their client are closed")
+
+
+def _first_record(seen: bytes) -> int:
+    """How many bytes a TLS client's first record takes, as far as `seen` tells; of all else 5 do."""
+    if len(seen) < _RECORD_HEAD or seen[0] != _HANDSHAKE:
+        return _RECORD_HEAD
+    return _RECORD_HEAD + min(int.from_bytes(seen[3:_RECORD_HEAD]), _LONGEST_RECORD)
 
 
 def _free(error: BaseException | None) -> None:
