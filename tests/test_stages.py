@@ -1,5 +1,6 @@
 """Rotating in stages, as it is typed: dry run, plan, apply, stop, unshadow."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -139,6 +140,21 @@ def test_a_run_whose_time_is_over_says_where_it_stands_and_leaves_the_files(
     assert cli("rotations", "show", plan).code == 5
 
 
+def post(acme: Path, name: str, kind: str, *, success: bool = True) -> None:
+    """The device posts an event of the rotation."""
+    detail = {"correlationId": "r-9", "success": success, "targetName": "t", "version": "1"}
+    event = {
+        "id": f"event of {name}",
+        "deviceTime": "2026-11-24T12:00:00Z",
+        "eventType": {"id": kind},
+        "event": detail | ({} if success else {"details": "no"}),
+    }
+    with closing(Store(acme)) as store, store.transaction() as db:
+        device = device_records.find_device(db, "acme", name, by_uuid=False)
+        updates.keep(db, device.uuid, [event], utc_now())
+        device_records.see_device(db, device, utc_now())
+
+
 def test_a_run_whose_time_is_over_while_a_step_fails_is_not_in_order(
     cli: Cli, acme: Path, tmp_path: Path
 ) -> None:
@@ -146,16 +162,7 @@ def test_a_run_whose_time_is_over_while_a_step_fails_is_not_in_order(
     cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
     apply = ("apply", plan, "--no-checks", "--interval", "0.05", "--detailed-exitcode", "--timeout", "3")
     assert cli(*apply).code == 6
-    detail = {"correlationId": "r-9", "success": False, "targetName": "t", "version": "1", "details": "no"}
-    event = {
-        "id": "event-1",
-        "deviceTime": "2026-11-24T12:00:00Z",
-        "eventType": {"id": "Generate new certificate"},
-        "event": detail,
-    }
-    with closing(Store(acme)) as store, store.transaction() as db:
-        device = device_records.find_device(db, "acme", "device-1", by_uuid=False)
-        updates.keep(db, device.uuid, [event], utc_now())
+    post(acme, "device-1", "Generate new certificate", success=False)
     result = cli(*apply)
     assert result.code == 4
     assert "time ran out after 3 s: in progress, stage 1 of 2; failing: device-1" in result.err
@@ -163,6 +170,47 @@ def test_a_run_whose_time_is_over_while_a_step_fails_is_not_in_order(
     failure = ElementTree.parse(tmp_path / "junit.xml").getroot().find(".//failure")  # noqa: S314  our own file
     assert failure is not None
     assert (failure.get("type"), failure.text) == ("failing", "Generate new certificate: no")
+
+
+def test_a_step_that_fails_in_the_last_stage_is_not_in_order_either(
+    cli: Cli, acme: Path, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.toml"
+    cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
+    apply = ("apply", plan, "--no-checks", "--interval", "0.05", "--detailed-exitcode", "--timeout", "3")
+    assert cli(*apply).code == 6
+    assert cli("rotations", "stop", plan, "--finish").code == 0
+    post(acme, "device-2", "Generate new certificate", success=False)
+    result = cli(*apply)
+    assert result.code == 4
+    assert "in progress, stage 2 of 2; failing: device-2" in result.err
+
+
+def test_a_rotation_that_a_device_has_begun_and_no_log_has_is_not_pushed_again(
+    cli: Cli, acme: Path, tmp_path: Path
+) -> None:
+    """A log keeps ten entries: months later it has none of the rotation, which was stopped since."""
+    plan = tmp_path / "plan.toml"
+    cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
+    post(acme, "device-1", "CertRotationStarted")
+    result = cli("apply", plan, "--no-checks", "--timeout", "30")
+    assert result.code == 5
+    assert "device device-1 has begun rotation r-9 once, and no log has it now: it was stopped" in result.err
+    assert cli("device", "config", "log", "device-1", "--format", "json").json["config"] == []
+
+
+def test_the_timeout_counts_from_the_start_of_the_command(
+    cli: Cli, acme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def for_ever(*_: object) -> bool:
+        await asyncio.sleep(3600)
+        return False
+
+    plan = tmp_path / "plan.toml"
+    cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
+    monkeypatch.setattr("fioctl_rotate.ops.rollout.has_begun", for_ever)
+    result = cli("apply", plan, "--no-checks", "--timeout", "1")
+    assert (result.code, "time ran out: nothing was sent" in result.err) == (4, True)
 
 
 def test_own_entries_are_taken_back_by_rule(cli: Cli, acme: Path) -> None:

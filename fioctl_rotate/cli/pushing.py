@@ -185,11 +185,11 @@ async def _roll_out(
     from fioctl_rotate.ops.rollout import has_begun
     from fioctl_rotate.ops.targets import read_target
 
-    if not await has_begun(api, plan):
+    if not await in_time(api, has_begun(api, plan)):
         if target is None:
-            target = await read_target(api, plan.scope)
+            target = await in_time(api, read_target(api, plan.scope))
             require_same_devices(plan, target, sending.allow or ())
-        plan, _ = await _checked(api, plan, target, sending)
+        plan, _ = await in_time(api, _checked(api, plan, target, sending))
         _ask(plan, sending, "Begin with the first stage?", server_name)
     rolling = Rolling(
         sending.interval,

@@ -32,7 +32,10 @@ STAGES = ("STAGE", "STATUS", "DONE", "DEVICES")
 
 @dataclass(frozen=True)
 class Rolling:
-    """How to follow a rollout. `interval` and `timeout` are in seconds; `junit` and `summary` are files to write.
+    """How to follow a rollout.
+
+    `interval` is in seconds, and so is `timeout`, which began with the connection (`api.deadline`). `junit` and
+    `summary` are files to write.
 
     `detailed` has a run whose time is over end with exit code 6 rather than 4 unless a step fails. `note` goes
     into the reason of each write; without `send` nothing is written. A `rehearsal` is marked as one.
@@ -60,10 +63,11 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
 
     view = view_of(api, plan, rolling)
     timed_out = False
+    limit = asyncio.timeout_at(api.deadline)
     try:
         with view:
             try:
-                async with asyncio.timeout(rolling.timeout):
+                async with limit:
                     await roll_out(
                         api,
                         plan,
@@ -74,6 +78,10 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
                         send=rolling.send,
                     )
             except TimeoutError:
+                if not limit.expired():
+                    raise
+                timed_out = True
+            except TimedOut:
                 timed_out = True
     except asyncio.CancelledError:
         note("the rollout stays as it is; the same command goes on with it")
@@ -203,11 +211,14 @@ def stage_of(step: "Step", rollout: "Rollout") -> str:
 
 
 def _failing(step: "Step") -> list[str]:
-    """The early devices whose newest attempt has a failed step."""
+    """The devices whose newest attempt has a failed step; in the last stage those of the whole group."""
     from fioctl_rotate.rotation.stage_states import Point
+    from fioctl_rotate.rotation.state import State
 
     staged = (device for stage in step.decision.stages for device in stage.devices)
-    return [state.device.name for state in staged if state.point is Point.FAILING]
+    early = [state.device.name for state in staged if state.point is Point.FAILING]
+    group = [state.name for state in step.picture.states if state.state is State.FAILING]
+    return list(dict.fromkeys([*early, *group]))
 
 
 def view_of(

@@ -229,7 +229,7 @@ async def watch(
 
     if (plan := plan_named(rotation_id)) is not None:
         if plan.stages is not None:
-            async with open_api(settings_for(flags, plan)) as api:
+            async with open_api(settings_for(flags, plan), timeout=timeout) as api:
                 from fioctl_rotate.cli import rolling
 
                 how = rolling.Rolling(interval, timeout, format, junit, summary, send=False)

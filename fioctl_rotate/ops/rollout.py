@@ -17,7 +17,7 @@ from fioctl_rotate.errors import Refused
 from fioctl_rotate.ops import rollout_memory
 from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.stage_reader import StageReader
-from fioctl_rotate.ops.watch import BadPolls
+from fioctl_rotate.ops.watch import BadPolls, events_of
 from fioctl_rotate.rotation.entry import FILE_NAME, settle_reason
 from fioctl_rotate.rotation.picture import EntryLog, Picture, entry_log
 from fioctl_rotate.rotation.plan import Plan, request_body
@@ -118,16 +118,27 @@ async def roll_out(
 
 
 async def has_begun(api: FactoryApi, plan: Plan) -> bool:
-    """Whether anything of the plan was ever sent: to the group, or to a device of its first stage."""
+    """Whether anything of the plan was ever sent: to the group, or to a device of its first stage.
+
+    Raises Refused where a device has begun the rotation and no log has it any more: it was taken back since.
+    """
     first = plan.stages.early[0] if plan.stages else ()
-    scopes = [plan.scope, *(Scope.of_device(device.name, device.uuid) for device in first)]
-    begun = False
+    begun, gone = False, []
 
     async def read(scope: Scope) -> None:
         nonlocal begun
-        begun = begun or entry_log(await api.config(scope).log(), plan.rotation_id).ever
+        ever = entry_log(await api.config(scope).log(), plan.rotation_id).ever
+        begun = begun or ever
+        if not ever and scope.uuid and await events_of(api, scope.uuid, plan.rotation_id):
+            gone.append(scope)
 
+    scopes = [plan.scope, *(Scope.of_device(device.name, device.uuid) for device in first)]
     await for_each(scopes, read, Pace(), api.counted)
+    if gone and not begun:
+        raise Refused(
+            f"{gone[0]} has begun rotation {plan.rotation_id} once, and no log has it now: it was stopped",
+            hint="make a new plan; each has a ROTATIONID of its own",
+        )
     return begun
 
 
