@@ -32,7 +32,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 FILE_ON_STDOUT: ContextVar[bool] = ContextVar("whether a file that was named goes to stdout", default=False)
 
 _WIDEST = 40  # columns of a terminal that a column is wide; a longer cell moves the rest of its row
-_ROOM = 30  # columns that the last cell needs to be broken into lines of its own
+_ROOM = 12  # columns that the last cell needs to be broken into lines of its own
 
 REHEARSAL = "REHEARSAL  "
 """What stands before each line that is said while a plan is rehearsed."""

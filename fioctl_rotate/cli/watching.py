@@ -264,7 +264,7 @@ class _Live:
         bar.add_column(no_wrap=True)
         percent = 100 * summary.done // max(summary.total, 1)
         bar.add_row(
-            ProgressBar(total=max(summary.total, 1), completed=summary.done),
+            ProgressBar(max(summary.total, 1), summary.done, complete_style="green", finished_style="green"),
             screen.text(f"{percent:>3} %  {summary.done} of {summary.total} done"),
         )
         top: list[RenderableType] = [
