@@ -204,10 +204,11 @@ async def _one_poll(api: "FactoryApi", plan: "Plan") -> "tuple[Rollout, Step]":
 
 def stage_of(step: "Step", rollout: "Rollout") -> str:
     """`in progress, stage 2 of 4; failing: device-3`."""
+    from fioctl_rotate.rotation.messages import some
+
     text = f"in progress, stage {step.decision.stage} of {rollout.last}"
     failing = _failing(step)
-    more = f" and {len(failing) - 5} more" if len(failing) > 5 else ""
-    return f"{text}; failing: {', '.join(failing[:5])}{more}" if failing else text
+    return f"{text}; failing: {some(failing)}" if failing else text
 
 
 def _failing(step: "Step") -> list[str]:
@@ -298,6 +299,7 @@ class Lines:
     def end(self) -> None:
         """Write the summary."""
         from fioctl_rotate.rotation import rollout_document as document
+        from fioctl_rotate.rotation.rollout import Verdict
 
         if self.last is None:
             return
@@ -308,7 +310,9 @@ class Lines:
             **document.of_decision(self._rollout, decision, self.last.picture),
         }
         stage = f"stage {decision.stage} of {self._rollout.last}"
-        text = f"rollout of {self._plan.rotation_id}: {decision.verdict}, {stage}"
+        # What is wrong is said by the error; who is not done yet, only here.
+        rest = f", {decision.message}" if decision.verdict is Verdict.DONE and decision.message else ""
+        text = f"rollout of {self._plan.rotation_id}: {decision.verdict}, {stage}{rest}"
         self._emit(self.last.at, "summary", value, text)
 
     def _changed(self, key: object, value: object, *, when: bool = True) -> bool:

@@ -10,6 +10,13 @@ from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.state import OLDEST_LMP, DeviceState, Reason, Rotation, State
 
 
+def some(items: Iterable[str], *, separator: str = ", ") -> str:
+    """`a, b, c, d, e and 3 more`: the first five."""
+    told = list(items)
+    more = f" and {len(told) - 5} more" if len(told) > 5 else ""
+    return separator.join(told[:5]) + more
+
+
 def where(state: DeviceState) -> str:
     """The state in a few words: `running 3/5`, `failing at 1/5`, `pending (offline)`."""
     text = {

@@ -79,12 +79,12 @@ class Progress(Struct, frozen=True, array_like=True, gc=False):
         return [event.time for event in self.events if event.step == LAST and event.success]
 
     def began_again_after(self, time: datetime | None) -> bool:
-        """Whether another attempt began after `time`, the time of another rotation's Finalize on the same device.
+        """Whether another attempt began at `time`, when the same device finalized another rotation, or later.
 
         Both are by the device's own clock: a wrong one may hide it, and one attempt alone is never taken for it.
         """
         begun = [event.time for event in self.events if event.step == 0 and event.time]
-        return self.attempts > 1 and time is not None and bool(begun) and begun[-1] > time
+        return self.attempts > 1 and time is not None and bool(begun) and begun[-1] >= time
 
     @property
     def started(self) -> datetime | None:

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from fioctl_rotate.rotation.entry import rotation_id_of
+from fioctl_rotate.rotation.messages import some
 from fioctl_rotate.rotation.picture import Memory, Picture, Reading
 from fioctl_rotate.rotation.progress import Phase
 from fioctl_rotate.rotation.stage_states import (
@@ -243,15 +244,9 @@ def _failure(rollout: Rollout, state: StageState) -> str:
     failures = state.failures
     return (
         f"stage {state.number} of {rollout.last} failed on {len(failures)} of {len(state.devices)} devices "
-        f"({state.allowed} allowed){_each(f'{staged.device.name}: {staged.message}' for staged in failures)}"
+        f"({state.allowed} allowed): "
+        + some((f"{staged.device.name}: {staged.message}" for staged in failures), separator="; ")
     )
-
-
-def _each(messages: Iterable[str]) -> str:
-    """`: device-1: it was deleted; device-2: …`, "" for none."""
-    told = list(messages)
-    more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
-    return f": {'; '.join(told[:5])}{more}" if told else ""
 
 
 # --- The last stage: the whole group ---
@@ -304,10 +299,13 @@ def _last_stage(
         message = f"no device of group {rollout.group} has rotated"
     elif len(failing) > allowed:
         counts = f"{len(failing)} of {len(picture.states)} devices failed ({allowed} allowed)"
-        message = counts + _each(named.values())
-    return Decision(
-        Verdict.FAILED if message else Verdict.DONE, rollout.last, states, tuple(actions), message
-    )
+        message = counts + (f": {some(named.values(), separator='; ')}" if named else "")
+    if message:
+        return Decision(Verdict.FAILED, rollout.last, states, tuple(actions), message)
+    rest = [state.name for state in picture.states if state.state not in (State.DONE, State.LEFT)]
+    if rest:
+        message = f"without {some(rest)}; apply the plan again once they are back, to settle them"
+    return Decision(Verdict.DONE, rollout.last, states, tuple(actions), message)
 
 
 def _harmed(picture: Picture, states: Iterable[StageState]) -> dict[str, str]:

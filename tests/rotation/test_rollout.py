@@ -289,7 +289,10 @@ def test_one_that_recovered_late_and_is_never_seen_again_fails_its_stage_after_a
 def test_one_device_that_never_comes_back_does_not_hold_up_the_others() -> None:
     run = start()
     decision = run.to_end(off={"d6"})
-    assert decision.verdict is Verdict.DONE
+    assert (decision.verdict, decision.message) == (
+        Verdict.DONE,
+        "without d6; apply the plan again once they are back, to settle them",
+    )
     assert [record.own.entry for record in run.world.records.values()] == [None] * 6
     assert run.world.devices["d6"].rotated == []
 
