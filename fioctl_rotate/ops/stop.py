@@ -24,9 +24,10 @@ _PASSES = 5
 
 
 class Fated(msgspec.Struct, frozen=True, rename="kebab"):
-    """A device with an entry of its own: what is done with that, and what the device does then.
+    """A device, what is done with its own entry, and what the device does then.
 
-    `fate` is `delete`, `leave`, `replace`, or `locked` where the configuration is locked while the device rotates.
+    `fate` is `delete`, `leave`, `replace`, `locked` where the configuration is locked while the device rotates, or
+    `none` for one that has begun by its group's entry.
     """
 
     uuid: str
@@ -39,7 +40,10 @@ class Fated(msgspec.Struct, frozen=True, rename="kebab"):
 
 @dataclass(frozen=True)
 class Stop:
-    """What stopping a rotation comes to: whether the group's entry is deleted, and the devices with their own."""
+    """What stopping a rotation comes to: whether the group's entry is deleted, and what that does on devices.
+
+    `devices` are those with an entry of their own, and those that have begun by the group's.
+    """
 
     group: str
     rotation_id: str
@@ -101,7 +105,8 @@ async def _find(api: FactoryApi, group: str, rotation_id: str) -> Stop:
             hint="delete the fleet-wide entry first, or leave the group's",
         )
     beneath = fleet.rotation_id if of_group or current.value is None else current.rotation_id
-    devices = await own_entries(api, group, beneath, wanted=lambda id: id == rotation_id)
+    following = rotation_id if of_group else None
+    devices = await own_entries(api, group, beneath, wanted=lambda id: id == rotation_id, following=following)
     return Stop(group, rotation_id, of_group, devices)
 
 
@@ -141,16 +146,27 @@ async def plan_unshadow(api: FactoryApi, group: str) -> Sequence[Fated]:
 
 
 async def own_entries(
-    api: FactoryApi, group: str, beneath: str | None, *, wanted: Callable[[str], bool]
+    api: FactoryApi,
+    group: str,
+    beneath: str | None,
+    *,
+    wanted: Callable[[str], bool],
+    following: str | None = None,
 ) -> list[Fated]:
-    """The devices of the group with an entry of their own whose id is `wanted`, by name."""
+    """The devices of the group with an entry of their own whose id is `wanted`, by name.
+
+    With `following`, the id of the group's entry, also those that have begun by that one and have not ended.
+    """
     found: list[Fated] = []
     devices: Mapping[str, wire.Device] = {
         device.uuid: device for device in await api.devices(Scope.of_group(group).device_filters)
     }
 
     async def read(uuid: str) -> None:
-        fated = await _fated(api, uuid, devices[uuid].name or uuid, beneath, wanted)
+        name = devices[uuid].name or uuid
+        fated = await _fated(api, uuid, name, beneath, wanted)
+        if fated is None and following is not None:
+            fated = await _begun(api, uuid, name, following)
         if fated is not None:
             found.append(fated)
 
@@ -237,6 +253,15 @@ async def _fated(
     if fate is Fate.REPLACE and replace_by is None:
         fate, message = Fate.LEAVE, f"its entry cannot be read; without it, it would rotate by {beneath}"
     return Fated(uuid, name, own.rotation_id or "", str(fate), message, replace_by)
+
+
+async def _begun(api: FactoryApi, uuid: str, name: str, rotation_id: str) -> Fated | None:
+    """What the device does once its group's entry is deleted, None where it has not begun or has ended."""
+    progress = from_events(await events_of(api, uuid, rotation_id))
+    if progress.phase not in (Phase.RUNNING, Phase.FAILING):
+        return None
+    _, message = fate_of(OwnEntry(rotation_id, None, None, progress, fetched=True))
+    return Fated(uuid, name, rotation_id, "none", message)
 
 
 async def _completed(api: FactoryApi, uuid: str) -> str | None:

@@ -129,3 +129,27 @@ def test_a_device_that_rotated_by_the_older_entry_again_stays_there_when_it_is_s
     for _ in range(3):
         factory.minutes()
     assert factory.devices["d1"].rotated == ["r-1", "r-9", "r-1"]
+
+
+def test_stopping_a_group_says_what_those_do_that_have_begun(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, 3)
+    factory.write(GROUP, "r-9", "yearly")
+    factory.off, factory.down = {"d2", "d3"}, {"r-9"}
+    factory.minutes()
+
+    async def work() -> None:
+        async with factory.api() as api:
+            done = await stop(api, await plan_stop(api, "field", "r-9"))
+        assert [(device.name, device.fate, device.message) for device in done.devices] == [
+            (
+                "d1",
+                "none",
+                "it hears nothing before its failed step works: bring the EST server of this id back",
+            )
+        ]
+
+    asyncio.run(work())
+    factory.off, factory.down = set(), set()
+    for _ in range(3):
+        factory.minutes()
+    assert factory.rotated() == [["r-9"], [], []]
