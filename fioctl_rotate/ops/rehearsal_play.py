@@ -256,7 +256,7 @@ def _end(device: wire.Device, stage: int, life: Life | None, untouched: Mapping[
             end, why = End.WEDGED, "the gateway refuses its new certificate" if refused else life.error
     elif life.step:
         stuck = End.WEDGED if life.step == 1 else End.FAILED
-        end, why = stuck, f"{STEPS[life.step - 1]}: {life.error}"
+        end, why = stuck, life.error or STEPS[life.step - 1]
     elif life.begun is not None:
         end = End.RUNNING
     elif life.error is not None:

@@ -171,7 +171,7 @@ def _texts(counts: Mapping[End, int]) -> dict[str, int]:
 
 
 STAGE_HEADERS = ("STAGE", "DEVICES", *(str(end).upper() for end in End), "BEGAN", "PASSED", "STATUS")
-BESIDE_HEADERS = ("", "DEVICES", *(str(end).upper() for end in End), "LAST BACK", "ENDED", "RESULT")
+BESIDE_HEADERS = ("PUSH", "DEVICES", *(str(end).upper() for end in End), "LAST BACK", "ENDED", "RESULT")
 
 
 def stage_rows(played: Played) -> Iterator[tuple[str, ...]]:

@@ -103,7 +103,7 @@ def test_the_page_shows_both_beside_each_other(rehearse: Rehearse, tmp_path: Pat
     result = rehearse("--est-fault", "foreign-ca", "--html", page)
     assert result.code == 3
     text = page.read_text()
-    assert '<span class="mark">REHEARSAL</span>' in text
+    assert '<span class="rehearsal">REHEARSAL</span>' in text
     assert "Nothing was sent to the Factory" in text
     assert "Faults: --est-fault foreign-ca" in text
     for legend in ("done in stages (0)", "harmed in stages (1)", "harmed with a plain push (4)"):
