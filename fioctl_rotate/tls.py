@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fioctl_rotate.armor import certificate_blocks
 from fioctl_rotate.errors import Error
+from fioctl_rotate.files import read
 
 
 def client_context(
@@ -73,16 +74,19 @@ def _trust(context: ssl.SSLContext, certificates_pem: str, what: str) -> None:
 
 
 def _present(context: ssl.SSLContext, cert: Path, key: Path) -> None:
-    """Have `context` present the certificate, with its key."""
+    """Have `context` present the certificate, with its key. Raises Error."""
+    for path in (cert, key):
+        read(path)  # so that one that is missing or cannot be read is named
     try:
         # Without a password OpenSSL would ask the terminal for one.
         context.load_cert_chain(cert, key, password="")
-    except FileNotFoundError as error:
-        raise Error(f"there is no {cert}, or no {key}") from error
     except (ValueError, OSError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        reason = getattr(error, "reason", None)
+        if reason == "KEY_VALUES_MISMATCH":
+            raise Error(f"{key} is not the key of {cert}") from error
+        detail = f": {reason.replace('_', ' ').lower()}" if reason else ""
         raise Error(
-            f"{cert} and {key} are not a certificate in PEM and its unencrypted key: {reason}"
+            f"expected a certificate in PEM in {cert} and its unencrypted key in {key}{detail}"
         ) from error
 
 

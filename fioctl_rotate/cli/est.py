@@ -111,7 +111,7 @@ async def deny_list(flags: Flags) -> Result:
 
 @app.command(
     epilog="Example: fioctl-rotate est serve --root-cert factory_ca.pem --tls-cert est-tls.pem"
-    " --tls-key est-tls.key --ca-cert local-ca.pem --ca-key local-ca.key --client-cas device-cas.pem"
+    " --tls-key est-tls.key --ca-cert est-ca.pem --ca-key est-ca.key --client-cas client-cas.pem"
 )
 @with_keys
 def serve(

@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +32,7 @@ from fioctl_rotate.est.server import CONNECTION, PATH, EstApp, LogRecord, client
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.files import read, read_text
 from fioctl_rotate.ops.device_cas import same_subject
+from fioctl_rotate.pki.certificate_rules import is_signed_by, server_certificate_violations
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.pki.parsing import is_ca, load_bundle, load_certificate
 from fioctl_rotate.pki.stores import KeyStore
@@ -121,9 +122,7 @@ def serve_est(service: EstService, where: Listening, *, started: Callable[[str],
     where a file is not usable, the port is taken, or a worker ends by itself.
     """
     loaded = load(service)  # so that what is wrong is said once, here
-    if service.client_cert_header is None:
-        for warning in loaded.warnings():
-            _tell(f"warning: {warning}")
+    _warn(service, loaded)
     sockets = where.sockets()
     name = _url(sockets[0], secure=service.client_cert_header is None)
     if where.workers == 1:
@@ -141,22 +140,21 @@ def _url(sock: socket.socket, *, secure: bool) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What the files hold: who signs, which CAs clients may come from, who is denied, and TLS."""
+    """What the files hold: who signs, which CAs clients may come from, who is denied, and TLS.
+
+    `tls` is the server's certificate, and those above it that are sent with it; empty where a proxy ends TLS.
+    """
 
     authority: Authority
     client_cas: Sequence[x509.Certificate]
     deny: DenyList
     context: ssl.SSLContext | None
-    tls: x509.Certificate | None
+    tls: Sequence[x509.Certificate]
 
     def expiries(self) -> dict[str, datetime.datetime]:
         """When the certificates end that the server needs, by name."""
         found = {"ca": self.authority.certificate.not_valid_after_utc}
-        return found | ({"tls": self.tls.not_valid_after_utc} if self.tls is not None else {})
-
-    def warnings(self) -> list[str]:
-        """What will go wrong for some clients."""
-        return list(same_subject(list(dict.fromkeys(self.client_cas))))
+        return found | ({"tls": self.tls[0].not_valid_after_utc} if self.tls else {})
 
 
 def load(service: EstService) -> Loaded:
@@ -173,11 +171,11 @@ def load(service: EstService) -> Loaded:
         raise Error(f"{files.ca_cert} is not a CA certificate: no gateway would accept what it signs")
     trusted = [ca, *(_certificates(files.client_cas) if files.client_cas is not None else [])]
     deny = parse_deny_list(read_text(files.deny), str(files.deny)) if files.deny is not None else DenyList()
-    context, tls = None, None
+    context, tls = None, list[x509.Certificate]()
     if files.tls_cert is not None and files.tls_key is not None:
         context = server_context(files.tls_cert, files.tls_key, pem(*trusted), required=False)
-        tls = _certificates(files.tls_cert)[0]
-    others = [*trusted, *([tls] if tls is not None else [])]
+        tls = _certificates(files.tls_cert)
+    others = [*trusted, *tls[:1]]
     return Loaded(
         authority=Authority(roots, ca, key, parse_go_duration(service.cert_duration), others),
         client_cas=trusted,
@@ -185,6 +183,26 @@ def load(service: EstService) -> Loaded:
         context=context,
         tls=tls,
     )
+
+
+def _warnings(service: EstService, loaded: Loaded, now: datetime.datetime) -> Iterator[str]:
+    """What will go wrong for some clients, or all."""
+    files, roots, ca = service.files, loaded.authority.roots, loaded.authority.certificate
+    if loaded.tls:
+        yield from same_subject(list(dict.fromkeys(loaded.client_cas)))
+        server, *above = loaded.tls
+        found = (server_certificate_violations(server, issuer, now=now) for issuer in above or roots)
+        for violation in min(found, key=len):
+            yield f"devices will not accept {files.tls_cert}: {violation}"
+    if ca.not_valid_after_utc <= now:
+        yield f"{files.ca_cert} expired on {ca.not_valid_after_utc:%Y-%m-%d}: no certificate can be issued"
+    if not any(is_signed_by(ca, root) for root in roots):
+        yield f"{files.ca_cert} is not signed by {files.root_cert}: no gateway would accept what it signs"
+
+
+def _warn(service: EstService, loaded: Loaded) -> None:
+    for warning in _warnings(service, loaded, utc_now()):
+        _tell(f"warning: {warning}")
 
 
 def _certificates(path: Path) -> list[x509.Certificate]:
@@ -215,6 +233,7 @@ async def _serve(
         except Error as error:
             _tell(f"files not read again, the ones before stay in use: {error.message}")
         else:
+            _warn(service, loaded)
             _tell("files read again")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)

@@ -19,7 +19,7 @@ from fioctl_rotate.pki.keys import private_key_pem
 from fioctl_rotate.tls import client_context
 from tests.commandline import Cli
 from tests.est.process import Process, options
-from tests.making import DAY, NOW, Pki, certificate
+from tests.making import DAY, LEAF, NOW, Pki, certificate
 
 Files = dict[str, Path]
 Start = Callable[..., Process]
@@ -231,3 +231,55 @@ def test_a_device_key_is_logged_by_its_digest(started: Start, enroll: Enroll) ->
 
     new = decode_certificates(enroll(process.url).content)[0]
     assert json.loads(process.read())["key-sha256"] == key_digest(new.public_key())
+
+
+def test_what_devices_will_not_accept_is_said_at_the_start_and_when_files_are_read_again(
+    started: Start, files: Files, live_pki: Pki
+) -> None:
+    assert started().log[0].startswith("EST server at")
+    tls, tls_key = live_pki.server()
+    files["tls-key"].write_bytes(private_key_pem(tls_key))
+    for issuer, signer, ends, expected in (
+        (live_pki.root, live_pki.root_key, NOW - DAY, "validity: expired at"),
+        (live_pki.ca, live_pki.ca_key, NOW + DAY, "issuer: not the Factory's root"),
+    ):
+        bad = certificate(
+            name=tls.subject,
+            issuer=issuer.subject,
+            key=tls_key,
+            signer=signer,
+            extensions=LEAF,
+            begins=NOW - 9 * DAY,
+            ends=ends,
+        )
+        files["tls-cert"].write_text(certificates.pem(bad))
+        process = started()
+        warning = f"warning: devices will not accept {files['tls-cert']}: {expected}"
+        assert process.log[0].startswith(warning)
+        process.reload()
+        assert process.log[-2].startswith(warning)
+    # With the CA between it and the root sent along, the last one is good.
+    files["tls-cert"].write_text(certificates.pem(bad, live_pki.ca))
+    assert started().log[0].startswith("EST server at")
+    stranger = Pki.make()
+    files["root-cert"].write_text(certificates.pem(stranger.root))
+    assert f"{files['ca-cert']} is not signed by" in started().log[0]
+
+
+def test_an_expired_ca_is_said_at_the_start(started: Start, files: Files, live_pki: Pki) -> None:
+    old = certificate(
+        name=live_pki.ca.subject,
+        key=live_pki.ca_key,
+        signer=live_pki.root_key,
+        begins=NOW - 9 * DAY,
+        ends=NOW - DAY,
+    )
+    files["ca-cert"].write_text(certificates.pem(old))
+    assert "no certificate can be issued" in started().log[0]
+
+
+def test_a_file_that_cannot_be_used_is_named(cli: Cli, files: Files, tmp_path: Path) -> None:
+    for name, error in (("tls-key", "no such file"), ("tls-cert", "cannot be read")):
+        wrong = tmp_path / "nothing" if error == "no such file" else tmp_path
+        result = cli("est", "serve", *options({**files, name: wrong}))
+        assert (result.code, result.err.startswith(f"error: {wrong}"), error in result.err) == (1, True, True)

@@ -84,8 +84,7 @@ def test_client_cas_are_read_again_on_sighup(started, enroll, files, live_pki, t
     assert refuses(lambda: enroll(process.url, other))
     assert ": handshake: the client certificate is refused: unable to get local issuer" in process.read()
     bundle.write_text(certificates.pem(live_pki.ca) + "\n" + certificates.pem(other.ca))
-    process.process.send_signal(signal.SIGHUP)
-    assert process.read() == "files read again"
+    assert process.reload() == "files read again"
     assert enroll(process.url, other).status_code == 201
     assert enroll(process.url).status_code == 201, "devices of --ca-cert stay trusted"
     process.read(), process.read()
@@ -119,7 +118,8 @@ def test_several_processes_share_the_port(started, enroll, live_pki, tmp_path):
         assert f"uuid-{number} of acme: 201" in process.read()
     bundle.write_text(certificates.pem(other.ca))
     process.process.send_signal(signal.SIGHUP)
-    assert [process.read(), process.read()] == ["files read again"] * 2
+    for _ in range(2):
+        process.read_until("files read again")
     assert all(enroll(process.url, other).status_code == 201 for _ in range(6))
     assert process.stop() == 0
 
@@ -205,7 +205,7 @@ def test_files_that_do_not_fit(cli, files, live_pki, tmp_path):
     result = cli("est", "serve", *options({**files, "ca-key": strange}))
     assert (result.code, "is not the key of" in result.err) == (1, True)
     result = cli("est", "serve", *options({**files, "tls-key": strange}))
-    assert (result.code, "are not a certificate in PEM and its unencrypted key" in result.err) == (1, True)
+    assert (result.code, "strange.key is not the key of" in result.err) == (1, True)
     leaf, key = live_pki.device()
     (tmp_path / "leaf.pem").write_text(certificates.pem(leaf))
     strange.write_bytes(private_key_pem(key))
