@@ -7,7 +7,7 @@ from fioctl_rotate.errors import printable
 from fioctl_rotate.ops.watch import Snapshot
 from fioctl_rotate.rotation.document import time_text
 from fioctl_rotate.rotation.messages import where, why
-from fioctl_rotate.rotation.picture import Picture
+from fioctl_rotate.rotation.picture import Again, Picture
 from fioctl_rotate.rotation.rollout import Decision
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stage_states import Point, Rollout, StagedDevice
@@ -39,7 +39,7 @@ def render_rollout(rollout: Rollout, decision: Decision, picture: Picture, *, ma
         for stage in decision.stages
     ]
     rotation = Rotation(rollout.id, Scope.of_group(rollout.group))
-    last = [_case(rotation, state) for state in picture.states]
+    last = [_case(rotation, state, picture.again.get(state.uuid)) for state in picture.states]
     return document_of([*suites, suite_of(f"{mark}stage {rollout.last} of {rollout.last}", last)])
 
 
@@ -74,14 +74,20 @@ def suite_of(name: str, cases: Sequence[ElementTree.Element]) -> ElementTree.Ele
     return suite
 
 
-def _case(rotation: Rotation, state: DeviceState) -> ElementTree.Element:
-    """A device. `time` is how long its steps took; the `type` of a failure is its state, or why it is not there."""
+def _case(rotation: Rotation, state: DeviceState, again: Again | None = None) -> ElementTree.Element:
+    """A device. `time` is how long its steps took; the `type` of a failure is its state, or why it is not there.
+
+    One that has begun an older rotation `again` has failed, though it is done.
+    """
     case = ElementTree.Element(
         "testcase",
         classname=printable(f"{rotation.id}.{rotation.scope}"),
         name=printable(state.name),
         time=f"{sum(event.seconds or 0 for event in state.progress.events):.0f}",
     )
+    if again is not None:
+        ElementTree.SubElement(case, "failure", type="another-rotation", message=printable(again.message))
+        return case
     if state.state == State.DONE:
         return case
     text = printable(why(rotation, state))

@@ -95,6 +95,11 @@ class Again:
     rotation: str
     since: datetime
 
+    @property
+    def message(self) -> str:
+        """What happened, for people."""
+        return f"it began another rotation, {self.rotation}"
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:

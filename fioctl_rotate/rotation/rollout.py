@@ -322,7 +322,7 @@ def _harmed(picture: Picture, states: Iterable[StageState]) -> dict[str, str]:
             named[staged.device.uuid] = f"{staged.device.name}: {staged.message}"
     for state in picture.states:
         if (again := picture.again.get(state.uuid)) is not None:
-            named.setdefault(state.uuid, f"{state.name}: it began another rotation, {again.rotation}")
+            named.setdefault(state.uuid, f"{state.name}: {again.message}")
     return named
 
 

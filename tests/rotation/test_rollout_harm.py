@@ -2,7 +2,10 @@
 
 import asyncio
 from pathlib import Path
+from xml.etree import ElementTree
 
+from fioctl_rotate.ops.junit import render_rollout
+from fioctl_rotate.ops.rollout import rollout_of
 from fioctl_rotate.rotation.plan import Plan
 from fioctl_rotate.rotation.rollout import Verdict
 from tests.rotation.rollout_factory import Factory
@@ -31,6 +34,9 @@ def test_a_late_device_that_rotates_by_the_older_entry_again_is_named_and_settle
         assert step.decision.verdict is Verdict.FAILED
         message = "1 of 4 devices failed (0 allowed): d4: it began another rotation, r-1"
         assert step.decision.message == message
+        junit = ElementTree.fromstring(render_rollout(rollout_of(plan), step.decision, step.picture))  # noqa: S314  our own
+        failed = [(case.get("name"), case[0].get("type")) for case in junit[-1] if len(case)]
+        assert failed == [("d4", "another-rotation")]
 
     asyncio.run(work())
     factory.devices["d4"].reboot()
