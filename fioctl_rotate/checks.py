@@ -29,5 +29,5 @@ def blocking(checks: Iterable[Check], *, allow: Collection[str] = (), strict: bo
 
 
 def allowing(checks: Iterable[Check]) -> str:
-    """The options that let these checks fail, as they are typed."""
-    return " ".join(f"--allow {check.name}" for check in checks)
+    """The options that let these checks fail, as they are typed, between backticks."""
+    return f"`{' '.join(f'--allow {check.name}' for check in checks)}`"

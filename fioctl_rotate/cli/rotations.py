@@ -121,7 +121,7 @@ async def list_rotations(flags: Flags, scope: Scope | None) -> Result:
         for found in listed
     )
     headers = ("ID", *([] if scope else ["TARGET"]), "PUSHED AT", "DONE", "STATUS", "REASON")
-    by_plan = "; one in its early stages is found by its plan"
+    early = "; one in its early stages is not listed: `rotations show` takes its plan, or its ID with -g"
     return Result(
         {
             "rotations": [
@@ -130,7 +130,7 @@ async def list_rotations(flags: Flags, scope: Scope | None) -> Result:
             ]
         },
         [Table((*headers, "EST SERVER") if scope else headers, rows)],
-        [] if listed else [f"{scope or 'this factory'} has no rotation{by_plan}"],
+        [] if listed else [f"{scope or 'this factory'} has no rotation{early}"],
     )
 
 
@@ -395,5 +395,5 @@ def _require_done(api: "FactoryApi", snapshot: "Snapshot") -> None:
         devices = "1 device is" if len(open_states) == 1 else f"{len(open_states)} devices are"
         raise Refused(
             f"{devices} not done: {snapshot.message}",
-            hint=f"`{show}` shows them; --allow {NOT_DONE} settles all the same, and once more when they are done",
+            hint=f"`{show}` shows them; `--allow {NOT_DONE}` settles now, and once more when they are done",
         )

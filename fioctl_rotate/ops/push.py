@@ -83,7 +83,7 @@ def require_same_devices(plan: Plan, target: Target, allow: Collection[str]) -> 
     now = f"{len(target.devices)}" if len(target.devices) != plan.devices else "as many, but others"
     raise Refused(
         f"{plan.scope} had {plan.devices} device(s) when the plan was made; now it has {now}",
-        hint=f"make a new plan and review it, or apply this one with --allow {DEVICES_CHANGED}",
+        hint=f"make a new plan and review it, or apply this one with `--allow {DEVICES_CHANGED}`",
     )
 
 

@@ -79,8 +79,8 @@ async def _in_any_group(api: FactoryApi, rotation_id: str) -> Rotation:
     known = ", ".join(f"{rotation.id} ({rotation.scope})" for rotation in rotations[:_NAMED]) or "none"
     raise Error(
         f"no group of factory {api.factory} has a rotation {rotation_id}",
-        hint=f"known: {known}; an older one, or a device's, is found with -g GROUP or --device DEVICE, one in its "
-        "early stages by its plan",
+        hint=f"known: {known}; -g GROUP finds an older one, and one in its early stages once a device has begun; "
+        "--device DEVICE finds a device's",
     )
 
 
