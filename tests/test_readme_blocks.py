@@ -27,6 +27,7 @@ NOT_TYPED = {
     "The root key 3": "needs an HSM; tests/pki/test_hsm.py types it for a simulated one",
     "When a device CA is compromised 1": "tests/pki/test_compromised_ca.py types it line by line",
     "Tests 1": "asks a package registry; .ci/run begins with it",
+    "How fast 1": "takes minutes; tests/benchmarks/test_small.py has a small form of it",
 }
 # These go on until Ctrl-C; what they say when they are ready.
 READY = {
