@@ -34,10 +34,10 @@ def everything(home: Path, asked: argparse.Namespace) -> Iterator[Row]:
         yield from large.rows(devices, folder(f"large-{devices}"))
     yield large.slow(folder("slow"))
     yield from enrolling.rows(folder("est"), asked.runs, asked.estserver)
-    for devices in (20, 200, 2000):
+    for devices in simulation.MADE:
         yield simulation.making(devices, folder(f"making-{devices}"))
         yield simulation.cloning(devices, folder(f"cloning-{devices}"))
-    for devices in (5, 50, 500):
+    for devices in simulation.ROTATED:
         yield simulation.rotating(devices, folder(f"rotating-{devices}"))
 
 
