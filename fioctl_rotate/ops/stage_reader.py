@@ -61,7 +61,7 @@ class StageReader:
         if not given:
             return Picture(group, fleet, devices)
         snapshot = await self._whole_group(group, now)
-        again, unread = await self._again(snapshot.states, group.settled_at)
+        again, unread = await self._again(snapshot.states, group.settled_at, devices)
         resting = snapshot.settled and not unread
         return Picture(group, fleet, devices, snapshot.states, snapshot.summary, resting, again)
 
@@ -155,22 +155,30 @@ class StageReader:
         return snapshot
 
     async def _again(
-        self, states: Iterable[DeviceState], settled_at: datetime | None
+        self,
+        states: Iterable[DeviceState],
+        settled_at: datetime | None,
+        early: Mapping[str, Reading | None],
     ) -> tuple[dict[str, Again], bool]:
         """The devices that have begun an older rotation once more; and whether some could not be read.
 
-        One request a device and older rotation, once it was seen after the settling: until then it may happen.
+        One request a device and older rotation, once it was seen after the settling: until then it may happen. Of
+        early devices it may be known already.
         """
         found: dict[str, Again] = {}
         unread = False
+
+        def may_have(state: DeviceState) -> bool:
+            reading = early.get(state.uuid)
+            if reading is not None and reading.other is not None:
+                return True
+            seen = state.last_seen
+            return settled_at is not None and seen is not None and seen > settled_at + CHECK_IN
+
         wanted = {
             state.uuid: state
             for state in states
-            if state.state is State.DONE
-            and state.uuid not in self._well
-            and settled_at is not None
-            and state.last_seen is not None
-            and state.last_seen > settled_at + CHECK_IN
+            if state.state is State.DONE and state.uuid not in self._well and may_have(state)
         }
 
         async def read(uuid: str) -> None:
@@ -196,14 +204,16 @@ class StageReader:
         first = next(iter(state.progress.finals), None)
         for rotation_id in sorted(self._rollout.older_ids):
             older = from_events(await events_of(self._api, state.uuid, rotation_id))
-            if older.began_again_after(first) and state.last_seen is not None:
-                present = from_events(await events_of(self._api, state.uuid, self._rollout.id))
-                count = len(older.finals) + len(present.finals)
-                known, since = self._memory.again.get(state.uuid, (0, state.last_seen))
-                if known != count:
-                    since = state.last_seen
-                self._memory.again[state.uuid] = (count, since)
-                return Again(rotation_id, since)
+            if not older.began_again_after(first):
+                continue
+            present = from_events(await events_of(self._api, state.uuid, self._rollout.id))
+            # Its last-seen is read after its events: a settling after that is surely later than they are.
+            seen = parse_time((await self._api.device(state.uuid, by_uuid=True)).last_seen)
+            count = len(older.finals) + len(present.finals)
+            known, since = self._memory.again.get(state.uuid, (0, seen))
+            if seen is not None and known != count:
+                self._memory.again[state.uuid], since = (count, seen), seen
+            return None if since is None else Again(rotation_id, since)
         return None
 
 

@@ -1,13 +1,19 @@
 """Devices that rotate twice because they start anew before they were settled: seen, counted, and settled again."""
 
 import asyncio
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
+from fioctl_rotate.folders import state_folder
 from fioctl_rotate.ops.junit import render_rollout
 from fioctl_rotate.ops.rollout import rollout_of
 from fioctl_rotate.rotation.plan import Plan
 from fioctl_rotate.rotation.rollout import Verdict
+from fioctl_rotate.rotation.stages import parse_share
 from tests.rotation.rollout_factory import Factory
 
 
@@ -58,3 +64,29 @@ def test_a_late_device_that_is_settled_before_it_starts_anew_is_no_failure(tmp_p
     factory.devices["d4"].reboot()
     factory.minutes()
     assert factory.devices["d4"].rotated == ["r-1", "r-9"]
+
+
+@pytest.mark.parametrize("keeps_state", [True, False])
+def test_an_early_device_that_was_harmed_is_settled_where_the_rollout_goes_on_knowingly(
+    tmp_path: Path, keeps_state: bool
+) -> None:
+    factory = Factory(tmp_path, 4)
+    factory.rotate_all("r-1")
+
+    async def work() -> None:
+        plan = await factory.plan("1,100%")
+        with pytest.raises(TimeoutError):
+            await factory.run(plan, polls=3)
+        factory.devices["d1"].reboot()
+        assert (await factory.run(plan)).decision.verdict is Verdict.FAILED
+        assert plan.stages
+        if not keeps_state:
+            shutil.rmtree(state_folder())
+        allowed = replace(plan.stages, max_failures=parse_share("1", "x"))
+        assert (await factory.run(plan.replace(stages=allowed))).decision.verdict is Verdict.DONE
+
+    asyncio.run(work())
+    for device in factory.devices.values():
+        device.reboot()
+    factory.minutes()
+    assert factory.rotated() == [["r-1", "r-9", "r-1", "r-9"], *[["r-1", "r-9"]] * 3]
