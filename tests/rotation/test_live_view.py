@@ -126,14 +126,14 @@ def failing(recent):
 
 
 class Watching:
-    """`rotations watch` in a process of its own, on a terminal of so many columns and lines."""
+    """A live view in a process of its own, on a terminal of so many columns and lines."""
 
-    def __init__(self, world, columns, lines, **environment):
+    def __init__(self, world, columns, lines, *command, **environment):
         self._leader, follower = pty.openpty()
         self.resize(columns, lines)
         settings = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
         self._process = subprocess.Popen(
-            [*PROGRAM, "rotations", "watch", "certs-1", "--interval", "1h"],
+            [*PROGRAM, *(command or ("rotations", "watch", "certs-1")), "--interval", "1h"],
             stdin=follower,
             stdout=follower,
             env=settings
@@ -175,6 +175,17 @@ def test_live_view_on_a_narrow_terminal_shows_whole_names_and_messages(failing):
     assert "".join(lines).count("HTTP_500 - no") == 3
     text = "".join(lines)
     assert all(name in text for name in WIDE)
+
+
+def test_live_view_of_stages_on_a_narrow_terminal_shows_whole_names(recent):
+    recent.add(*WIDE)
+    rotate = ("config", "rotate-certs", "-g", "field", "-r", "x", "--no-checks", "-y", "--canary", WIDE[0])
+    with Watching(recent, 40, 30, *rotate, "--server-name", "localhost") as watching:
+        while "given" not in "".join(lines := watching.view()):
+            pass
+    view = lines[next(n for n, line in enumerate(lines) if line.startswith("Rotation ")) :]
+    assert max(cell_len(line) for line in view) <= 40
+    assert WIDE[0] in "".join(line.strip() for line in view)
 
 
 def test_live_view_is_drawn_anew_after_a_resize_without_a_poll(failing):
