@@ -111,6 +111,15 @@ def test_an_edit_is_not_approved_although_edits_are_taken(cli: Cli, plan: Path) 
     assert log(cli) == []
 
 
+def test_a_device_s_plan_is_not_one_to_stop(cli: Cli, acme: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    push(cli, "device", "config", "rotate-certs", "device-1", "-r", "why", "--dryrun", "--out", plan)
+    refused = cli("rotations", "stop", plan)
+    assert (refused.code, refused.out) == (2, "")
+    assert "the plan is for device device-1, and only a group's rotation is stopped" in refused.err
+    assert "`fioctl-rotate device config delete device-1 fio-rotate-certs`" in refused.err
+
+
 # --- Streams ---
 
 

@@ -1,5 +1,6 @@
 """`rotations stop` and `rotations unshadow`: take entries back, and say what each device does then."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ from fioctl_rotate.cli.common import (
 )
 from fioctl_rotate.cli.planning import IdOrPlan, plan_named
 from fioctl_rotate.errors import InProgress, UsageError
+from fioctl_rotate.rotation.entry import FILE_NAME
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
@@ -56,6 +58,12 @@ async def stop(
     from fioctl_rotate.rotation.scope import Scope
 
     if (plan := plan_named(rotation_id)) is not None:
+        if not plan.scope.shared:
+            delete = shlex.join([*plan.scope.config_command("delete"), FILE_NAME])
+            raise UsageError(
+                f"the plan is for {plan.scope}, and only a group's rotation is stopped",
+                hint=f"`{delete}` takes the device's entry back, where it has not begun",
+            )
         if group not in (None, plan.scope.name):
             raise UsageError(f"the plan is for {plan.scope}, not for group {group}")
         rotation_id, group = plan.rotation_id, plan.scope.name
