@@ -45,6 +45,8 @@ class Limits:
 LIMITS = Limits()
 # Seconds between two messages about a limit.
 _MESSAGE_INTERVAL = 10.0
+# So many connections are accepted before those that are there get their turn.
+_AT_ONCE = 4
 # RFC 8446 §5.1: a TLS record begins with its type, two bytes of version, and two of length.
 _RECORD_HEAD, _HANDSHAKE, _LONGEST_RECORD = 5, 22, 2**14
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -240,14 +242,71 @@ class _CanonicalHeaders:
         return getattr(self._transport, name)
 
 
-class _Handshake:
-    """A connection until its client begins, and its TLS handshake, if any. A silent one takes no memory for TLS."""
+class _Silent:
+    """A connection whose client has not begun: it sent nothing, or a part of its first TLS record.
 
-    waiting = True
+    It takes neither a task nor memory for TLS, so that many of them cost little.
+    """
+
+    silent = waiting = True
 
     def __init__(self, listener: "Listener", connection: socket.socket, peer: Any) -> None:
         self.since = time.monotonic()
-        self.silent = True
+        self._listener = listener
+        self._connection = connection
+        self._peer = peer
+        self._waited_for = 0  # bytes
+        self._loop = asyncio.get_running_loop()
+        limits = listener.limits
+        seconds = limits.head if listener.context is None else limits.handshake
+        self._deadline = self._loop.call_later(seconds, self._too_late)
+
+    def read(self) -> None:
+        """Begin the handshake where the first byte, or the first TLS record, has come; else wait for it."""
+        try:
+            seen = self._connection.recv(_RECORD_HEAD + _LONGEST_RECORD, socket.MSG_PEEK)
+        except OSError:
+            seen = b""  # nothing yet, or nothing any more
+        needed = 1 if self._listener.context is None else _first_record(seen)
+        if len(seen) >= needed:
+            self._end()
+            if self._waited_for > 1:
+                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            handshake = _Handshake(self._listener, self._connection, self._peer)
+            self._listener.clients[handshake] = self._listener.clients.pop(self)
+        elif self._waited_for == needed:  # no more will come
+            self.drop()
+            if seen:  # else it was a health check of a load balancer
+                self._listener.refused(_name_of_peer(self._peer), "handshake: the peer closed the connection")
+        else:
+            if needed > 1:
+                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, needed)
+            if not self._waited_for:
+                self._loop.add_reader(self._connection, self.read)
+            self._waited_for = needed
+
+    def drop(self) -> None:
+        """Close the connection."""
+        self._end()
+        self._connection.close()
+        self._listener.forget(self)
+
+    def _too_late(self) -> None:
+        self.drop()
+        self._listener.refused(_name_of_peer(self._peer), "the client did not begin in time")
+
+    def _end(self) -> None:
+        self._deadline.cancel()
+        self._loop.remove_reader(self._connection)
+
+
+class _Handshake:
+    """A connection until its TLS handshake is done, if there is one."""
+
+    silent, waiting = False, True
+
+    def __init__(self, listener: "Listener", connection: socket.socket, peer: Any) -> None:
+        self.since = time.monotonic()
         self._listener = listener
         self._connection = connection
         self._peer = peer
@@ -261,63 +320,25 @@ class _Handshake:
     async def _run(self) -> None:
         context, limits = self._listener.context, self._listener.limits
         try:
-            async with asyncio.timeout(limits.head if context is None else limits.handshake):
-                await self._begin()
+            async with asyncio.timeout(limits.handshake):
                 await asyncio.get_running_loop().connect_accepted_socket(
                     lambda: _HttpConnection(self._listener, self),
                     self._connection,
                     ssl=context,
                     ssl_shutdown_timeout=limits.idle if context is not None else None,
                 )
-        except _Gone:
-            self._connection.close()
         except OSError as error:
             self._connection.close()
-            reason = "the client did not begin in time" if self.silent else f"handshake: {_reason(error)}"
-            self._listener.refused(_name_of_peer(self._peer), reason)
+            self._listener.refused(_name_of_peer(self._peer), f"handshake: {_reason(error)}")
             _free(error)
         except asyncio.CancelledError as error:
             _free(error)
             raise
 
-    async def _begin(self) -> None:
-        """Wait for the client's first byte, or its first TLS record, whole. Raises _Gone, OSError."""
-        secure, waited_for = self._listener.context is not None, 0
-        while len(seen := self._peek()) < (needed := _first_record(seen) if secure else 1):
-            if waited_for == needed:  # no more will come
-                raise ConnectionResetError if seen else _Gone
-            await self._readable(needed)
-            waited_for = needed
-        if waited_for > 1:
-            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        self.silent = False
-
-    def _peek(self) -> bytes:
-        """What has come so far, and stays to be read."""
-        try:
-            return self._connection.recv(_RECORD_HEAD + _LONGEST_RECORD, socket.MSG_PEEK)
-        except BlockingIOError:
-            return b""
-
-    async def _readable(self, size: int) -> None:
-        """Wait until there are `size` bytes, or no more will come."""
-        if size > 1:
-            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-        loop, readable = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._connection, readable.set)
-        try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(self._connection)
-
     def _done(self, task: "asyncio.Task[None]") -> None:
         if task.cancelled():
             self._connection.close()
         self._listener.forget(self)
-
-
-class _Gone(Exception):
-    """The client has closed the connection without a word, as the health checks of load balancers do."""
 
 
 class Listener:
@@ -360,7 +381,7 @@ class Listener:
         """Accept connections until cancelled."""
         loop = asyncio.get_running_loop()
         self._sock.setblocking(False)
-        while True:
+        for number in itertools.count(1):
             try:
                 connection, peer = await loop.sock_accept(self._sock)
             except OSError as error:
@@ -372,9 +393,12 @@ class Listener:
             except asyncio.CancelledError:
                 connection.close()
                 raise
-            self.clients[_Handshake(self, connection, peer)] = None
+            client = _Silent(self, connection, peer)
+            self.clients[client] = None
+            client.read()
             # While clients wait to be accepted, nothing above gives way to those that are already here.
-            await asyncio.sleep(0)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def forget(self, client: _Client) -> None:
         """Give the place of a connection that has ended to another."""
