@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from fioctl_rotate.connections import LIMITS, Limits, Listener, Refused, address
+from fioctl_rotate.connections import Listener
 from fioctl_rotate.errors import Error
+from fioctl_rotate.http_connection import address
+from fioctl_rotate.limits import LIMITS, Limits, Refused
 
 _HINTS = {
     errno.EADDRINUSE: "another port may be free",

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from fioctl_rotate.connections import Limits
+from fioctl_rotate.limits import Limits
 from fioctl_rotate.serving import listen, running
 
 PATIENCE = 60.0  # seconds; a test that waits so long has failed

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from fioctl_rotate.connections import Limits
+from fioctl_rotate.limits import Limits
 from fioctl_rotate.pki.certificates import pem
 from fioctl_rotate.serving import listen, running
 from fioctl_rotate.tls import client_context, server_context
@@ -95,15 +95,16 @@ def test_a_head_without_end_is_cut(beginning: bytes) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("header", [b"A: " + b"a" * 60_000 + b"\r\n", b"A: b\r\n" * 8000])
 def test_a_head_that_is_too_long_is_not_answered_over_tls(
-    tls: ssl.SSLContext, trusting: ssl.SSLContext
+    tls: ssl.SSLContext, trusting: ssl.SSLContext, header: bytes
 ) -> None:
     """TLS hands over what it has decrypted in pieces, of which the last ends the head."""
 
     async def work() -> None:
         async with served(context=tls) as server:
             connection = await server.connect(trusting)
-            connection.write(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 60_000 + b"\r\n\r\n")
+            connection.write(b"GET / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n")
             assert (await connection.rest()).startswith(b"HTTP/1.1 431")
             assert len(server.refused) == 1
             assert server.app.bodies == []

@@ -22,7 +22,6 @@ from cryptography import x509
 from fioctl_rotate import serving
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import utc_now
-from fioctl_rotate.connections import Limits, address
 from fioctl_rotate.errors import Error, printable
 from fioctl_rotate.est.deny import DenyList, deny_list_text, parse_deny_list
 from fioctl_rotate.est.enroll_policy import Enroll
@@ -31,6 +30,8 @@ from fioctl_rotate.est.proxied import client_from_header
 from fioctl_rotate.est.server import CONNECTION, PATH, EstApp, LogRecord, client_from_tls
 from fioctl_rotate.est.service import Authority
 from fioctl_rotate.files import read, read_text
+from fioctl_rotate.http_connection import address
+from fioctl_rotate.limits import Limits
 from fioctl_rotate.ops.device_cas import same_subject
 from fioctl_rotate.pki.certificate_rules import is_signed_by, server_certificate_violations
 from fioctl_rotate.pki.certificates import pem

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from fioctl_rotate.connections import Limits
 from fioctl_rotate.errors import Error
 from fioctl_rotate.est.deny import parse_deny_list
+from fioctl_rotate.limits import Limits
 from fioctl_rotate.serving import inherited, listen_unix, running
 from tests.commandline import Cli, Result
 from tests.est.process import options
