@@ -246,4 +246,4 @@ def _lines(result: "Rehearsal") -> "Iterator[str | Table]":
 def _error(played: "Played") -> Error | None:
     kind = {"done": None, "refused": Refused, "time over": TimedOut}.get(played.verdict, DeviceFailed)
     message = played.message or played.verdict
-    return kind(f"in the rehearsal: {message}") if kind else None
+    return kind(f"REHEARSAL: {message}") if kind else None

@@ -46,6 +46,11 @@ class Wanted:
     allow: Sequence[str] = ()
     note: str = ""
 
+    @property
+    def between_polls(self) -> float:
+        """Seconds between two polls: nothing new is to be seen many times between two check-ins."""
+        return max(self.interval, (self.check_in or CHECK_IN) / 10)
+
 
 @dataclass(frozen=True)
 class Audience:
@@ -175,7 +180,7 @@ async def _roll_out(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audi
         last = await roll_out(
             world.api,
             plan,
-            interval=wanted.interval,
+            interval=wanted.between_polls,
             show=show,
             sent=audience.sent,
             note=wanted.note,
@@ -212,7 +217,7 @@ async def _push(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audience
         audience.snapshot(snapshot)
 
     try:
-        snapshot = await watch.until_settled(interval=wanted.interval, tell=tell, sleep=polling.sleep)
+        snapshot = await watch.until_settled(interval=wanted.between_polls, tell=tell, sleep=polling.sleep)
         passed = world.clock.elapsed
         if snapshot.summary.done:
             await settle(api, plan.scope, plan.rotation_id)
@@ -249,14 +254,16 @@ def _untouched(directory: Path, factory: str, devices: Sequence[wire.Device]) ->
 def _end(device: wire.Device, stage: int, life: Life | None, untouched: Mapping[str, str]) -> DeviceEnd:
     life = life or Life()
     end, why = End.UNTOUCHED, untouched.get(device.uuid, "")
-    if life.finalized is not None:
-        end, why = (End.DONE, "") if life.back is not None else (End.RUNNING, "")
-        if life.error is not None:
-            refused = "the connection was closed" in life.error or "answers 403" in life.error
-            end, why = End.WEDGED, "the gateway refuses its new certificate" if refused else life.error
-    elif life.step:
-        stuck = End.WEDGED if life.step == 1 else End.FAILED
-        end, why = stuck, life.error or STEPS[life.step - 1]
+    if life.step:
+        end = End.WEDGED if life.step == 1 else End.FAILED
+        why = life.error or STEPS[life.step - 1]
+    elif life.finalized is not None and life.error is None:
+        end = End.DONE if life.back is not None else End.RUNNING
+    elif life.cut_off:
+        rotation = "its new certificate" if life.finalized is not None else "that of another rotation"
+        end, why = End.WEDGED, f"the gateway refuses {rotation}"
+        if life.again == 0 and life.finalized is None:
+            why = f"another rotation: {life.error}"
     elif life.begun is not None:
         end = End.RUNNING
     elif life.error is not None:

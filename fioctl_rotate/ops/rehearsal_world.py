@@ -62,9 +62,11 @@ async def open_world(
     api_port, gateway_port, est_port = free_ports(3)
     with contextlib.closing(Store(source)) as store, store.reading() as db:
         old = accounts.choose_factory(db, factory_name)
+        seen = device_records.newest_seen(db, factory_name)
     factory = copy_factory(source, directory, factory_name, (api_port, gateway_port, est_port))
     _copy_devices(source, directory, old, factory, faults)
-    clock = SimulatedClock(utc_now())
+    # The Factory's clock may be ahead of ours.
+    clock = SimulatedClock(max(filter(None, (utc_now(), seen))))
     serving = Serving(
         clock=clock,
         certificate_clock=utc_now,

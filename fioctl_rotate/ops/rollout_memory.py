@@ -27,8 +27,11 @@ def save(api: FactoryApi, plan: Plan, memory: Memory) -> None:
     """Remember. A folder that cannot be written is no reason to fail."""
     try:
         path = _file(api, plan)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(path, msgspec.json.encode(memory))
+        data = msgspec.json.encode(memory)
+        # Most polls have nothing new, and a write waits for the disk.
+        if not path.exists() or path.read_bytes() != data:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_atomic(path, data)
     except OSError:
         return
 

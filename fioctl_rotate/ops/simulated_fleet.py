@@ -32,7 +32,8 @@ class Life:
 
     `begun` is when it first told of a step, `finalized` when its last step succeeded, `back` when the gateway took
     its new certificate. `step` is the number of the step that its newest attempt failed at, `error` why its newest
-    start failed. `again` counts the rotations that it finalized besides.
+    start failed; it is `cut_off` where that says that no push reaches it. `again` counts the rotations that it
+    finalized besides.
     """
 
     begun: int | None = None
@@ -40,6 +41,7 @@ class Life:
     back: int | None = None
     step: int = 0
     error: str | None = None
+    cut_off: bool = False
     again: int = 0
 
 
@@ -190,6 +192,12 @@ class SimulatedFleet:
     def _checked_in(self, uuid: str, outcome: StartOutcome | Error) -> None:
         life = self.lives[uuid]
         life.error = outcome.message if isinstance(outcome, Error) else None
+        life.cut_off = isinstance(outcome, RotationFailed) or _is_refused(life.error or "")
         taken = life.error is None and outcome is not StartOutcome.ROTATED
         if taken and life.finalized is not None and life.back is None:
             life.back = self._clock.elapsed
+
+
+def _is_refused(message: str) -> bool:
+    """Whether a failed check-in says that the gateway does not take the certificate."""
+    return "the connection was closed" in message or "the gateway answers 403" in message

@@ -1,6 +1,8 @@
 """`apply --rehearse`: what would come of a plan, and that nothing else changes."""
 
+import asyncio
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -13,7 +15,8 @@ import pytest
 
 from fioctl_rotate.folders import state_folder
 from tests.commandline import Cli
-from tests.rehearsal.conftest import DEVICES, Rehearsable, Rehearse, last_line
+from tests.rehearsal.conftest import DEVICES, FREE, Rehearsable, Rehearse, last_line
+from tests.world import World
 
 
 def counts(**more: int) -> dict[str, int]:
@@ -35,8 +38,16 @@ def test_a_good_rollout_beside_a_plain_push(rehearse: Rehearse) -> None:
     lines = [json.loads(line) for line in result.out.splitlines()]
     assert all(line["rehearsal"] is True for line in lines)
     found = lines[-1]
+    assert " ".join(found) == (
+        "kind rehearsal rotation planned target factory directory faults simulated refused in-stages plain-push"
+    )
     assert found["rotation"] == f"{found['planned']}-rehearsal"
     staged, plain = found["in-stages"], found["plain-push"]
+    played = "began verdict message took last-back other-rotations counts stages devices"
+    assert " ".join(staged) == " ".join(plain) == played
+    assert " ".join(staged["stages"][0]) == "number of status began passed counts"
+    device = "uuid name stage end why begun finalized back other-rotations"
+    assert " ".join(staged["devices"][0]) == device
     assert (staged["verdict"], plain["verdict"]) == ("done", "done")
     assert staged["counts"] == plain["counts"] == counts(done=DEVICES)
     assert [stage["counts"]["done"] for stage in staged["stages"]] == [1, DEVICES - 1]
@@ -54,7 +65,7 @@ def test_a_foreign_ca_stops_after_the_canary_and_a_plain_push_cuts_all_off(rehea
     assert found["in-stages"]["counts"] == counts(wedged=1, untouched=DEVICES - 1)
     assert found["plain-push"]["counts"] == counts(wedged=DEVICES)
     assert found["faults"] == ["--est-fault foreign-ca"]
-    assert "in the rehearsal: stage 1 of 2 failed on 1 of 1 devices" in result.err
+    assert "error: REHEARSAL: stage 1 of 2 failed on 1 of 1 devices" in result.err
 
 
 def test_a_wrong_url_wedges_the_canary_alone_until_it_works(rehearse: Rehearse) -> None:
@@ -127,6 +138,39 @@ def test_nothing_else_changes(cli: Cli, rehearse: Rehearse, made: Rehearsable) -
         name = json.loads(cli("plan", "show", made.staged, "--format", "json").out)["request"]["files"][0]
         rotation_id = name["value"].split("ROTATIONID=")[1].strip() + rotation
         assert cli("rotations", "show", rotation_id, *at).code == 1
+
+
+def test_devices_that_are_off_too_old_or_shadowed_over_an_older_rotation(cli: Cli, tmp_path: Path) -> None:
+    """The plan's EST server is nowhere; on the clone it is the clone's. What lies beneath is cleared first."""
+    start = datetime.datetime.now(datetime.UTC).replace(microsecond=0) - datetime.timedelta(hours=9)
+    world, clone, plan = World(tmp_path / "original", start), tmp_path / "clone", tmp_path / "plan.toml"
+    world.add("off", "one", "two", "shadowed", "behind")
+    world.add("old", lmp="4.0.20-2-88.1")
+    asyncio.run(world.push("certs-0"))
+    world.wait(minutes=5)
+    world.rotate("off", "one", "two", rotation="certs-0")
+    asyncio.run(world.push("certs-own", device="shadowed"))
+    world.rotate("shadowed", rotation="certs-own")
+    world.wait(hours=9)
+    world.see("one", "two", "shadowed", "old", "behind")
+    world.store.close()
+    at = ("--mock", world.directory, "-f", "acme")
+    asked = ("--server-name", "est.example.com", "--canary", "one", "--clear-older", "--dryrun")
+    rotate = ("config", "rotate-certs", "-g", "field", "-r", "yearly", *asked, "--no-checks", "--out", plan)
+    assert cli(*rotate, *at).code == 0
+    assert cli("mock", "clone", clone, *at, *FREE).code == 0
+    result = cli("apply", plan, "--rehearse", clone, "--reboot", 20, "--format", "json")
+    assert result.code == 0, result.err
+    for played in (last_line(result)["in-stages"], last_line(result)["plain-push"]):
+        ends = {device["name"]: (device["end"], device["why"]) for device in played["devices"]}
+        assert ends.pop("behind")[0] == "done"
+        assert ends == {
+            "one": ("done", ""),
+            "two": ("done", ""),
+            "off": ("untouched", "offline"),
+            "old": ("untouched", "unsupported"),
+            "shadowed": ("untouched", "shadowed"),
+        }
 
 
 def test_twice_gives_the_same(rehearse: Rehearse) -> None:

@@ -170,6 +170,12 @@ def see_device(db: sqlite3.Connection, device: DeviceRecord, now: datetime.datet
     return replace(device, last_seen=stamp(now))
 
 
+def newest_seen(db: sqlite3.Connection, factory: str) -> datetime.datetime | None:
+    """When any device of the factory was last seen."""
+    seen = db.execute("SELECT max(last_seen) FROM device WHERE factory = ?", (factory,)).fetchone()[0]
+    return moment(seen) if seen else None
+
+
 def see_devices(db: sqlite3.Connection, seen: Mapping[str, datetime.datetime]) -> None:
     """Note when these devices (by uuid) were seen, where that is not known or earlier."""
     db.executemany(
