@@ -136,7 +136,7 @@ def test_a_run_whose_time_is_over_says_where_it_stands_and_leaves_the_files(
     assert "device-1\tr-9\tdelete\tit has not fetched the entry, and will not rotate" in stopped.out
     again = cli(*apply, "--timeout", "30")
     assert again.code == 5
-    assert "device device-1 had rotation r-9, and has no entry now: it was stopped" in again.err
+    assert "rotation r-9 of group field was stopped" in again.err
     assert cli("rotations", "show", plan).code == 5
 
 

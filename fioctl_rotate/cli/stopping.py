@@ -48,7 +48,7 @@ async def stop(
 ) -> Result:
     """Stop a rotation: delete its entry from a group, and from devices that have one of their own.
 
-    ID needs -g; a plan names its group. End a running `apply` of the rotation first.
+    ID needs -g; a plan names its group. A running `apply` of the rotation ends at its next poll.
     A device that has begun finishes all the same. A device's own entry is deleted only where that cannot make it
     rotate by an older entry beneath; elsewhere it is left, or replaced by one of the rotation that the device
     completed. Each device is listed with what it does then. Exit code 6 where a device is locked: run it again.

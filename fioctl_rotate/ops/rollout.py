@@ -224,8 +224,11 @@ class _Sender:
             self._sent(f"{action.do} {scope}")
         return done
 
+    async def _newest(self, scope: Scope) -> EntryLog:
+        return entry_log(await self._api.config(scope).log(1), self._rollout.id)
+
     async def _value(self, scope: Scope) -> str | None:
-        return entry_log(await self._api.config(scope).log(1), self._rollout.id).value
+        return (await self._newest(scope)).value
 
     async def _log(self, scope: Scope) -> EntryLog:
         return entry_log(await self._api.config(scope).log(), self._rollout.id)
@@ -247,7 +250,8 @@ class _Sender:
         return True
 
     async def _give_group(self, scope: Scope) -> bool:
-        if await self._value(scope) not in (self._rollout.older, None):
+        group = await self._newest(scope)
+        if group.value not in (self._rollout.older, None) or group.stopped:
             return False
         await self._api.config(scope).merge(request_body(self._plan.entry, self._reason))
         return True
@@ -260,8 +264,10 @@ class _Sender:
 
     async def _give(self, scope: Scope) -> bool:
         # Once the group has this id, an entry of its own would only shadow the group's later ones.
-        group, own = await asyncio.gather(self._value(self._group), self._log(scope))
-        if own.value not in (None, self._rollout.value) or own.taken_back or group == self._rollout.value:
+        group, own = await asyncio.gather(self._newest(self._group), self._log(scope))
+        if own.value not in (None, self._rollout.value) or own.taken_back:
+            return False
+        if group.value == self._rollout.value or group.stopped:
             return False
         await self._api.config(scope).merge(request_body(self._plan.entry, self._reason))
         return True

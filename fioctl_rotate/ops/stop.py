@@ -74,6 +74,8 @@ async def stop(api: FactoryApi, planned: Stop) -> Stop:
     read again, and taken back too, until nothing is new. Raises Refused where the group has another entry by now.
     """
     group, rotation_id = planned.group, planned.rotation_id
+    if not planned.of_group:
+        await _mark(api, group, rotation_id)
     done: dict[str, Fated] = {}
     of_group, found = planned.of_group, planned
     for _ in range(_PASSES):
@@ -88,6 +90,23 @@ async def stop(api: FactoryApi, planned: Stop) -> Stop:
             done[device.uuid] = device
         found = await _find(api, group, rotation_id)
     return Stop(group, rotation_id, of_group, sorted(done.values(), key=lambda device: device.name))
+
+
+async def _mark(api: FactoryApi, group: str, rotation_id: str) -> None:
+    """Have the group's log say first that the rotation is stopped, and change nothing: `apply` reads it.
+
+    Devices' own logs cannot always: they are locked while a device rotates. A server that takes no change without
+    a file is no reason to fail: the devices' logs say it, too, as far as they are not locked.
+    """
+    config = api.config(Scope.of_group(group))
+    current = current_entry_of(await config.log(1))
+    if current.rotation_id != rotation_id:
+        files = [] if current.value is None else [current.file]
+        try:
+            await config.merge({"reason": stop_reason(rotation_id), "files": files})
+        except ApiError as error:
+            if error.status in (401, 403) or error.status >= 500:
+                raise
 
 
 def _is_new(device: Fated, before: Fated | None) -> bool:

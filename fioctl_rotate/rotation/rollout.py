@@ -178,6 +178,8 @@ def _foreign(rollout: Rollout, picture: Picture) -> str | None:
         return f"group {rollout.group} has {_named(value)} now, which is not from this plan"
     if rollout.stages.clear_group and value not in (None, rollout.value) and _has_begun(rollout, picture):
         return f"group {rollout.group} has {_named(value)} again, which this plan has deleted"
+    if picture.group.stopped:
+        return f"rotation {rollout.id} of group {rollout.group} was stopped"
     if picture.group.ever and value != rollout.value:
         return f"group {rollout.group} had rotation {rollout.id}, and has {_named(value)} now: it was stopped"
     fleet = picture.fleet.value
@@ -294,18 +296,16 @@ def _last_stage(
     named = _harmed(picture, states)
     failing |= named.keys()
     allowed = rollout.stages.allowed(len(picture.states))
-    message = ""
-    if not done:
-        message = f"no device of group {rollout.group} has rotated"
-    elif len(failing) > allowed:
-        counts = f"{len(failing)} of {len(picture.states)} devices failed ({allowed} allowed)"
-        message = counts + (f": {some(named.values(), separator='; ')}" if named else "")
-    if message:
+    counts = f"{len(failing)} of {len(picture.states)} devices failed ({allowed} allowed)"
+    counts += f": {some(named.values(), separator='; ')}" if named else ""
+    if not done or len(failing) > allowed:
+        message = counts if done else f"no device of group {rollout.group} has rotated"
         return Decision(Verdict.FAILED, rollout.last, states, tuple(actions), message)
+    messages = [counts] if failing else []
     rest = [state.name for state in picture.states if state.state not in (State.DONE, State.LEFT)]
     if rest:
-        message = f"without {some(rest)}; apply the plan again once they are back, to settle them"
-    return Decision(Verdict.DONE, rollout.last, states, tuple(actions), message)
+        messages.append(f"without {some(rest)}; apply the plan again once they are back, to settle them")
+    return Decision(Verdict.DONE, rollout.last, states, tuple(actions), "; ".join(messages))
 
 
 def _harmed(picture: Picture, states: Iterable[StageState]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from fioctl_rotate.mock.store.config_levels import Level
 from fioctl_rotate.ops.stop import plan_stop, stop
 from fioctl_rotate.rotation.entry import FILE_NAME
 from fioctl_rotate.rotation.rollout import Decision, Do, decide
-from tests.rotation.rollout_factory import Factory
+from tests.rotation.rollout_factory import OTHER, Factory
 
 GROUP = Level("group", "1")
 
@@ -56,6 +56,25 @@ def test_what_a_running_apply_writes_meanwhile_is_taken_back_too(tmp_path: Path)
     for _ in range(3):
         factory.minutes()
     assert factory.rotated() == [[]] * 4
+
+
+def test_a_rotation_is_stopped_also_where_its_only_device_is_locked(tmp_path: Path) -> None:
+    """The group's log says so, whose configuration is never locked."""
+    factory = Factory(tmp_path, 4)
+
+    async def work() -> None:
+        plan = await factory.plan()
+        with pytest.raises(TimeoutError):
+            await factory.run(plan, polls=2)
+        async with factory.api() as api:
+            done = await stop(api, await plan_stop(api, "field", "r-9"))
+        assert [(device.name, device.fate) for device in done.devices] == [("d1", "locked")]
+        with pytest.raises(Refused, match="rotation r-9 of group field was stopped"):
+            await factory.run(plan)
+
+    asyncio.run(work())
+    assert not of_group(factory)
+    assert factory.other_files() == {(OTHER.name, OTHER.value)}
 
 
 def test_a_stop_right_before_the_whole_group_gets_the_entry_is_seen(
