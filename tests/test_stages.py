@@ -3,6 +3,9 @@
 import asyncio
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,6 +19,7 @@ import pytest
 
 from fioctl_rotate import wire
 from fioctl_rotate.clock import utc_now
+from fioctl_rotate.folders import state_folder
 from fioctl_rotate.mock.store import device_records, updates
 from fioctl_rotate.mock.store.config_levels import Level, change
 from fioctl_rotate.mock.store.database import Store
@@ -211,6 +215,39 @@ def test_the_timeout_counts_from_the_start_of_the_command(
     monkeypatch.setattr("fioctl_rotate.ops.rollout.has_begun", for_ever)
     result = cli("apply", plan, "--no-checks", "--timeout", "1")
     assert (result.code, "time ran out: nothing was sent" in result.err) == (4, True)
+
+
+def with_own_entries(cli: Cli) -> list[str]:
+    """The devices that have an entry of their own."""
+    names = ("device-1", "device-2")
+    return [name for name in names if "ROTATIONID" in cli("devices", "config", "log", name, "-n", "1").out]
+
+
+def test_a_rollout_that_was_typed_goes_on_by_the_command_that_is_named(cli: Cli, acme: Path) -> None:
+    typed = (*ROTATE, "--stages", "1", "-y", "--timeout", "5s", "--interval", "0.05")
+    begun = cli(*typed)
+    assert begun.code == 4, begun.err
+    (command,) = re.findall(r"hint: `fioctl-rotate (apply [^`]+)` goes on", begun.err)
+    assert with_own_entries(cli) == ["device-1"]
+    # The same command would choose other devices for the same stages.
+    again = cli(*typed)
+    assert again.code == 5
+    assert "error: rotation r-9 was begun already" in again.err
+    assert command in again.err
+    shown = cli("rotations", "show", *shlex.split(command)[1:])
+    assert shown.code == 0, shown.err
+    assert "1 of 2\trunning\t0 of 1\tdevice-1  given" in shown.out
+    assert with_own_entries(cli) == ["device-1"]
+
+
+def test_a_rollout_that_was_begun_elsewhere_is_not_begun_with_other_devices(cli: Cli, acme: Path) -> None:
+    typed = (*ROTATE, "--stages", "1", "-y", "--timeout", "5s", "--interval", "0.05")
+    assert cli(*typed).code == 4
+    shutil.rmtree(state_folder() / "plans")
+    again = cli(*typed)
+    assert again.code == 5
+    assert "error: rotation r-9 was begun already: device-1\n" in again.err
+    assert with_own_entries(cli) == ["device-1"]
 
 
 def test_own_entries_are_taken_back_by_rule(cli: Cli, acme: Path) -> None:

@@ -1,8 +1,10 @@
 """The way of a push: plan, show, check, ask, send, read back, wait. For groups and devices alike."""
 
+import shlex
 import sys
 import time
 from collections.abc import Awaitable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fioctl_rotate.cli import plan_view, planning
@@ -22,7 +24,7 @@ from fioctl_rotate.cli.out_files import write_out
 from fioctl_rotate.cli.output import result_stream
 from fioctl_rotate.cli.planning import Modes, Sending
 from fioctl_rotate.cli.stages import NO_STAGES, StageOptions
-from fioctl_rotate.errors import Error, InProgress, Refused, TimedOut, UsageError, printable
+from fioctl_rotate.errors import Error, InProgress, Refused, TimedOut, UsageError, message_of, printable
 from fioctl_rotate.rotation import commands
 from fioctl_rotate.rotation.entry import new_rotation_id
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
@@ -81,6 +83,7 @@ def rotate(
             )
             plan, target = await in_time(api, planned)
             if staging.wanted:
+                _require_new(plan)
                 staged = await staging.add_to(api, plan)
                 plan = staged.plan.replace(checks=tuple(staged.checks))
                 for text in staged.notes:
@@ -94,6 +97,17 @@ def rotate(
             return None
 
     return run(push())
+
+
+def _require_new(plan: Plan) -> None:
+    """Refuse a rotation in stages that was begun from here: other devices might be chosen for its stages now."""
+    from fioctl_rotate.ops.plan_file import kept_plan
+
+    if (kept := kept_plan(plan)) is not None:
+        raise Refused(
+            f"rotation {plan.rotation_id} was begun already",
+            hint=f"go on with it: `{_apply(kept, plan)}`",
+        )
 
 
 async def in_time(api: "FactoryApi", work: "Awaitable[T]") -> T:
@@ -185,12 +199,14 @@ async def _roll_out(
     from fioctl_rotate.ops.rollout import has_begun
     from fioctl_rotate.ops.targets import read_target
 
+    applied = target is None
     if not await in_time(api, has_begun(api, plan)):
         if target is None:
             target = await in_time(api, read_target(api, plan.scope))
             require_same_devices(plan, target, sending.allow or ())
         plan, _ = await in_time(api, _checked(api, plan, target, sending))
         _ask(plan, sending, "Begin with the first stage?", server_name)
+    kept = None if applied else await _keep(api, plan)
     rolling = Rolling(
         sending.interval,
         sending.timeout,
@@ -199,8 +215,28 @@ async def _roll_out(
         sending.summary,
         sending.detailed,
         sending.note,
+        goes_on="the same command" if applied else f"`{_apply(kept, plan)}`" if kept else "no command",
     )
     await roll(api, plan, rolling)
+    if kept is not None:
+        kept.unlink(missing_ok=True)
+
+
+async def _keep(api: "FactoryApi", plan: Plan) -> Path | None:
+    """Keep a plan that is in no file; None, with a warning, where that cannot be."""
+    from fioctl_rotate.ops.plan_file import keep_plan
+    from fioctl_rotate.ops.push import made_by
+
+    try:
+        return keep_plan(plan.replace(made=await made_by(api)))
+    except OSError as error:
+        warn(f"the plan cannot be kept: {message_of(error)}")
+        return None
+
+
+def _apply(kept: Path, plan: Plan) -> str:
+    """The command that goes on with a kept plan; with the command that was typed another rollout would begin."""
+    return shlex.join(["fioctl-rotate", "apply", str(kept), *plan.factory_options])
 
 
 async def _check(api: "FactoryApi", plan: Plan, target: "Target") -> "Findings":

@@ -38,7 +38,8 @@ class Rolling:
     `summary` are files to write.
 
     `detailed` has a run whose time is over end with exit code 6 rather than 4 unless a step fails. `note` goes
-    into the reason of each write; without `send` nothing is written. A `rehearsal` is marked as one.
+    into the reason of each write; without `send` nothing is written. A `rehearsal` is marked as one. `goes_on` says
+    what goes on with the rollout after this run.
     """
 
     interval: float = 15.0
@@ -50,6 +51,7 @@ class Rolling:
     note: str = ""
     send: bool = True
     rehearsal: bool = False
+    goes_on: str = "the same command"
 
 
 async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
@@ -84,7 +86,7 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
             except TimedOut:
                 timed_out = True
     except asyncio.CancelledError:
-        note("the rollout stays as it is; the same command goes on with it")
+        note(f"the rollout stays as it is; {rolling.goes_on} goes on with it")
         raise
     finally:
         view.end()
@@ -97,7 +99,7 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
         error = InProgress if in_order else TimedOut
         raise error(
             f"time ran out after {rolling.timeout:g} s: {state}",
-            hint="run the same command again: it goes on from what the Factory has",
+            hint=f"{rolling.goes_on} goes on from what the Factory has",
         )
     if last is not None and last.decision.verdict is Verdict.FAILED:
         from fioctl_rotate.rotation import commands
@@ -372,7 +374,7 @@ class _Live(Lines):
 
         screen = self._screen
         head = f"Rotation {self._plan.rotation_id} of {self._plan.scope}, factory {self._api.factory}"
-        rest = f"polls every {self._rolling.interval:g} s; Ctrl-C stops here, the same command goes on"
+        rest = f"polls every {self._rolling.interval:g} s; Ctrl-C stops here, and it can go on later"
         if self._rolling.rehearsal:
             after = elapsed_text((step.at - self._start).total_seconds())
             head, rest = f"{REHEARSAL}{head}", f"{after} of simulated time"

@@ -1,5 +1,6 @@
 """A plan's file: TOML that people read, with a digest that shows whether it is what was reviewed."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.files import read_file, write_atomic
+from fioctl_rotate.folders import state_folder
 from fioctl_rotate.rotation.plan import Plan
 from fioctl_rotate.rotation.plan_document import from_file, to_file
 from fioctl_rotate.toml import parse_toml
@@ -73,6 +75,25 @@ def parse_plan(data: bytes, what: str) -> PlanFile:
 def write_plan(path: Path, plan: Plan) -> None:
     """Write the plan's file, for `apply`; `-` writes it to stdout."""
     write_atomic(path, plan_text(plan).encode(), 0o644)
+
+
+def keep_plan(plan: Plan) -> Path:
+    """Keep a plan in stages that was typed, so that `apply` can go on with it; returns where. Raises OSError."""
+    path = state_folder() / "plans" / f"{plan.rotation_id}-{plan.mark}.toml"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_plan(path, plan)
+    return path
+
+
+def kept_plan(plan: Plan) -> Path | None:
+    """Where a plan of the same rotation is kept, which may have other devices; None where none is."""
+    with contextlib.suppress(OSError):
+        for path in sorted((state_folder() / "plans").glob(f"{plan.rotation_id}-*.toml")):
+            with contextlib.suppress(UsageError):
+                kept = read_plan(path).plan
+                if (kept.factory, kept.server, kept.scope) == (plan.factory, plan.server, plan.scope):
+                    return path
+    return None
 
 
 def plan_text(plan: Plan) -> str:

@@ -52,11 +52,15 @@ class Staged:
 
 @dataclass(frozen=True)
 class Known:
-    """What was read of one device for the plan; `excluded` is why it may not be in an early stage."""
+    """What was read of one device for the plan; `excluded` is why it may not be in an early stage.
+
+    `own` is the ROTATIONID of its own entry, if it has one.
+    """
 
     device: StageDevice | None
     excluded: str | None
     completed: frozenset[str] = frozenset()
+    own: str | None = None
 
 
 async def plan_stages(api: FactoryApi, plan: Plan, request: StageRequest, *, now: datetime) -> Staged:
@@ -79,6 +83,12 @@ async def plan_stages(api: FactoryApi, plan: Plan, request: StageRequest, *, now
         if not unread:
             break
         await _read(api, devices, unread, older, known, now)
+    if begun := [devices[uuid].name or uuid for uuid, read in known.items() if read.own == plan.rotation_id]:
+        # With other devices in its early stages a plan of the same rotation would not know of these.
+        raise Refused(
+            f"rotation {plan.rotation_id} was begun already: {_some(begun)}",
+            hint="go on with the plan that began it, or push with another --rotation-id",
+        )
     if not chosen:
         raise Refused(
             f"no device of {plan.scope} can be in an early stage: {_left_out(_candidates(devices, known, now))}",
@@ -166,8 +176,9 @@ async def _read(
 
 async def read_known(api: FactoryApi, name: str, uuid: str, older: Collection[str], now: datetime) -> Known:
     """What the plan needs of one device; `older` are the ids of the rotations that lie beneath."""
-    if current_entry_of(await api.config(Scope.of_device(name, uuid)).log(1)).value is not None:
-        return Known(None, "shadowed")
+    own = current_entry_of(await api.config(Scope.of_device(name, uuid)).log(1))
+    if own.value is not None:
+        return Known(None, "shadowed", own=own.rotation_id)
     key = key_digest((await api.device(uuid, by_uuid=True)).public_key)
     if key is None:
         return Known(None, "without a public key")
