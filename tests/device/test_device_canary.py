@@ -141,3 +141,26 @@ def test_in_step_4_the_device_writes_its_own_entry_again(tmp_path: Path) -> None
         assert again.files == pushed.files
 
     play(tmp_path / "mock", scene)
+
+
+@pytest.mark.parametrize("cleared", [True, False])
+def test_a_reboot_right_after_the_last_step_brings_back_what_was_stored(
+    tmp_path: Path, cleared: bool
+) -> None:
+    """Even before it has connected with its new key; harmless once it stored that the older entry is gone."""
+
+    async def scene(canary: Canary) -> None:
+        await canary.push(canary.group, "certs-0")
+        await canary.check_in()
+        await canary.push(canary.group, "certs-0")
+        await canary.check_in()
+        if cleared:
+            await canary.delete(canary.group)
+            await canary.check_in()
+        await canary.push(canary.own, "certs-1")
+        await canary.device.check_in()
+        canary.rotated.append(completed_id(canary.device.directory))
+        await canary.reboot()
+
+    again = [] if cleared else ["certs-0"]
+    assert play(tmp_path / "mock", scene).rotated == ["certs-0", "certs-1", *again]
