@@ -234,6 +234,20 @@ def test_a_rollout_that_was_typed_goes_on_by_the_command_that_is_named(cli: Cli,
     assert again.code == 5
     assert "error: rotation r-9 was begun already" in again.err
     assert command in again.err
+    # An id that this one begins with is another's.
+    other = (
+        "config",
+        "rotate-certs",
+        "-g",
+        "field",
+        "-r",
+        "x",
+        "--rotation-id",
+        "r",
+        "--no-checks",
+        "--dryrun",
+    )
+    assert cli(*other, "--stages", "1").code == 0
     shown = cli("rotations", "show", *shlex.split(command)[1:])
     assert shown.code == 0, shown.err
     assert "1 of 2\trunning\t0 of 1\tdevice-1  given" in shown.out

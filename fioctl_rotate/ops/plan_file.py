@@ -91,7 +91,8 @@ def kept_plan(plan: Plan) -> Path | None:
         for path in sorted((state_folder() / "plans").glob(f"{plan.rotation_id}-*.toml")):
             with contextlib.suppress(UsageError):
                 kept = read_plan(path).plan
-                if (kept.factory, kept.server, kept.scope) == (plan.factory, plan.server, plan.scope):
+                of = (kept.rotation_id, kept.factory, kept.server, kept.scope)
+                if of == (plan.rotation_id, plan.factory, plan.server, plan.scope):
                     return path
     return None
 
