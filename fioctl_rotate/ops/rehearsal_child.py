@@ -1,8 +1,11 @@
 """The plain push of a rehearsal in a process of its own: beside the rollout in stages, on another core."""
 
 import asyncio
+import contextlib
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -13,6 +16,8 @@ from fioctl_rotate.ops.plan_file import parse_plan, plan_text
 from fioctl_rotate.ops.rehearsal_play import Wanted, play
 from fioctl_rotate.ops.rehearsed import Played
 from fioctl_rotate.rotation.plan import Plan
+
+_SIZE = 8  # bytes in which the length of a task is written
 
 
 class _Task(msgspec.Struct, kw_only=True):
@@ -47,8 +52,16 @@ async def play_in_child(
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
+    assert process.stdin is not None  # noqa: S101  both are pipes
+    assert process.stdout is not None  # noqa: S101
+    data = msgspec.msgpack.encode(task)
     try:
-        data, _ = await process.communicate(msgspec.msgpack.encode(task))
+        # Its stdin stays open: where this process is killed it ends, and so does the child.
+        process.stdin.write(len(data).to_bytes(_SIZE, "big") + data)
+        with contextlib.suppress(ConnectionError):  # it has ended already, which is told below
+            await process.stdin.drain()
+        data = await process.stdout.read()
+        await process.wait()
     finally:
         if process.returncode is None:
             process.kill()
@@ -78,8 +91,15 @@ async def _work(task: _Task) -> _Answer:
 
 
 def main() -> None:
-    """Read a task from stdin, write the answer to stdout."""
-    task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Task)
+    """Read a task from stdin, write the answer to stdout. Ends where stdin does."""
+    stdin = sys.stdin.buffer
+    task = msgspec.msgpack.decode(stdin.read(int.from_bytes(stdin.read(_SIZE), "big")), type=_Task)
+
+    def end_with_parent() -> None:
+        os.read(stdin.fileno(), 1)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     sys.stdout.buffer.write(msgspec.msgpack.encode(asyncio.run(_work(task))))
 
 
