@@ -12,8 +12,9 @@ class Limits:
     """The limits of one process for its clients; times in seconds.
 
     A connection with TLS takes up to 0.35 MB, so `connections` sets the memory. At that limit a new client takes
-    the place of the oldest connection on which nothing was sent. Where there is none, it takes the place of the
-    oldest that has waited for its client for longer than `grace`. Where there is none either, it waits.
+    the place of the oldest connection whose client has not begun: it sent nothing, or a part of a handshake. Where
+    there is none, it takes the place of the oldest that has waited for its client for longer than `grace`. Where
+    there is none either, it waits.
     """
 
     connections: int = 512
