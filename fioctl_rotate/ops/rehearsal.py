@@ -107,15 +107,13 @@ async def _both(
 
 def _simulated(wanted: Wanted) -> list[str]:
     every = (
-        f"every {wanted.check_in:g} s"
-        if wanted.check_in
-        else f"every {CHECK_IN:g} s unless the clone says more"
+        f"{wanted.check_in:g} s" if wanted.check_in else f"{CHECK_IN:g} s unless the clone has another time"
     )
     return [
         "devices, gateway and EST server are those of the mock, with the clone's keys; TLS between them is real",
-        f"time: devices check in {every}, polls are {wanted.between_polls:g} s apart, a step of a rotation takes"
-        f" {STEP_TAKES:g} s. Waits for these, soak, timeouts and retries take no real time. Certificates go by the"
-        " real time",
+        f"time: devices check in every {every}, polls are at least {wanted.interval:g} s and a tenth of that apart,"
+        f" a step of a rotation takes {STEP_TAKES:g} s. Waits for these, soak, timeouts and retries take no real"
+        " time. Certificates go by the real time",
         "a check-in without news is counted, and not made, once one over TLS had no news; so is a start that fails"
         " as the two before it. While nothing changes for an hour, polls are further apart",
         "the checks before a push are left out",

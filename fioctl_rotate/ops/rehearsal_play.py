@@ -13,7 +13,7 @@ from fioctl_rotate.mock.store.config_levels import Level
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops.push import push, settle
 from fioctl_rotate.ops.rehearsal_plan import plan_for_copy
-from fioctl_rotate.ops.rehearsal_world import CHECK_IN, Sleep, TimeIsOver, World, live, open_world
+from fioctl_rotate.ops.rehearsal_world import Sleep, TimeIsOver, World, live, open_world
 from fioctl_rotate.ops.rehearsed import DeviceEnd, End, Played, StageEnd
 from fioctl_rotate.ops.rollout import Step, roll_out, rollout_of
 from fioctl_rotate.ops.simulated_fleet import Life
@@ -45,11 +45,6 @@ class Wanted:
     timeout: float | None = None
     allow: Sequence[str] = ()
     note: str = ""
-
-    @property
-    def between_polls(self) -> float:
-        """Seconds between two polls: nothing new is to be seen many times between two check-ins."""
-        return max(self.interval, (self.check_in or CHECK_IN) / 10)
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,9 @@ async def play(
     `refused` is told of connections that would have left this machine. Raises Refused as `plan_for_copy` does.
     """
     audience.say(f"copying {directory}")
-    async with open_world(directory, place, plan.factory, wanted.faults, refused) as world:
+    async with open_world(
+        directory, place, plan.factory, wanted.faults, refused, check_in=wanted.check_in
+    ) as world:
         plan, devices = await plan_for_copy(
             world.api, plan, world.factory, allow=wanted.allow, now=world.clock()
         )
@@ -100,9 +97,7 @@ async def play(
         async def work(sleep: Sleep) -> _Outcome:
             return await operate(world, plan, wanted, sleep, audience)
 
-        outcome, lives = await live(
-            world, devices, plan.rotation_id, work, check_in=wanted.check_in, limit=_limit(plan, wanted)
-        )
+        outcome, lives = await live(world, devices, plan.rotation_id, work, limit=_limit(plan, wanted))
         stage_of = {
             device.uuid: number
             for number, stage in enumerate(plan.stages.early if plan.stages else (), 1)
@@ -131,6 +126,12 @@ def _limit(plan: Plan, wanted: Wanted) -> float:
 
 
 # --- What the operator does ---
+
+
+def _between_polls(world: World, wanted: Wanted) -> float:
+    """Seconds between two polls: they need not see a thing many times between two check-ins."""
+    return max(wanted.interval, world.longest_interval / 10)
+
 
 # While nothing has changed for so long, in seconds, polls are so much further apart.
 _QUIET, _STRETCH = 3600, 20
@@ -180,7 +181,7 @@ async def _roll_out(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audi
         last = await roll_out(
             world.api,
             plan,
-            interval=wanted.between_polls,
+            interval=_between_polls(world, wanted),
             show=show,
             sent=audience.sent,
             note=wanted.note,
@@ -202,7 +203,7 @@ async def _push(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audience
     """Push, watch until nothing moves any more, and settle, as an operator is told to."""
     api = world.api
     # Devices check in before, too: they store what was there.
-    await sleep(2 * (wanted.check_in or CHECK_IN))
+    await sleep(2 * world.longest_interval)
     began = world.clock.elapsed
     pushed = await push(api, plan)
     if not pushed.in_force:
@@ -217,11 +218,13 @@ async def _push(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audience
         audience.snapshot(snapshot)
 
     try:
-        snapshot = await watch.until_settled(interval=wanted.between_polls, tell=tell, sleep=polling.sleep)
+        snapshot = await watch.until_settled(
+            interval=_between_polls(world, wanted), tell=tell, sleep=polling.sleep
+        )
         passed = world.clock.elapsed
         if snapshot.summary.done:
             await settle(api, plan.scope, plan.rotation_id)
-            await sleep(2 * (wanted.check_in or CHECK_IN))
+            await sleep(2 * world.longest_interval)
             snapshot = await watch.poll()
         audience.snapshot(snapshot)
         bad = [state for state in snapshot.states if state.state in (State.FAILING, State.FINALIZED)]

@@ -41,23 +41,39 @@ class TimeIsOver(Exception):
 
 @dataclass(frozen=True)
 class World:
-    """A copy of a clone in `directory`, whose servers run. `api` is its operator API."""
+    """A copy of a clone in `directory`, whose servers run. `api` is its operator API.
+
+    `intervals` are the seconds between two check-ins, of each device that is on, by uuid.
+    """
 
     directory: Path
     factory: FactoryRecord
     api: FactoryApi
     clock: SimulatedClock
     faults: Faults
+    intervals: Mapping[str, float]
+
+    @property
+    def longest_interval(self) -> float:
+        """Seconds after which each device that is on has checked in."""
+        return max(self.intervals.values(), default=CHECK_IN)
 
 
 @contextlib.asynccontextmanager
 async def open_world(
-    source: Path, directory: Path, factory_name: str, faults: Faults, refused: Callable[[str], None]
+    source: Path,
+    directory: Path,
+    factory_name: str,
+    faults: Faults,
+    refused: Callable[[str], None],
+    *,
+    check_in: float | None = None,
 ) -> AsyncIterator[World]:
     """Copy the mocked Factory in `source` to `directory`, and serve the copy while the block runs.
 
     Meanwhile no connection of this process goes anywhere but to the copy's gateway and EST server; `refused` is
-    told what would have. Devices that are offline are not copied. Raises Error.
+    told what would have. Devices that are offline are not copied. `check_in` is the time between two check-ins, in
+    seconds; None: each device's own. Raises Error.
     """
     api_port, gateway_port, est_port = free_ports(3)
     with contextlib.closing(Store(source)) as store, store.reading() as db:
@@ -65,6 +81,10 @@ async def open_world(
         seen = device_records.newest_seen(db, factory_name)
     factory = copy_factory(source, directory, factory_name, (api_port, gateway_port, est_port))
     _copy_devices(source, directory, old, factory, faults)
+    intervals = {
+        path.name: check_in or check_in_interval(path) or CHECK_IN
+        for path in device_directories(directory / "devices")
+    }
     # The Factory's clock may be ahead of ours.
     clock = SimulatedClock(max(filter(None, (utc_now(), seen))))
     serving = Serving(
@@ -79,7 +99,7 @@ async def open_world(
             serve_factory(directory, factory_name, serving),
             open_api(in_directory(directory, factory_name), clock=clock, rehearsing=True) as api,
         ):
-            yield World(directory, factory, api, clock, faults)
+            yield World(directory, factory, api, clock, faults, intervals)
 
 
 def _copy_devices(source: Path, target: Path, old: FactoryRecord, new: FactoryRecord, faults: Faults) -> None:
@@ -106,19 +126,16 @@ async def live(
     rotation_id: str,
     work: Callable[[Sleep], Coroutine[object, object, T]],
     *,
-    check_in: float | None,
     limit: float,
 ) -> tuple[T, Mapping[str, Life]]:
     """Run the EST server and these devices while `work` goes on; what it returns, and what became of the devices.
 
     `work` is what the operator does, with a sleep on the simulated clock; it ends in TimeIsOver after `limit`
-    seconds. All goes on until the last fault that ends is over, and devices have checked in after that. `check_in`
-    is the interval of all devices, in seconds; None: each one's own.
+    seconds. All goes on until the last fault that ends is over, and devices have checked in after that.
     """
     clock, faults = world.clock, world.faults
     own = {device.uuid for device in devices}
     paths = device_directories(world.directory / "devices", own)
-    intervals = {path.name: check_in or check_in_interval(path) or CHECK_IN for path in paths}
     with contextlib.closing(Store(world.directory)) as store:
         fleet = SimulatedFleet(
             store,
@@ -126,7 +143,7 @@ async def live(
             paths,
             rotation_id,
             clock,
-            intervals=intervals,
+            intervals=world.intervals,
             reboot=faults.reboot,
             failing=faults.failing([path.name for path in paths]),
             faults_now=lambda: (faults.est_at(clock.elapsed), faults.gateway_at(clock.elapsed)),
@@ -142,7 +159,7 @@ async def live(
 
         async def operate() -> T:
             result = await work(sleep)
-            rest = 2 * max(intervals.values(), default=0)
+            rest = 2 * world.longest_interval
             if faults.over and clock.elapsed < faults.over + rest:
                 await clock.sleep(faults.over + rest - clock.elapsed)
             return result
