@@ -16,9 +16,10 @@ from fioctl_rotate.cli.common import (
     option,
     spread,
     warn,
+    wrapped,
 )
 from fioctl_rotate.cli.out_files import writable, write_out
-from fioctl_rotate.cli.output import REHEARSAL
+from fioctl_rotate.cli.output import REHEARSAL, result_stream
 from fioctl_rotate.cli.planning import Sending
 from fioctl_rotate.duration import elapsed_text
 from fioctl_rotate.errors import DeviceFailed, Error, Refused, TimedOut, UsageError, printable
@@ -212,7 +213,7 @@ def _show(result: "Rehearsal") -> None:
         if isinstance(line, Table):
             line.show()
         else:
-            emit(line)
+            emit(wrapped(line, indent=2, stream=result_stream()))
 
 
 def _lines(result: "Rehearsal") -> "Iterator[str | Table]":

@@ -171,7 +171,7 @@ def _texts(counts: Mapping[End, int]) -> dict[str, int]:
 
 
 STAGE_HEADERS = ("STAGE", "DEVICES", *(str(end).upper() for end in End), "BEGAN", "PASSED", "STATUS")
-BESIDE_HEADERS = ("PUSH", "DEVICES", *(str(end).upper() for end in End), "LAST BACK", "ENDED", "RESULT")
+BESIDE_HEADERS = ("PUSH", *(str(end).upper() for end in End), "LAST BACK", "ENDED", "RESULT")
 
 
 def stage_rows(played: Played) -> Iterator[tuple[str, ...]]:
@@ -196,7 +196,6 @@ def beside_rows(rehearsal: Rehearsal) -> Iterator[tuple[str, ...]]:
             again = f"; {played.again} made another rotation, too" if played.again else ""
             yield (
                 name,
-                str(len(played.devices)),
                 *map(str, counts.values()),
                 _after(played.last_back),
                 _after(played.took),
