@@ -62,7 +62,7 @@ def option(names: str, help: str, **more: Any) -> Any:
 def duration_option(name: str, help: str, *, shortest: float = 0.0, signed: bool = False) -> Any:
     """A typer option whose value is a duration; the command gets seconds, at least `shortest`.
 
-    Where it is `signed`, a minus may stand before it.
+    Where it is `signed`, a minus may stand before it. `help` names the default, with a unit.
     """
 
     def seconds(value: object) -> float:
@@ -75,7 +75,7 @@ def duration_option(name: str, help: str, *, shortest: float = 0.0, signed: bool
             # typer puts the option's name before it.
             raise typer.BadParameter(f"{error}; {error.hint}" if error.hint else str(error)) from error
 
-    return typer.Option(name, metavar="DURATION", parser=seconds, help=help)
+    return typer.Option(name, metavar="DURATION", parser=seconds, help=help, show_default=False)
 
 
 CONNECTION_OPTIONS: Options = {

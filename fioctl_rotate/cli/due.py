@@ -30,8 +30,8 @@ DAY = 86400.0
 DUE_OPTIONS: Options = {
     "group": GROUP,
     "every": option("--all", "All devices of the Factory."),
-    "within": duration_option("--within", "Due is who has no more than this left."),
-    "lifetime": duration_option("--lifetime", "How long a device certificate lives."),
+    "within": duration_option("--within", "Due is who has no more than this left [default: 60d]."),
+    "lifetime": duration_option("--lifetime", "How long a device certificate lives [default: 365d]."),
     "est_log": option("--est-log FILE", "Log of `est serve --log-format json`: exact dates."),
     "allow": option("--allow NAME", "`unknown`: devices without a known date are no reason to exit with 3."),
     "html": option("--html FILE", "HTML page to write, with a plot of the months.", callback=writable),

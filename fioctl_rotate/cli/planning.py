@@ -37,7 +37,7 @@ SENDING_OPTIONS: Options = {
     "strict": option("--strict", "Let warnings of checks stop a push, too."),
     "wait": option("--wait", "After the push, wait as `rotations watch` does."),
     "timeout": duration_option("--timeout", "With --wait: give up, with exit code 4."),
-    "interval": duration_option("--interval", "With --wait: polling interval.", shortest=0.05),
+    "interval": duration_option("--interval", "With --wait: polling interval [default: 15s].", shortest=0.05),
     "junit": JUNIT,
     "summary": SUMMARY,
     "detailed": option("--detailed-exitcode", "Exit code 6: changes pending (--dryrun), stages in progress."),

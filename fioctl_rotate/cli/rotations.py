@@ -204,7 +204,9 @@ async def watch(
     flags: Flags,
     rotation_id: IdOrPlan,
     scope: Scope | None,
-    interval: Annotated[float, duration_option("--interval", "Polling interval.", shortest=0.05)] = 15.0,
+    interval: Annotated[
+        float, duration_option("--interval", "Polling interval [default: 15s].", shortest=0.05)
+    ] = 15.0,
     timeout: Annotated[
         float | None,
         duration_option("--timeout", "Give up after this time, with exit code 4."),

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 STAGE_OPTIONS: Options = {
     "stages": option("--stages SIZES", "Rotate in stages, such as 1,5%,25%; the whole group is the last one."),
     "canary": option("--canary DEVICE", "Begin with this device, as an extra first stage (repeatable)."),
-    "soak": duration_option("--soak", "With stages: wait after each early stage, then see its devices again."),
-    "max_failures": option("--max-failures N|P%", "With stages: failures that a stage may have."),
-    "stage_timeout": duration_option("--stage-timeout", "With stages: who takes longer has failed.", shortest=1.0),
+    "soak": duration_option("--soak", "With stages: wait after each early one [default: 10m]."),
+    "max_failures": option("--max-failures N|P%", "With stages: failures that a stage may have [default: 0]."),
+    "stage_timeout": duration_option("--stage-timeout", "Time for a stage [default: 24h].", shortest=1.0),
     "clear_older": option("--clear-older", "With stages: delete the group's older entry first, as stage 0."),
     "clear_fleet_wide": option("--clear-fleet-wide", "With stages: delete the fleet-wide entry first, too."),
 }  # fmt: skip
