@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,12 @@ from fioctl_rotate.pki import certificates
 from tests.commandline import Cli, Result
 from tests.making import Pki, write_pair
 from tests.scripted import Answer, Server, running_mock
+
+
+def pytest_configure() -> None:
+    """Let tests interrupt programs: what a shell starts in the background, and its children, ignore SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
