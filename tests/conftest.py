@@ -21,9 +21,10 @@ from tests.scripted import Answer, Server, running_mock
 
 
 def pytest_configure() -> None:
-    """Let tests interrupt programs: what a shell starts in the background, and its children, ignore SIGINT."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let tests send signals: in a shell's background, or under nohup, programs start with some ignored."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
