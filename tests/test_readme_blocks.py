@@ -149,14 +149,14 @@ def test_a_rehearsal_in_three_terminals(person: Person, port: str) -> None:
 def test_a_plan_is_rehearsed_on_a_clone(person: Person, acme: Path) -> None:
     # A rehearsal of trouble may end with a stage that fails.
     quick = ("--stages 1,5%,25%", "--stages 1,5%,25% --soak 5m --stage-timeout 1h")
-    cloned, _, well, *_ = person.types("Rehearse it 4", quick, codes={"--est-fault": {0, 3}})
+    cloned, _, well, *_ = person.types("Rehearse it 5", quick, codes={"--est-fault": {0, 3}})
     assert "2 devices" in cloned.out
     assert "REHEARSAL" in well.out
 
 
 def test_trouble_is_rehearsed(person: Person, cli: Cli) -> None:
     assert cli("mock", "init", "acme", "-f", "acme", "-g", "field", *FREE_PORTS.split()).code == 0
-    assert len(person.types("Rehearse it 5")) == 3
+    assert len(person.types("Rehearse it 4")) == 3
     assert "running 5 device(s)" in person.log("mock devices")
     assert "a fault on purpose: foreign-ca" in person.log("mock serve")
 
