@@ -1,4 +1,4 @@
-"""One rollout of a rehearsal: what the operator does on a copy of the clone, and what became of the devices."""
+"""One rollout of a rehearsal: what the operator does on a copy of the clone, and how each device ended."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +81,7 @@ async def play(
 ) -> Played:
     """Rehearse a plan on a copy of the clone in `directory`, which is made in `place`.
 
-    `refused` is told of connections that would have left this machine. Raises Refused as `plan_for_copy` does.
+    `refused` is given each connection that would have left this machine. Raises Refused as `plan_for_copy` does.
     """
     audience.say(f"copying {directory}")
     async with open_world(

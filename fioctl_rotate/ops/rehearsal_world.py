@@ -128,7 +128,7 @@ async def live(
     *,
     limit: float,
 ) -> tuple[T, Mapping[str, Life]]:
-    """Run the EST server and these devices while `work` goes on; what it returns, and what became of the devices.
+    """Run the EST server and these devices while `work` goes on; what it returns, and how each device ended.
 
     `work` is what the operator does, with a sleep on the simulated clock; it ends in TimeIsOver after `limit`
     seconds. All goes on until the last fault that ends is over, and devices have checked in after that.
