@@ -1,5 +1,6 @@
 """The command tree as data."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,9 +31,10 @@ class Leaf:
         return CONNECTION_OPTIONS.keys() <= {p.name for p in self.command.params}
 
 
-def leaves() -> list[Leaf]:
+@functools.cache
+def leaves() -> tuple[Leaf, ...]:
     """Every command of the tree that is listed in a help."""
-    return list(_walk(get_command(root), (), None))
+    return tuple(_walk(get_command(root), (), None))
 
 
 def _walk(command: Any, path: tuple[str, ...], parent: Any) -> Iterator[Leaf]:
