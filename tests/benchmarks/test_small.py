@@ -50,8 +50,8 @@ def test_showing_a_large_factory_grows_with_what_changed(tmp_path: Path) -> None
     assert again.requests <= small[1].requests + 10
     assert first.memory < MEMORY
     assert first.memory - small[0].memory < 4_500 * 0.003, "no more than 3 KB a device"
-    # What the events cost, without start-up: ten times as many devices, about ten times as much. Were it the square,
-    # it would be a hundred times as much; a busy machine cannot make that of it.
+    # What the events cost, without start-up: ten times as many devices, about ten times as much. A cost that
+    # grows with the square would be a hundred times as much; a busy machine makes no such difference.
     assert first.cpu - again.cpu < 50 * (small[0].cpu - small[1].cpu)
 
 
