@@ -26,6 +26,16 @@ def parse_duration(text: str, *, name: str = "duration", shortest: float = 0.0) 
     return seconds
 
 
+def duration_text(seconds: float) -> str:
+    """Whole seconds as people say them: `12 s`, `10 min`, `2 h 3 min`, `1 d`; `0 s` for less than half a second."""
+    rest, parts = round(seconds), []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        amount, rest = divmod(rest, size)
+        if amount:
+            parts.append(f"{amount} {unit}")
+    return " ".join(parts) or "0 s"
+
+
 def elapsed_text(seconds: float) -> str:
     """A time after a start, as `3:05:10` or `2 d 3:05:10`."""
     days, rest = divmod(int(seconds), 86400)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fioctl_rotate.duration import LONGEST, parse_duration
+from fioctl_rotate.duration import LONGEST, duration_text, parse_duration
 from fioctl_rotate.errors import UsageError
 from fioctl_rotate.settings import Flags, resolve
 from tests.commandline import Cli
@@ -36,6 +36,22 @@ def test_anything_else_is_refused(text: str) -> None:
 def test_any_text_is_a_duration_within_bounds_or_refused(text: str) -> None:
     with contextlib.suppress(UsageError):
         assert 0 <= parse_duration(text) <= LONGEST
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (12, "12 s"), (90, "1 min 30 s"), (600, "10 min"), (7380, "2 h 3 min"), (86400, "1 d")],
+)
+def test_a_duration_is_said_in_its_units(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+@given(st.floats(0, LONGEST))
+def test_what_is_said_of_a_duration_adds_up_to_it(seconds: float) -> None:
+    parts = (
+        duration_text(seconds).replace(" min", "m").replace(" s", "s").replace(" h", "h").replace(" d", "d")
+    )
+    assert sum(parse_duration(part) for part in parts.split()) == round(seconds)
 
 
 @pytest.mark.parametrize("interval", ["0.01", "0s", "soon", "1h30m", "4000d"])

@@ -70,7 +70,7 @@ def test_a_dry_run_shows_the_stages_and_a_plan_holds_them(cli: Cli, acme: Path, 
     result = cli(*ROTATE, "--stages", "1", "--soak", "2m", "--max-failures", "10%", "--dryrun", "--out", plan)
     assert result.code == 0, result.err
     assert "1 of 2\tdevice-1\tseen " in result.out
-    assert "Rules: soak 120 s, 10% failures allowed in a stage, at most 86400 s a stage" in result.out
+    assert "Rules: soak 2 min, 10% failures allowed in a stage, at most 1 d a stage" in result.out
     stages = tomllib.loads(plan.read_text())["stages"]
     assert [device["name"] for device in stages["early"][0]["devices"]] == ["device-1"]
     assert (stages["soak"], stages["max-failures"], stages["stage-timeout"]) == (120, "10%", 86400)

@@ -235,20 +235,19 @@ def view_of(
     return (_Live if live else Lines)(api, plan, rolling, rollout_of(plan), now or utc_now)
 
 
+@dataclass(eq=False)
 class Lines:
     """One line a change: text, or one JSON object with `kind` write, stage, device or summary."""
 
-    def __init__(
-        self,
-        api: "FactoryApi",
-        plan: "Plan",
-        rolling: Rolling,
-        rollout: "Rollout",
-        now: "Callable[[], datetime]",
-    ) -> None:
-        self._api, self._plan, self._rolling, self._rollout, self._now = api, plan, rolling, rollout, now
-        self._json = rolling.format is Format.JSON
-        self._start = now()
+    _api: "FactoryApi"
+    _plan: "Plan"
+    _rolling: Rolling
+    _rollout: "Rollout"
+    _now: "Callable[[], datetime]"
+
+    def __post_init__(self) -> None:
+        self._json = self._rolling.format is Format.JSON
+        self._start = self._now()
         self._known: dict[object, object] = {}
         self.last: Step | None = None
 
@@ -337,15 +336,8 @@ class Lines:
 class _Live(Lines):
     """A table of the stages that is redrawn, with the last things that were sent."""
 
-    def __init__(
-        self,
-        api: "FactoryApi",
-        plan: "Plan",
-        rolling: Rolling,
-        rollout: "Rollout",
-        now: "Callable[[], datetime]",
-    ) -> None:
-        super().__init__(api, plan, rolling, rollout, now)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._writes: list[str] = []
         self._screen = Screen()
 

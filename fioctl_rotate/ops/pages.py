@@ -8,6 +8,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from fioctl_rotate.duration import duration_text
 from fioctl_rotate.errors import visible
 
 _MOST_ROWS = 500
@@ -24,7 +25,7 @@ def render(template: str, **values: object) -> str:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"duration": duration, "sentence": _sentence}
+    environment.filters |= {"duration": duration_text, "sentence": _sentence}
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(script=script, script_hash=script_hash, **values)
 
@@ -37,14 +38,6 @@ def rows_of(counts: Sequence[int]) -> list[int]:
         rows[number] = min(counts[number], left // (len(counts) - before))
         left -= rows[number]
     return rows
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `5 min`, `2 h 3 min`."""
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _read(name: str) -> str:

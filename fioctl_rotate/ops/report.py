@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fioctl_rotate.duration import duration_text
 from fioctl_rotate.errors import printable
 from fioctl_rotate.ops import pages
 from fioctl_rotate.ops.curves import curves_of
@@ -190,7 +191,7 @@ def _timeline(state: DeviceState) -> tuple[str, list[tuple[str, int, bool]]]:
     events = [event for event in state.progress.events if event.step]
     texts = [
         f"step {event.step} {'done' if event.success else 'failed'}"
-        + (f" after {pages.duration(event.seconds)}" if event.seconds is not None else "")
+        + (f" after {duration_text(event.seconds)}" if event.seconds is not None else "")
         for event in events
     ]
     attempts = [0, *(event.attempt for event in events)]

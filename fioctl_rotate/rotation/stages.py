@@ -13,6 +13,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
+from fioctl_rotate.duration import duration_text
 from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.rotation.state import lmp_release
 
@@ -132,10 +133,10 @@ class Stages:
 
     @property
     def rules(self) -> str:
-        """`soak 600 s, 0 failures allowed in a stage, at most 86400 s a stage`."""
+        """`soak 10 min, 0 failures allowed in a stage, at most 1 d a stage`."""
         return (
-            f"soak {self.soak} s, {self.max_failures.text} failures allowed in a stage, "
-            f"at most {self.stage_timeout} s a stage"
+            f"soak {duration_text(self.soak)}, {self.max_failures.text} failures allowed in a stage, "
+            f"at most {duration_text(self.stage_timeout)} a stage"
         )
 
     def document(self) -> dict[str, Any]:
