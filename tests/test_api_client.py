@@ -258,7 +258,7 @@ def test_what_is_not_there_is_answered_with_what_is(
     assert cli("config", "log", "-g", "field", "--format", "json").out == before
 
 
-def test_a_read_only_token_may_look_and_not_push(
+def test_a_read_only_token_may_read_and_not_push(
     cli: Cli, acme: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running_mock(acme, authenticate=True) as answer:
@@ -369,7 +369,7 @@ def test_a_cacert_that_is_not_valid_is_refused(
     assert server.asked == []
 
 
-def test_nulls_are_as_good_as_nothing(cli: Cli, serve: Serve) -> None:
+def test_nulls_count_as_missing(cli: Cli, serve: Serve) -> None:
     """As Go's JSON reads them, which fioctl is written in; a server in Go writes them for empty lists."""
     serve(
         lambda asked: Reply(

@@ -171,7 +171,7 @@ def test_the_plan_names_the_factory_where_nothing_else_does(
         (b'factory = "acme"\n', "not a plan"),
     ],
 )
-def test_what_is_no_plan_is_told(
+def test_what_is_not_a_plan_is_refused(
     cli: Cli, acme: Path, tmp_path: Path, content: bytes | None, words: str
 ) -> None:
     plan = tmp_path / "plan.toml"
@@ -183,7 +183,7 @@ def test_what_is_no_plan_is_told(
         assert words in err
 
 
-def test_a_group_that_is_gone_is_told(cli: Cli, acme: Path, tmp_path: Path) -> None:
+def test_a_group_that_is_gone_is_an_error(cli: Cli, acme: Path, tmp_path: Path) -> None:
     push(cli, "config", "device-group", "create", "lab")
     plan = tmp_path / "plan.toml"
     push(cli, "config", "rotate-certs", "-g", "lab", "-r", "why", "--dryrun", "--out", plan)
@@ -204,7 +204,7 @@ def test_the_command_that_applies_a_plan_can_be_typed_whatever_the_files_name(
     assert tomllib.loads(plan.read_text())["target"]["group"] == "field"
 
 
-def test_a_plan_that_cannot_be_written_is_told(cli: Cli, acme: Path, tmp_path: Path) -> None:
+def test_a_plan_that_cannot_be_written_is_an_error(cli: Cli, acme: Path, tmp_path: Path) -> None:
     result = cli(*GROUP, "--dryrun", "--out", tmp_path / "none" / "plan.toml")
     assert (result.code, result.out) == (2, "")
     assert f"{tmp_path}/none" in result.err

@@ -43,7 +43,7 @@ def test_every_device_rotates_and_is_proven(
 
 
 @pytest.mark.parametrize("step", range(1, 6))
-def test_a_device_that_is_made_to_fail_is_told_and_the_others_rotate(cli: Cli, step: int) -> None:
+def test_a_device_that_is_made_to_fail_is_reported_and_the_others_rotate(cli: Cli, step: int) -> None:
     result = cli("demo", "--devices", 3, "--fail", step)
     assert result.code == 3
     assert result.err.startswith("error: device-1 failed, as --fail says: ")
@@ -94,7 +94,7 @@ def test_the_commands_shown_work_when_typed_in_order(cli: Cli, tmp_path: Path) -
     assert out.count("DEVICE_PUBKEY_CHANGE") == 3
 
 
-def test_a_kept_directory_can_be_looked_at(cli: Cli, tmp_path: Path) -> None:
+def test_a_kept_directory_can_be_inspected(cli: Cli, tmp_path: Path) -> None:
     directory = tmp_path / "kept"
     shown = cli("demo", "--devices", 2, "--keep", directory)
     assert f"export FIOCTL_ROTATE_MOCK={directory}" in shown.err
@@ -115,7 +115,7 @@ def test_a_kept_directory_can_be_looked_at(cli: Cli, tmp_path: Path) -> None:
         (["--devices", "0"], "error: invalid value for '--devices'"),
     ],
 )
-def test_a_wrong_option_is_told(cli: Cli, argv: list[str], line: str) -> None:
+def test_a_wrong_option_is_refused(cli: Cli, argv: list[str], line: str) -> None:
     result = cli("demo", *argv)
     assert result.code == 2
     assert result.err.startswith(line)

@@ -78,7 +78,7 @@ def test_one_byte_changed_is_noticed(index, change):
 
 
 @given(st.one_of(st.text(), st.binary(max_size=200).map(b64)))
-def test_anything_else_is_refused_in_words(text):
+def test_anything_else_is_refused_with_a_message(text):
     with pytest.raises(Error, match="cannot be decrypted"):
         ecies.decrypt(KEY, text)
 

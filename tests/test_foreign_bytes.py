@@ -92,7 +92,7 @@ def ends_well(result: Result, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("command", ANSWERS, ids=" ".join)
-def test_any_body_ends_well(cli: Cli, serve: Serve, command: tuple[str, ...]) -> None:
+def test_any_body_is_read_or_refused_in_one_line(cli: Cli, serve: Serve, command: tuple[str, ...]) -> None:
     examples = [json.dumps(ANSWERS[command], ensure_ascii=escaped).encode() for escaped in (True, False)]
     body, status = b"", 200
 
@@ -107,7 +107,7 @@ def test_any_body_ends_well(cli: Cli, serve: Serve, command: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_any_answer_ends_well(cli: Cli, serve: Serve, part: int) -> None:
+def test_any_answer_is_read_or_refused_in_one_line(cli: Cli, serve: Serve, part: int) -> None:
     """The whole answer is changed: status line, headers, body, and where the connection ends."""
     heads = [
         b"Content-Type: application/json\r\nContent-Length: 14\r\nRetry-After: 0\r\n",
@@ -142,7 +142,7 @@ YAML = [
 
 
 @pytest.mark.parametrize("profile", [(), ("--profile", "work")], ids=["default", "profile"])
-def test_any_settings_file_ends_well(
+def test_any_settings_file_is_read_or_refused_in_one_line(
     cli: Cli, serve: Serve, tmp_path: Path, profile: tuple[str, ...]
 ) -> None:
     serve(lambda _: Reply(raw=b""))  # retries follow each other without a pause
@@ -152,7 +152,7 @@ def test_any_settings_file_ends_well(
         ends_well(cli("whoami", "-c", path, *profile, "--server", "http://localhost:1"), data)
 
 
-def test_any_file_of_fioctl_ends_well(cli: Cli, serve: Serve, tmp_path: Path) -> None:
+def test_any_file_of_fioctl_is_read_or_refused_in_one_line(cli: Cli, serve: Serve, tmp_path: Path) -> None:
     serve(lambda _: Reply(raw=b""))
     path, settings = tmp_path / "fioctl.yaml", tmp_path / "c.toml"
     for data in inputs(YAML, 3, 120):
@@ -161,7 +161,7 @@ def test_any_file_of_fioctl_ends_well(cli: Cli, serve: Serve, tmp_path: Path) ->
         ends_well(cli(*arguments, "-f", "acme"), data)
 
 
-def test_any_answer_for_an_access_token_ends_well(
+def test_any_answer_for_an_access_token_is_read_or_refused_in_one_line(
     cli: Cli, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     example = json.dumps(
@@ -190,7 +190,7 @@ def without_dns(host: str | bytes | None, *arguments: Any, **options: Any) -> An
 @pytest.mark.parametrize(
     "variable", ["HTTPS_PROXY", "NO_PROXY", "FIOCTL_ROTATE_TIMEOUT", "FIOCTL_TOKEN", "CACERT"]
 )
-def test_any_variable_ends_well(
+def test_any_variable_is_read_or_refused_in_one_line(
     cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch, variable: str, tls: tuple[ssl.SSLContext, Path]
 ) -> None:
     serve(lambda _: Reply(raw=b""))

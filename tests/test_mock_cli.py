@@ -190,7 +190,7 @@ def output(stream: IO[str] | None) -> IO[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_tells_what_to_paste_and_ends_quietly(factory: Path, number: signal.Signals) -> None:
+def test_serve_prints_what_to_paste_and_ends_quietly(factory: Path, number: signal.Signals) -> None:
     with serving(factory) as process:
         lines = [output(process.stdout).readline() for _ in range(8)]
         text = "".join(lines)

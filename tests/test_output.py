@@ -114,7 +114,7 @@ def test_a_full_disk_ends_in_one_line(acme: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
 
 
-def test_what_was_changed_is_told_where_stdout_cannot_be_written(acme: Path) -> None:
+def test_what_was_changed_is_said_on_stderr_where_stdout_cannot_be_written(acme: Path) -> None:
     with Path("/dev/full").open("w") as full:
         rename = [*PROGRAM, "devices", "rename", "device-1", "pump-1"]
         done = subprocess.run(rename, stdout=full, stderr=subprocess.PIPE, text=True)

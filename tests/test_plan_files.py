@@ -81,7 +81,7 @@ def test_a_plan_that_an_editor_on_windows_saved_is_intact(cli: Cli, plan: Path) 
     assert cli("apply", plan, "--no-checks").code == 0
 
 
-def test_what_is_no_plan_is_not_shown(cli: Cli, tmp_path: Path) -> None:
+def test_what_is_not_a_plan_is_not_shown(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "other.toml"
     path.write_text('factory = "acme"\n')
     result = cli("plan", "show", path)

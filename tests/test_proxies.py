@@ -146,7 +146,7 @@ def test_a_proxy_without_a_name_in_the_dns_is_named(through: Callable[[str], Res
     )
 
 
-def test_a_name_that_no_dns_takes_ends_well(cli: Cli) -> None:
+def test_a_name_that_no_dns_takes_is_an_error_of_one_line(cli: Cli) -> None:
     result = cli(*LIST, "-f", "acme", "-t", "canary", "--server", f"https://{'a' * 70}.example")
     assert (result.code, result.out) == (1, "")
     assert "cannot be reached" in result.err or "broke off" in result.err
@@ -187,7 +187,7 @@ def test_a_certificate_that_is_not_trusted_names_the_server_and_the_way(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_server_that_wants_a_client_certificate_is_said_to(
+def test_a_server_that_wants_a_client_certificate_is_an_error_that_says_so(
     cli: Cli,
     serve: Serve,
     tls: tuple[ssl.SSLContext, Path],
@@ -209,7 +209,7 @@ def test_a_server_that_wants_a_client_certificate_is_said_to(
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
-def test_the_wrong_scheme_ends_well(
+def test_the_wrong_scheme_is_an_error_of_one_line(
     cli: Cli,
     serve: Serve,
     tls: tuple[ssl.SSLContext, Path],

@@ -204,7 +204,7 @@ def ending_of(make: Callable[[], Ending]) -> Reply:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_what_is_told_of_a_push_is_true(
+def test_what_is_said_about_a_push_is_true(
     cli: Cli, serve: Serve, acme_answers: Answer, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     factory, healthy = Factory(acme_answers), threading.Event()

@@ -80,7 +80,7 @@ def test_closed_streams_are_no_terminal(acme: Path, command: str, closed: str) -
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("command", [(*GROUP, "--dryrun"), ("devices", "list"), ("--version",)])
-def test_a_full_disk_is_told_in_one_line(acme: Path, command: tuple[str, ...]) -> None:
+def test_a_full_disk_is_an_error_of_one_line(acme: Path, command: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "fioctl_rotate", *command], stdout=full, stderr=subprocess.PIPE, text=True

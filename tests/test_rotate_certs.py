@@ -308,7 +308,7 @@ def test_a_device_push_warns_that_the_group_is_no_longer_followed(cli: Cli, acme
     assert "fioctl-rotate device config delete device-1 fio-rotate-certs" in result.err
 
 
-def test_a_group_push_tells_of_devices_that_join_later(cli: Cli, acme: Path) -> None:
+def test_a_group_push_mentions_devices_that_join_later(cli: Cli, acme: Path) -> None:
     result = push(cli, *GROUP)
     assert "devices that join group field later will get this entry too" in result.err
     assert re.fullmatch(
@@ -332,7 +332,7 @@ def test_the_commands_that_are_suggested_can_be_typed(cli: Cli, acme: Path) -> N
     assert "a 'b' $c" in shlex.split(shown)
 
 
-def test_an_empty_group_is_said_aloud(cli: Cli, acme: Path) -> None:
+def test_an_empty_group_is_warned_about(cli: Cli, acme: Path) -> None:
     push(cli, "config", "device-group", "create", "empty")
     result = push(cli, "config", "rotate-certs", "-g", "empty", "-r", "why", "--no-checks")
     assert "warning: group empty has no devices: no device would rotate now" in result.err

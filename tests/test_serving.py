@@ -287,7 +287,7 @@ def test_beyond_the_limit_a_body_that_does_not_come_gives_way() -> None:
     asyncio.run(work())
 
 
-def test_nobody_is_believed_to_be_a_proxy() -> None:
+def test_forwarded_headers_are_not_believed() -> None:
     peers = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

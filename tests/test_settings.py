@@ -141,7 +141,9 @@ def test_the_default_file_and_its_profiles(cli: Cli, acme: Path, monkeypatch: py
         ("[profiles.work]\nfactroy = 1", "profile work: unknown key `factroy`"),
     ],
 )
-def test_a_settings_file_that_is_not_right_is_told(cli: Cli, tmp_path: Path, text: str, words: str) -> None:
+def test_a_settings_file_that_is_not_valid_is_an_error(
+    cli: Cli, tmp_path: Path, text: str, words: str
+) -> None:
     path = write(tmp_path / "c.toml", text)
     result = cli("devices", "list", "-c", path)
     assert result.code == 2
@@ -150,7 +152,7 @@ def test_a_settings_file_that_is_not_right_is_told(cli: Cli, tmp_path: Path, tex
     assert result.out == ""
 
 
-def test_a_settings_file_that_cannot_be_read_is_told(cli: Cli, tmp_path: Path) -> None:
+def test_a_settings_file_that_cannot_be_read_is_an_error(cli: Cli, tmp_path: Path) -> None:
     assert cli("devices", "list", "-c", tmp_path / "none").err == f"error: no settings file {tmp_path}/none\n"
     assert "cannot read settings file" in cli("devices", "list", "-c", tmp_path).err
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
@@ -158,7 +160,7 @@ def test_a_settings_file_that_cannot_be_read_is_told(cli: Cli, tmp_path: Path) -
 
 
 @given(text=st.text(st.sampled_from('abt=."[]\n0#{},factoryoauthprofiles \x00é'), max_size=40))
-def test_any_file_is_settings_or_told_in_words(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_any_file_is_settings_or_an_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("settings") / "config.toml"
     path.write_text(text, "utf-8")
     with contextlib.suppress(UsageError):

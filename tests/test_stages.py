@@ -79,7 +79,7 @@ def test_a_dry_run_shows_the_stages_and_a_plan_holds_them(cli: Cli, acme: Path, 
     assert cli("config", "log", "-g", "field").out == ""
 
 
-def test_a_size_that_adds_no_device_is_told(cli: Cli, acme: Path) -> None:
+def test_a_size_that_adds_no_device_is_mentioned(cli: Cli, acme: Path) -> None:
     result = cli(*ROTATE, "--stages", "1,5%,6%", "--dryrun")
     assert "--stages: 2 sizes add no device, so there is no stage for that" in result.err
     assert "--stages" not in cli(*ROTATE, "--stages", "1", "--dryrun").err
@@ -159,7 +159,7 @@ def post(acme: Path, name: str, kind: str, *, success: bool = True) -> None:
         device_records.see_device(db, device, utc_now())
 
 
-def test_a_run_whose_time_is_over_while_a_step_fails_is_not_in_order(
+def test_a_run_whose_time_is_over_while_a_step_fails_exits_with_4(
     cli: Cli, acme: Path, tmp_path: Path
 ) -> None:
     plan = tmp_path / "plan.toml"
@@ -176,9 +176,7 @@ def test_a_run_whose_time_is_over_while_a_step_fails_is_not_in_order(
     assert (failure.get("type"), failure.text) == ("failing", "Generate new certificate: no")
 
 
-def test_a_step_that_fails_in_the_last_stage_is_not_in_order_either(
-    cli: Cli, acme: Path, tmp_path: Path
-) -> None:
+def test_a_step_that_fails_in_the_last_stage_exits_with_4_too(cli: Cli, acme: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
     apply = ("apply", plan, "--no-checks", "--interval", "0.05", "--detailed-exitcode", "--timeout", "3")

@@ -156,7 +156,7 @@ def test_completion_can_be_set_up() -> None:
     assert "_FIOCTL_ROTATE_COMPLETE=complete_bash" in done.stdout
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     assert imported("--version")[0] == f"fioctl-rotate {fioctl_rotate.__version__}\n"
 
 

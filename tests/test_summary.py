@@ -132,7 +132,7 @@ def test_a_long_table_is_cut_and_says_so() -> None:
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("", "is a folder"), ("none/s.md", "is missing")])
-def test_a_file_that_cannot_be_written_is_told_before_anything_is_sent(
+def test_a_file_that_cannot_be_written_is_an_error_before_anything_is_sent(
     cli: Cli, acme: Path, tmp_path: Path, name: str, wrong: str
 ) -> None:
     push = (*PLAN[:-1], "-r", "why", "--no-checks", "--wait", "--timeout", "0")

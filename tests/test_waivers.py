@@ -63,7 +63,9 @@ def test_a_waiver_is_for_one_check_and_is_recorded(cli: Cli, acme: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["nothing", "", "devices-changed", "est-reachable "])
-def test_a_name_that_is_no_check_is_refused_with_those_that_are(cli: Cli, acme: Path, name: str) -> None:
+def test_a_name_that_is_not_a_check_is_refused_and_the_checks_are_named(
+    cli: Cli, acme: Path, name: str
+) -> None:
     result = cli(*PUSH, "--allow", name)
     assert (result.code, result.out) == (2, "")
     assert f"there is no check `{name.strip()}" in result.err

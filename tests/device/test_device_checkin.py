@@ -139,7 +139,7 @@ def test_a_gateway_that_is_down_is_retried_too(bench):
 
 
 @pytest.mark.parametrize(("lmp", "agent"), [(96, "fioconfig-client/2"), (97, "fioconfig-client/3")])
-def test_the_user_agent_tells_the_lmp(bench, lmp, agent):
+def test_the_user_agent_names_the_lmp_release(bench, lmp, agent):
     async def scenario():
         await bench.device(kind=Kind(lmp=lmp)).check_in()
 

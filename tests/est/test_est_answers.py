@@ -58,7 +58,7 @@ def encoded(der: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
 
 @MANY
 @given(encoded(mutated(ANSWER)), st.sampled_from([200, 201, 400]), st.text(max_size=30))
-def test_any_answer_is_taken_or_refused_in_words(body: bytes, status: int, media_type: str) -> None:
+def test_any_answer_is_accepted_or_refused_with_a_message(body: bytes, status: int, media_type: str) -> None:
     with contextlib.suppress(Error):
         decode_certificates(body)
     for only_201 in (True, False):

@@ -104,7 +104,7 @@ def test_another_name(est_server, names):
     assert ", ".join(names) in words["name"]
 
 
-def test_a_name_in_the_cn_alone_is_none(est_server):
+def test_a_name_in_the_cn_alone_does_not_count(est_server):
     statuses, words = est_server(names=(), common_name="localhost")
     assert statuses == {**ALL_WELL, "name": "fail"}
     assert "no SAN" in words["name"]
@@ -163,7 +163,7 @@ def test_cacerts_with_more_than_the_root(est_server, pki):
         (Reply(302, b"", {"Location": "/elsewhere"}), "302"),
     ],
 )
-def test_cacerts_that_are_none(est_server, reply, word):
+def test_cacerts_that_are_not_valid(est_server, reply, word):
     statuses, words = est_server(cacerts=reply)
     assert statuses == {**ALL_WELL, "cacerts": "warn"}
     assert word in words["cacerts"]

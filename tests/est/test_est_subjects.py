@@ -93,7 +93,7 @@ def test_any_valid_subject_survives(est, pki, subject):
     assert raw_subject(current) == raw_subject(new) == subject.public_bytes()
 
 
-def test_an_unsorted_multi_valued_subject_is_refused_in_words(est, pki):
+def test_an_unsorted_multi_valued_subject_is_refused_with_a_message(est, pki):
     client, _ = pki.device()
     rdn = x509.RelativeDistinguishedName([attribute(CN, "aa"), attribute(OU, "bb")])
     csr = (
@@ -118,7 +118,7 @@ def test_an_unsorted_multi_valued_subject_is_refused_in_words(est, pki):
         ({"extended_key_usage": False}, "clientAuth"),
     ],
 )
-def test_a_device_looks_at_what_it_gets(pki, changes, words):
+def test_a_device_checks_the_certificate_that_it_gets(pki, changes, words):
     current, _ = pki.device()
     arguments = {"subject": current.subject, **changes}
     subject = arguments.pop("subject")

@@ -217,7 +217,7 @@ def test_applied_at_is_null_until_fetched(mock: Mock) -> None:
     assert applied() == [None, "2026-03-01T12:00:30"]
 
 
-def test_a_fetched_configuration_is_told_on_the_queue(mock: Mock) -> None:
+def test_a_fetched_configuration_is_reported_on_the_queue(mock: Mock) -> None:
     device = mock.register()
     push(mock, OWN, file("1"))
     gateway = mock.gateway(device)
@@ -248,7 +248,7 @@ def test_own_level_alone(mock: Mock) -> None:
 
 
 @pytest.mark.parametrize("files", [None, [], [file("1")]])
-def test_a_device_writes_its_configuration_and_is_told_201(mock: Mock, files: Any) -> None:
+def test_a_device_writes_its_configuration_and_gets_201(mock: Mock, files: Any) -> None:
     """A fresh device sends an empty public key and takes nothing but 201."""
     gateway = mock.gateway(mock.register())
     body = {"reason": "Set initial fioconfig device data", "files": files, "public-key": ""}
@@ -415,7 +415,7 @@ def test_a_good_time_is_kept_as_it_is(mock: Mock) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[", b"{}", b'"x"', b"\xff", b"[" * 100_000])
-def test_what_is_no_list_is_400(mock: Mock, body: bytes) -> None:
+def test_what_is_not_a_list_is_400(mock: Mock, body: bytes) -> None:
     assert mock.gateway(mock.register())("POST", "/events", content=body).status_code == 400
 
 

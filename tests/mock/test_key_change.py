@@ -171,7 +171,7 @@ def test_an_old_certificate_stays_denied(mock: Mock) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"next_pubkey": ""}, {"next_pubkey": "x"}, {"next-pubkey": "x"}])
-def test_an_announcement_that_is_none(mock: Mock, body: dict[str, str]) -> None:
+def test_an_announcement_that_is_not_valid(mock: Mock, body: dict[str, str]) -> None:
     device = mock.register()
     assert mock.gateway(device)("PATCH", "/device", body).status_code == 400
     push(mock, OWN, file("not locked"))

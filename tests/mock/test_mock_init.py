@@ -89,7 +89,7 @@ def test_an_empty_path_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_directory_will_do(mock_dir: Path) -> None:
+def test_an_empty_directory_is_accepted(mock_dir: Path) -> None:
     mock_dir.mkdir()
     assert len(init(mock_dir).devices) == 2
 

@@ -122,7 +122,7 @@ def test_unknown_factory_path_and_method(mock: Mock) -> None:
         ([], "body", "array"),
     ],
 )
-def test_a_body_that_is_not_right_is_told_field_by_field(
+def test_a_body_that_is_not_right_is_refused_field_by_field(
     mock: Mock, body: Any, field: str, message: str
 ) -> None:
     answer = mock.admin("PATCH", f"{FACTORY}/config/", body)
@@ -133,7 +133,7 @@ def test_a_body_that_is_not_right_is_told_field_by_field(
     assert message in told
 
 
-def test_a_body_that_is_not_json_is_told_as_a_list(mock: Mock) -> None:
+def test_a_body_that_is_not_json_is_refused_with_a_list_of_errors(mock: Mock) -> None:
     answer = mock.admin("PATCH", f"{FACTORY}/config/", content=b'{"reason": ')
     assert answer.status_code == 400
     assert answer.json()["msg"] == "the body is not JSON"
@@ -168,7 +168,7 @@ def test_times_are_the_clocks(mock: Mock) -> None:
     assert group["change-meta"]["created-at"] == "2030-01-02T03:04:05"
 
 
-def test_a_state_that_is_not_usable_is_told_as_503(mock: Mock) -> None:
+def test_a_state_that_is_not_usable_is_answered_with_503(mock: Mock) -> None:
     """Clients try again after it."""
     device = mock.register()
     with mock.store.transaction() as db:

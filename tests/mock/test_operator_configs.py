@@ -121,7 +121,7 @@ def test_one_mebibyte_is_the_limit(mock: Mock, level: Level) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a//b", "a/", "a\nb"])
-def test_a_file_name_that_is_none(mock: Mock, level: Level, name: str) -> None:
+def test_a_file_name_that_is_not_valid(mock: Mock, level: Level, name: str) -> None:
     answer = mock.admin("PATCH", level.url(), {"reason": "r", "files": [{"name": name, "value": ""}]})
     assert answer.status_code == 400
     assert list(answer.json()["errors"]) == [name]

@@ -92,7 +92,7 @@ def test_a_name_that_is_taken_can_be_used_afterwards(mock: Mock, name: str) -> N
     "body",
     [{}, *({"name": name} for name in ("", ".", "..", "a/b", "a\nb", "x" * 256, None))],
 )
-def test_a_name_that_is_none(mock: Mock, body: Any) -> None:
+def test_a_name_that_is_not_valid(mock: Mock, body: Any) -> None:
     answer = mock.admin("POST", GROUPS, body)
     assert answer.status_code == 400
     assert answer.json()["errors"]

@@ -73,7 +73,7 @@ def test_a_second_server_is_refused_and_the_first_goes_on(directory: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["tls", "est-tls", "ca"])
-def test_a_key_that_is_gone_is_told_at_the_start(directory: Path, kind: str) -> None:
+def test_a_key_that_is_gone_is_reported_at_the_start(directory: Path, kind: str) -> None:
     (key,) = (directory / "keys" / "acme").glob(f"{kind}-*.key")
     key.unlink()
 
@@ -85,7 +85,7 @@ def test_a_key_that_is_gone_is_told_at_the_start(directory: Path, kind: str) -> 
         asyncio.run(work())
 
 
-def test_a_key_that_goes_while_it_runs_is_told_once_and_the_old_one_serves(directory: Path) -> None:
+def test_a_key_that_is_deleted_while_it_runs_is_reported_once_and_the_old_one_serves(directory: Path) -> None:
     told: list[str] = []
 
     async def work() -> None:
@@ -104,7 +104,7 @@ def test_a_key_that_goes_while_it_runs_is_told_once_and_the_old_one_serves(direc
     asyncio.run(work())
 
 
-def test_a_clock_before_the_certificates_is_told_once(directory: Path) -> None:
+def test_a_clock_before_the_certificates_is_reported_once(directory: Path) -> None:
     told: list[str] = []
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=400)
 
@@ -121,7 +121,7 @@ def test_a_clock_before_the_certificates_is_told_once(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("door", ["operator API", "gateway"])
-def test_a_state_that_cannot_be_used_is_503_and_told_once(
+def test_a_state_that_cannot_be_used_is_503_and_reported_once(
     directory: Path, monkeypatch: pytest.MonkeyPatch, door: str
 ) -> None:
     told: list[str] = []

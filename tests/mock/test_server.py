@@ -208,7 +208,7 @@ def test_the_est_server_signs_with_the_online_ca(directory: Path) -> None:
     assert [record.status for record in log] == [200, 401, 201]
 
 
-def test_both_doors_lead_to_one_state(directory: Path) -> None:
+def test_operator_api_and_gateway_share_one_state(directory: Path) -> None:
     """What `--mock DIR` changes in a process of its own, the server shows, and the other way round."""
 
     async def work(store: Store) -> None:
@@ -253,7 +253,7 @@ def test_ports_are_kept_and_devices_follow(directory: Path) -> None:
     assert asyncio.run(ports(Ports())) == moved
 
 
-def test_a_taken_port_is_told_and_the_others_are_free_again(directory: Path) -> None:
+def test_a_taken_port_is_reported_and_the_others_are_free_again(directory: Path) -> None:
     async def work(ports: Ports) -> None:
         async with ops.serve(directory, serving=Serving(ports=ports)):
             pass

@@ -97,7 +97,7 @@ def test_a_transaction_that_raises_changes_nothing(directory: Path) -> None:
             assert db.execute("SELECT * FROM setting WHERE name = 'new'").fetchone() is None
 
 
-def test_a_full_disk_is_said_and_the_next_change_works(directory: Path) -> None:
+def test_a_full_disk_is_reported_and_the_next_change_works(directory: Path) -> None:
     with contextlib.closing(Store(directory)) as store:
         with store.transaction() as db:
             pages = db.execute("PRAGMA page_count").fetchone()[0]
@@ -127,7 +127,7 @@ def test_a_directory_without_a_state(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_state_that_is_none(tmp_path: Path) -> None:
+def test_a_state_that_is_not_a_database(tmp_path: Path) -> None:
     (tmp_path / "mock.db").write_bytes(b"not a database" * 100)
     with pytest.raises(Error, match="not a mocked Factory"):
         Store(tmp_path)
@@ -153,7 +153,7 @@ def test_the_directory_is_its_owners(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-a", "a/b", "ä", "x" * 64])
-def test_names_that_are_none(tmp_path: Path, name: str) -> None:
+def test_names_that_are_not_valid(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError):
         new_factory.create(tmp_path / "new", name, now=NOW)
     assert not (tmp_path / "new").exists()

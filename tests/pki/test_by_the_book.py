@@ -73,7 +73,7 @@ def ceremony(cli: Cli, mock_dir: Path, tmp_path: Path) -> Path:
     return directory
 
 
-def test_linter_and_openssl_are_content_with_each_kind(linter: Any, ceremony: Path) -> None:
+def test_linter_and_openssl_accept_each_kind(linter: Any, ceremony: Path) -> None:
     root = ceremony / "factory_ca.pem"
     for file in ("factory_ca.pem", "local-ca.pem", "online-crt", "tls-crt", "est-crt", "est-tls.pem"):
         assert findings(linter, load(ceremony / file)) == [], file
@@ -86,9 +86,7 @@ def test_linter_and_openssl_are_content_with_each_kind(linter: Any, ceremony: Pa
         assert "does NOT match" in other
 
 
-def test_linter_and_openssl_are_content_with_a_device_certificate(
-    linter: Any, ceremony: Path, tmp_path: Path
-) -> None:
+def test_linter_and_openssl_accept_a_device_certificate(linter: Any, ceremony: Path, tmp_path: Path) -> None:
     local = load(ceremony / "local-ca.pem")
     signer = x509.load_pem_x509_certificate((ceremony / "local-ca.pem").read_bytes())
     key = generate_key()

@@ -69,7 +69,7 @@ def test_create_makes_the_device_cas_that_are_wanted(
     assert len(result.json["device-cas"]) == len([name for name in cas if not name.endswith(".key")])
 
 
-def test_a_boolean_that_is_none_is_wrong_usage(here: Cli, tmp_path: Path) -> None:
+def test_a_value_that_is_not_a_boolean_is_wrong_usage(here: Cli, tmp_path: Path) -> None:
     result = here("keys", "ca", "create", tmp_path / "pki", "--online-ca=perhaps")
     assert result.code == 2
     assert "--online-ca" in result.err
@@ -103,7 +103,7 @@ def test_a_stale_certificate_is_kept_aside_not_overwritten(here: Cli, pki: Path)
     assert (pki / "tls-crt").read_bytes() != stale
 
 
-def test_two_ceremonies_at_once_do_not_meet(here: Cli, pki: Path) -> None:
+def test_two_ceremonies_at_once_exclude_each_other(here: Cli, pki: Path) -> None:
     fd = os.open(pki, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -333,7 +333,7 @@ def test_keys_check_leaves_a_bundle_alone(here: Cli, created: Path) -> None:
     assert (result.code, "client-cas" in result.out) == (0, False), result
 
 
-def test_check_is_content_with_what_create_made(here: Cli, cli: Cli, created: Path) -> None:
+def test_check_passes_what_create_made(here: Cli, cli: Cli, created: Path) -> None:
     assert here("est", "authorize", created).code == 0
     result = here("keys", "check", created, "--format", "json")
     assert result.code == 0

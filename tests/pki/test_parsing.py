@@ -254,7 +254,7 @@ def test_a_bundle_names_the_block_that_is_wrong() -> None:
         parsing.load_bundle(b"<html>503</html>", "it")
 
 
-def test_endless_begin_lines_are_read_in_no_time() -> None:
+def test_endless_begin_lines_do_not_take_minutes() -> None:
     """A pattern that looks for each END from each BEGIN would take minutes."""
     with pytest.raises(Error, match="expected -----END A-----"):
         parsing.load_bundle(b"-----BEGIN A-----\n" * 50_000, "it")

@@ -36,7 +36,7 @@ def datagram(host: str) -> None:
         lambda: httpx.get("https://api.foundries.io"),
     ],
 )
-def test_what_would_leave_is_refused_and_told(leave) -> None:
+def test_what_would_leave_is_refused_and_reported(leave) -> None:
     told: list[str] = []
     with loopback_only(set(), told.append), pytest.raises((OSError, httpx.ConnectError)):
         leave()

@@ -18,12 +18,12 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "FEW", 0)
 
 
-def test_it_comes_to_the_same(rehearse: Rehearse) -> None:
+def test_the_child_process_gives_the_same_result(rehearse: Rehearse) -> None:
     result = rehearse("--est-fault", "404", "--format", "json")
     assert (result.code, last_line(result)["plain-push"]["counts"]["wedged"]) == (3, DEVICES)
 
 
-def test_what_it_cannot_do_is_said(cli: Cli, made: Rehearsable, tmp_path: Path) -> None:
+def test_a_refusal_in_the_child_process_is_an_error(cli: Cli, made: Rehearsable, tmp_path: Path) -> None:
     """The staged one is refused for the same reason; whichever is first is told."""
     other = tmp_path / "acme"
     assert cli("mock", "init", other, "-f", "acme", "-g", "field", "--devices", 1).code == 0
@@ -31,7 +31,7 @@ def test_what_it_cannot_do_is_said(cli: Cli, made: Rehearsable, tmp_path: Path) 
     assert "had 4 device(s) when the plan was made" in result.err
 
 
-def test_it_ends_when_its_stdin_does(made: Rehearsable, tmp_path: Path) -> None:
+def test_the_child_process_ends_when_its_stdin_ends(made: Rehearsable, tmp_path: Path) -> None:
     task = rehearsal_child._Task(
         source=str(made.clone),
         place=str(tmp_path / "copy"),

@@ -147,7 +147,7 @@ def test_earlier_rotation_under_way_is_refused_and_nothing_is_sent(commands, rec
     assert "certs-2" in commands("config", "log", "-g", "field").out
 
 
-def test_earlier_rotation_that_did_not_end_well_is_a_warning(commands, recent):
+def test_earlier_rotation_that_failed_is_a_warning(commands, recent):
     recent.add("failed", "lost", "fine")
     recent.wait(minutes=1)
     asyncio.run(recent.push())
@@ -160,7 +160,7 @@ def test_earlier_rotation_that_did_not_end_well_is_a_warning(commands, recent):
     assert "finalized on 1 device(s)" in earlier
 
 
-def test_who_will_not_follow_is_told_by_name(commands, recent):
+def test_devices_that_will_not_follow_are_named(commands, recent):
     recent.add("own", "fine")
     recent.add("old", lmp="4.0.1-3-89")
     recent.add("never", seen=False)

@@ -151,13 +151,13 @@ def test_slots_that_are_more_than_one_byte_are_warned_about(slots: str) -> None:
         *("https://a:" + "1" * 5000 + "/x", "ftp://a:1", "https://[::1]:1/x"),
     ],
 )
-def test_what_is_no_estserver_of_ours_is_told(url: str) -> None:
+def test_what_is_not_a_valid_estserver_is_refused(url: str) -> None:
     with pytest.raises(UsageError):
         entries.Entry.parse(f"ESTSERVER={url}\nPKEYIDS=01,07\nCERTIDS=03,09\nROTATIONID=a\n")
 
 
 @given(value=st.text(max_size=60) | st.text("ESTSERVRPKYIDCON=:/0123,\n", max_size=80))
-def test_any_value_parses_or_is_told(value: str) -> None:
+def test_any_value_parses_or_is_refused(value: str) -> None:
     with contextlib.suppress(UsageError):
         entries.Entry.parse(value)
 

@@ -161,7 +161,7 @@ PLAIN = make_plan(
         (("stages",), [], "not a plan"),
     ],
 )
-def test_what_is_no_plan_is_told_even_where_edits_are_allowed(
+def test_what_is_not_a_plan_is_refused_even_where_edits_are_allowed(
     path: tuple[str, ...], value: object, words: str
 ) -> None:
     document = copy.deepcopy(to_file(PLAIN))
@@ -192,7 +192,7 @@ PATHS = st.sampled_from(
 
 
 @given(path=PATHS, value=VALUES)
-def test_any_value_in_any_place_is_a_plan_or_told(path: tuple[str, ...], value: object) -> None:
+def test_any_value_in_any_place_is_a_plan_or_refused(path: tuple[str, ...], value: object) -> None:
     document = copy.deepcopy(to_file(PLAIN))
     place = document
     for key in path[:-1]:
@@ -212,7 +212,7 @@ def test_a_key_that_is_not_a_plans_is_an_edit_although_the_digest_has_it() -> No
 
 
 @given(data=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
-def test_any_bytes_are_told(data: bytes) -> None:
+def test_any_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(UsageError):
         parse_plan(data, "plan")
 

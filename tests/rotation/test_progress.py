@@ -119,7 +119,7 @@ def test_failure_of_an_older_attempt_arriving_after_a_newer_step_is_not_believed
 
 
 @given(runs())
-def test_lost_start_of_the_first_attempt_is_no_loss(run):
+def test_lost_start_of_the_first_attempt_changes_nothing(run):
     events = run.events[1:]
     progress = from_events(events)
     if len(run.attempts[0]) > 1:
@@ -131,7 +131,7 @@ def test_no_events_are_no_sign():
     assert from_events([event("CertRotationCompleted"), event("EcuDownloadStarted")]).phase == Phase.NONE
 
 
-def test_completed_success_after_a_failed_step_is_failing_in_the_devices_words():
+def test_completed_success_after_a_failed_step_is_failing_with_the_devices_message():
     progress = from_events(
         [
             event(STARTED, 0),
@@ -144,7 +144,7 @@ def test_completed_success_after_a_failed_step_is_failing_in_the_devices_words()
     assert progress.since == EPOCH + timedelta(seconds=3)
 
 
-def test_resumed_attempt_without_a_word_yet_runs_the_step_that_had_failed():
+def test_resumed_attempt_without_a_step_yet_runs_the_step_that_had_failed():
     progress = from_events(
         [event(STARTED), event(STEPS[0], 1), event(STEPS[1], 2, False, "HTTP_500"), event(STARTED, 400)]
     )
@@ -163,7 +163,7 @@ def test_rotation_started_afresh_and_failed_after_a_finalized_one_is_failing():
     assert (progress.phase, progress.step, progress.finalized) == (Phase.FAILING, 1, True)
 
 
-def test_events_without_ids_are_told_apart_by_all_they_say():
+def test_events_without_ids_are_the_same_only_where_all_their_fields_are():
     failed = event(STEPS[0], 1, False, "refused")
     progress = from_events(
         [event(STARTED), failed, failed, event(STARTED, 300), event(STEPS[0], 301, False, "refused")]
@@ -172,7 +172,7 @@ def test_events_without_ids_are_told_apart_by_all_they_say():
     assert len(progress.events) == 4
 
 
-def test_failed_step_without_words_is_said_to_have_none():
+def test_failed_step_without_a_message_says_that_there_is_no_reason():
     assert from_events([event(STEPS[0], 1, False)]).message == "the device gave no reason"
 
 
@@ -182,7 +182,7 @@ def test_seconds_of_a_step_are_left_out_where_the_clock_went_back():
 
 
 @given(st.text(max_size=30))
-def test_times_that_are_none_are_told_as_none_or_aware(text):
+def test_any_text_is_an_aware_time_or_none(text):
     time = parse_time(text)
     assert time is None or time.tzinfo is not None
 

@@ -154,7 +154,7 @@ def test_certificate_that_is_taken_is_done_in_the_end(clock, large, actions):
 
 
 @given(CLOCK, ACTIONS)
-def test_who_looked_before_has_the_hard_proof_at_once(clock, actions):
+def test_who_polled_before_has_the_proof_by_key_at_once(clock, actions):
     factory = Factory(clock, large=False)
     factory.look()
     play(factory, [action for action in actions if action != ("watch_anew", False)])
@@ -166,7 +166,7 @@ def test_who_looked_before_has_the_hard_proof_at_once(clock, actions):
     assert factory.look().proof == Proof.PUBLIC_KEY
 
 
-def test_device_that_moved_past_while_pages_were_turned_is_not_taken_for_seen_again():
+def test_device_that_changed_pages_while_the_list_was_read_is_not_taken_for_seen_again():
     """Finalize arrived after the list was read; in the next list the device is missed, then its old news comes."""
 
     def page(**seen):

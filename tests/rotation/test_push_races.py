@@ -50,7 +50,7 @@ async def ids_in_log(world: World) -> list[str]:
 
 
 @pytest.mark.parametrize("operators", [2, 3])
-def test_each_operator_is_told_what_became_of_its_push(world: World, operators: int) -> None:
+def test_each_operator_gets_the_true_outcome_of_its_push(world: World, operators: int) -> None:
     told: list[OutcomeKind | None] = []
     for seed in range(100):
         before = asyncio.run(ids_in_log(world))

@@ -208,7 +208,7 @@ def header(**fields):
         header(total=-1) + b'["uuid-\xff"]\n',
     ],
 )
-def test_file_that_is_not_ours_is_as_good_as_none(world, what):
+def test_file_that_is_not_ours_counts_as_missing(world, what):
     world.add("a")
     world.wait(minutes=1)
     asyncio.run(world.push())

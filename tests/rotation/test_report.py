@@ -107,7 +107,7 @@ def test_report_begins_with_what_needs_attention_and_lists_each_device_once(rece
         assert len(re.findall(rf"^{name}$|>{name}<", page.text, re.MULTILINE)) <= 1
 
 
-def test_report_of_a_device_that_tries_a_failed_step_again_does_not_say_that_it_got_over_it(recent, report):
+def test_report_of_a_device_that_tries_a_failed_step_again_does_not_say_that_it_recovered(recent, report):
     recent.add("trying", "over")
     asyncio.run(recent.push())
     recent.rotate("trying", "over", fail=2)

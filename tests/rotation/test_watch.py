@@ -99,7 +99,7 @@ def test_known_old_key_outweighs_being_seen_again(world):
 
 
 @pytest.mark.parametrize("clock", [timedelta(), -HOUR, timedelta(days=-9999), HOUR])
-def test_first_look_after_finalize_waits_until_the_device_is_seen_again(world, clock):
+def test_first_poll_after_finalize_waits_until_the_device_is_seen_again(world, clock):
     """Nobody looked before, so no old key is known, and the device's clock cannot be believed."""
     world.add("a")
     push(world)
@@ -141,7 +141,7 @@ def test_completed_after_finalize_is_not_taken_for_being_seen_again(world):
         (HOUR, timedelta(minutes=20), State.FINALIZED),
     ],
 )
-def test_single_look_believes_a_right_clock_only(world, clock, later, expected):
+def test_single_poll_believes_a_right_clock_only(world, clock, later, expected):
     world.add("a")
     push(world)
     world.rotate("a", clock=clock)
@@ -152,7 +152,7 @@ def test_single_look_believes_a_right_clock_only(world, clock, later, expected):
     assert Watcher(world).state("a").state == expected
 
 
-def test_later_look_proves_with_what_an_earlier_one_left(world):
+def test_later_poll_proves_with_what_an_earlier_one_kept(world):
     world.add("a")
     push(world)
     earlier = Watcher(world)
@@ -162,7 +162,7 @@ def test_later_look_proves_with_what_an_earlier_one_left(world):
     assert Watcher(world, readings=earlier.tracker.readings()).state("a").proof == Proof.PUBLIC_KEY
 
 
-def test_failing_device_is_told_in_its_own_words_and_recovers(world):
+def test_failing_device_is_shown_with_its_own_message_and_recovers(world):
     world.add("a")
     push(world)
     watcher = Watcher(world)
@@ -277,7 +277,7 @@ def test_device_that_joins_or_leaves_the_group_is_noticed(world):
     assert len(states) == len(names) + 1
 
 
-def test_events_told_in_the_second_of_the_last_look_are_not_missed(world):
+def test_events_posted_in_the_second_of_the_last_poll_are_not_missed(world):
     world.add("a")
     push(world)
     watcher = Watcher(world)

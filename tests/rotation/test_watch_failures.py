@@ -50,7 +50,7 @@ def follow(world, between):
     return snapshots
 
 
-def test_poll_that_fails_is_told_and_tried_again(pushed):
+def test_poll_that_fails_is_reported_and_retried(pushed):
     def between(polls):
         pushed.broken = {LIST: 502} if polls < BAD_POLLS - 1 else {}
         if polls == BAD_POLLS:
