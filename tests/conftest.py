@@ -1,5 +1,6 @@
 """What all tests share: a clean environment, and the command line run in this process."""
 
+import asyncio
 import contextlib
 import io
 import os
@@ -14,6 +15,8 @@ import stamina
 from hypothesis import HealthCheck, settings
 
 from fioctl_rotate.cli.app import run
+from fioctl_rotate.ops.rollout import roll_out
+from fioctl_rotate.ops.watch import Watch
 from fioctl_rotate.pki import certificates
 from tests.commandline import Cli, Result
 from tests.making import Pki, write_pair
@@ -71,6 +74,32 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = run([str(argument) for argument in argv])
         return Result(code, out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture
+def run_out(monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """`run_out(cli, "rotations", "watch", "-g", "field")`: the time of the command ends at its first pause.
+
+    So what it has read and sent by then does not depend on the speed of this machine.
+    """
+    limits: list[asyncio.Timeout] = []
+
+    def timeout_at(_when: float | None) -> asyncio.Timeout:
+        limits.append(asyncio.timeout(None))
+        return limits[-1]
+
+    async def pause(_seconds: float) -> None:
+        limits[-1].reschedule(asyncio.get_running_loop().time())
+        await asyncio.Event().wait()
+
+    def call(command: Cli, *argv: object) -> Result:
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "timeout_at", timeout_at)
+            for polling in (roll_out, Watch.until_settled):
+                patch.setitem(polling.__kwdefaults__, "sleep", pause)
+            return command(*argv, "--timeout", "1h")
 
     return call
 

@@ -13,7 +13,6 @@ from typer.main import get_command
 from fioctl_rotate.cli.app import root
 from tests.commandline import Cli
 from tests.reference import leaves
-from tests.rotation.fleets import run_out
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -68,7 +67,7 @@ def assert_shape(value: Any, shape: Any) -> None:
         assert_shape(value[0], shape[0])
 
 
-def test_json_has_the_shapes_that_it_shows(cli: Cli, acme: Path) -> None:
+def test_json_has_the_shapes_that_it_shows(cli: Cli, acme: Path, run_out: Cli) -> None:
     push = ("config", "rotate-certs", "-g", "field", "-r", "why", "--rotation-id", "r-1", "--format", "json")
     view = ("-g", "field", "--format", "json")
     assert_shape(cli(*push, "--dryrun").json, shown_shape("config rotate-certs --dryrun"))
@@ -79,7 +78,7 @@ def test_json_has_the_shapes_that_it_shows(cli: Cli, acme: Path) -> None:
     assert_shape(cli("rotations", "list", *view).json, shown_shape("rotations list"))
     state = cli("rotations", "show", "r-1", *view).json
     assert_shape(state, shown_shape("rotations show"))
-    watched = run_out(cli, "rotations", "watch", "r-1", *view, "--interval", "0.05").out.splitlines()
+    watched = run_out(cli, "rotations", "watch", "r-1", *view).out.splitlines()
     first, *_, last = [json.loads(line) for line in watched]
     assert list(first) == ["at", "kind", *state["devices"][0]]
     assert list(last) == ["at", "kind", "factory", "server", "rotation", "summary", "message"]

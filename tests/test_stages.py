@@ -112,20 +112,19 @@ def test_the_older_entry_of_a_group_is_not_cleared_over_a_fleet_wide_one(cli: Cl
 
 
 def test_a_run_whose_time_is_over_says_where_it_stands_and_leaves_the_files(
-    cli: Cli, acme: Path, tmp_path: Path
+    cli: Cli, acme: Path, tmp_path: Path, run_out: Cli
 ) -> None:
     plan, junit = tmp_path / "plan.toml", tmp_path / "junit.xml"
     cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
-    apply = ("apply", plan, "--no-checks", "--interval", "0.05", "--junit", junit, "--format", "json")
-    # Nobody checks in, so no poll gets any further: the first one is enough.
-    result = cli(*apply, "--timeout", "3")
+    apply = ("apply", plan, "--no-checks", "--junit", junit, "--format", "json")
+    result = run_out(cli, *apply)
     assert result.code == 4
     lines = [json.loads(line) for line in result.out.splitlines()]
     assert [line["kind"] for line in lines if line["kind"] in ("write", "summary")] == ["write", "summary"]
     assert (lines[-1]["verdict"], lines[-1]["stage"], lines[-1]["of"]) == ("in progress", 1, 2)
     suites = ElementTree.parse(junit).getroot()  # noqa: S314  our own file
     assert [suite.get("name") for suite in suites] == ["stage 1 of 2", "stage 2 of 2"]
-    assert cli(*apply, "--timeout", "1", "--detailed-exitcode").code == 6
+    assert run_out(cli, *apply, "--detailed-exitcode").code == 6
     reasons = [
         config["reason"]
         for config in cli("device", "config", "log", "device-1", "--format", "json").json["config"]
@@ -138,7 +137,7 @@ def test_a_run_whose_time_is_over_says_where_it_stands_and_leaves_the_files(
     stopped = cli("rotations", "stop", plan)
     assert stopped.code == 0
     assert "device-1\tr-9\tdelete\tit has not fetched the entry, and will not rotate" in stopped.out
-    again = cli(*apply, "--timeout", "30")
+    again = cli(*apply)
     assert again.code == 5
     assert "rotation r-9 of group field was stopped" in again.err
     assert cli("rotations", "show", plan).code == 5
@@ -160,30 +159,32 @@ def post(acme: Path, name: str, kind: str, *, success: bool = True) -> None:
 
 
 def test_a_run_whose_time_is_over_while_a_step_fails_exits_with_4(
-    cli: Cli, acme: Path, tmp_path: Path
+    cli: Cli, acme: Path, tmp_path: Path, run_out: Cli
 ) -> None:
     plan = tmp_path / "plan.toml"
     cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
-    apply = ("apply", plan, "--no-checks", "--interval", "0.05", "--detailed-exitcode", "--timeout", "3")
-    assert cli(*apply).code == 6
+    apply = ("apply", plan, "--no-checks", "--detailed-exitcode")
+    assert run_out(cli, *apply).code == 6
     post(acme, "device-1", "Generate new certificate", success=False)
-    result = cli(*apply)
+    result = run_out(cli, *apply)
     assert result.code == 4
-    assert "time ran out after 3 s: in progress, stage 1 of 2; failing: device-1" in result.err
+    assert "time ran out after 3600 s: in progress, stage 1 of 2; failing: device-1" in result.err
     cli("rotations", "show", plan, "--junit", tmp_path / "junit.xml")
     failure = ElementTree.parse(tmp_path / "junit.xml").getroot().find(".//failure")  # noqa: S314  our own file
     assert failure is not None
     assert (failure.get("type"), failure.text) == ("failing", "Generate new certificate: no")
 
 
-def test_a_step_that_fails_in_the_last_stage_exits_with_4_too(cli: Cli, acme: Path, tmp_path: Path) -> None:
+def test_a_step_that_fails_in_the_last_stage_exits_with_4_too(
+    cli: Cli, acme: Path, tmp_path: Path, run_out: Cli
+) -> None:
     plan = tmp_path / "plan.toml"
     cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
-    apply = ("apply", plan, "--no-checks", "--interval", "0.05", "--detailed-exitcode", "--timeout", "3")
-    assert cli(*apply).code == 6
+    apply = ("apply", plan, "--no-checks", "--detailed-exitcode")
+    assert run_out(cli, *apply).code == 6
     assert cli("rotations", "stop", plan, "--finish").code == 0
     post(acme, "device-2", "Generate new certificate", success=False)
-    result = cli(*apply)
+    result = run_out(cli, *apply)
     assert result.code == 4
     assert "in progress, stage 2 of 2; failing: device-2" in result.err
 
@@ -195,7 +196,7 @@ def test_a_rotation_that_a_device_has_begun_and_no_log_has_is_not_pushed_again(
     plan = tmp_path / "plan.toml"
     cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
     post(acme, "device-1", "CertRotationStarted")
-    result = cli("apply", plan, "--no-checks", "--timeout", "30")
+    result = cli("apply", plan, "--no-checks")
     assert result.code == 5
     assert "device device-1 has begun rotation r-9 once, and no log has it now: it was stopped" in result.err
     assert cli("device", "config", "log", "device-1", "--format", "json").json["config"] == []
@@ -221,9 +222,11 @@ def with_own_entries(cli: Cli) -> list[str]:
     return [name for name in names if "ROTATIONID" in cli("devices", "config", "log", name, "-n", "1").out]
 
 
-def test_a_rollout_that_was_typed_goes_on_by_the_command_that_is_named(cli: Cli, acme: Path) -> None:
-    typed = (*ROTATE, "--stages", "1", "-y", "--timeout", "5s", "--interval", "0.05")
-    begun = cli(*typed)
+def test_a_rollout_that_was_typed_goes_on_by_the_command_that_is_named(
+    cli: Cli, acme: Path, run_out: Cli
+) -> None:
+    typed = (*ROTATE, "--stages", "1", "-y")
+    begun = run_out(cli, *typed)
     assert begun.code == 4, begun.err
     (command,) = re.findall(r"hint: `fioctl-rotate (apply [^`]+)` goes on", begun.err)
     assert with_own_entries(cli) == ["device-1"]
@@ -252,9 +255,11 @@ def test_a_rollout_that_was_typed_goes_on_by_the_command_that_is_named(cli: Cli,
     assert with_own_entries(cli) == ["device-1"]
 
 
-def test_a_rollout_that_was_begun_elsewhere_is_not_begun_with_other_devices(cli: Cli, acme: Path) -> None:
-    typed = (*ROTATE, "--stages", "1", "-y", "--timeout", "5s", "--interval", "0.05")
-    assert cli(*typed).code == 4
+def test_a_rollout_that_was_begun_elsewhere_is_not_begun_with_other_devices(
+    cli: Cli, acme: Path, run_out: Cli
+) -> None:
+    typed = (*ROTATE, "--stages", "1", "-y")
+    assert run_out(cli, *typed).code == 4
     shutil.rmtree(state_folder() / "plans")
     again = cli(*typed)
     assert again.code == 5
@@ -340,7 +345,7 @@ def test_a_group_of_devices_over_tls(cli: Cli, mock_dir: Path, monkeypatch: pyte
         assert not any(config["files"] for config in log)
 
 
-def test_a_plan_file_stands_for_its_rotation(cli: Cli, acme: Path, tmp_path: Path) -> None:
+def test_a_plan_file_stands_for_its_rotation(cli: Cli, acme: Path, tmp_path: Path, run_out: Cli) -> None:
     plan, junit, summary, html = (tmp_path / name for name in ("plan.toml", "j.xml", "s.md", "r.html"))
     cli(*ROTATE, "--stages", "1", "--dryrun", "--out", plan)
     result = cli("rotations", "show", plan, "--junit", junit, "--summary", summary)
@@ -352,10 +357,10 @@ def test_a_plan_file_stands_for_its_rotation(cli: Cli, acme: Path, tmp_path: Pat
     # Nothing was sent by looking.
     assert cli("device", "config", "log", "device-1", "--format", "json").json["config"] == []
 
-    assert cli("apply", plan, "--no-checks", "--interval", "0.05", "--timeout", "3").code == 4
+    assert run_out(cli, "apply", plan, "--no-checks").code == 4
     shown = cli("rotations", "show", plan, "--format", "json").json
     assert [(device["name"], device["point"]) for device in shown["devices"]] == [("device-1", "given")]
-    watched = cli("rotations", "watch", plan, "--interval", "0.05", "--timeout", "1")
+    watched = run_out(cli, "rotations", "watch", plan)
     assert watched.code == 4
     assert "device-1  given" in watched.out
     assert cli("rotations", "report", plan, "--html", html).code == 0

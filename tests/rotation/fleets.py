@@ -1,12 +1,10 @@
 """Fleets of a world on which something happens, and how to read what commands wrote about them."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from tests.commandline import Result
 from tests.world import World
 
 WORDS = "Unable to submit certificate signing request: connection refused"
@@ -62,13 +60,3 @@ def suite_in(file: Path) -> Any:
 def outcomes(suite: Any) -> dict[str, str]:
     """How each case of a suite ended, by its name."""
     return {case.get("name"): next((kind.tag for kind in case), "passed") for case in suite}
-
-
-def run_out(call: Callable[..., Result], *arguments: object) -> Result:
-    """Run a watch with a --timeout that is long enough, on this machine, for the devices to be read."""
-    for seconds in (0.5, 1, 2, 4, 8, 16, 32, 64):
-        result = call(*arguments, "--timeout", seconds)
-        assert result.code == 4, result
-        if "not read yet" not in result.err:
-            return result
-    raise AssertionError("the devices were not read within a minute")

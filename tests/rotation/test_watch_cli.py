@@ -10,7 +10,7 @@ import pytest
 
 from fioctl_rotate.rotation.progress import STEPS
 from fioctl_rotate.rotation.tracker import PATIENCE
-from tests.rotation.fleets import EXPECTED, WATCH, WORDS, outcomes, run_out, suite_in
+from tests.rotation.fleets import EXPECTED, WATCH, WORDS, outcomes, suite_in
 from tests.scripted import Hang, Reply
 
 CHECK_IT = "the rotation goes on; check it with: fioctl-rotate rotations show certs-1 -g field -f acme --mock"
@@ -129,7 +129,9 @@ def test_watch_that_is_stopped_by_a_signal_leaves_summary_and_files(mixed, tmp_p
     assert "1 of 9 done" in summary.read_text()
 
 
-def test_watch_whose_time_runs_out_exits_with_4_and_says_how_to_check_again(mixed, rotations, tmp_path):
+def test_watch_whose_time_runs_out_exits_with_4_and_says_how_to_check_again(
+    mixed, rotations, run_out, tmp_path
+):
     file = tmp_path / "junit.xml"
     result = run_out(rotations, *WATCH, "--exit-status", "--junit", file)
     assert "error: time ran out after " in result.err
@@ -224,7 +226,7 @@ def test_server_that_stays_away_leaves_summary_and_files(cli, serve, tmp_path):
     assert "answered 500" in suite_in(file).find("testcase/failure").get("message")
 
 
-def test_show_proves_with_what_a_watch_saw(recent, rotations):
+def test_show_proves_with_what_a_watch_saw(recent, rotations, run_out):
     recent.add("a")
     recent.wait(minutes=1)
     asyncio.run(recent.push())
