@@ -2,7 +2,8 @@
 
 import gc
 
-# What is imported stays: to search it for garbage is a tenth of the start. The command switches this on again.
+# Imported modules stay, so a search for garbage among them is wasted: a tenth of the start. The command switches
+# the collector on again.
 gc.disable()
 
 from fioctl_rotate.cli.app import main  # noqa: E402  after the line above, which is for its imports

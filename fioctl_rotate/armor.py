@@ -1,7 +1,7 @@
-"""PEM blocks found in files, text around them skipped. Standard library only: CA bundles are read without more.
+"""Finds PEM blocks in files, and skips the text around them. Standard library only.
 
 Source: RFC 7468 §2. Programs write text before and between blocks (`openssl x509 -text`, `openssl pkcs12`), editors
-a byte order mark, and people comments in any language.
+write a byte order mark, and people write comments in any language.
 """
 
 import re
@@ -22,10 +22,10 @@ class Block(NamedTuple):
 
 
 def blocks(pem: str | bytes | None, what: str) -> list[Block]:
-    """Every PEM block in `pem`, in order; none where there is none. `what` is what errors call it.
+    """Every PEM block in `pem`, in order; an empty list where there is none. `what` is its name in errors.
 
-    BEGIN and END stand on lines of their own, as Go and OpenSSL want it. Raises Error for a block that does not
-    end, or that is glued to the next one, with the number of that line.
+    BEGIN and END must be alone on their lines, as in Go and OpenSSL. Raises Error, with the number of the line, for
+    a block whose END is missing or shares its line with something else.
     """
     data = pem.encode("utf-8", "replace") if isinstance(pem, str) else pem or b""
     if data.startswith(_UTF16):
@@ -33,7 +33,7 @@ def blocks(pem: str | bytes | None, what: str) -> list[Block]:
     found: list[Block] = []
     label, lines = b"", list[bytes]()
     for number, line in enumerate(data.splitlines(), 1):
-        line = line.removeprefix(_BOM).rstrip()  # each of several joined files may begin with one
+        line = line.removeprefix(_BOM).rstrip()  # files that were joined may each begin with one
         if not lines:
             if begin := _BEGIN.fullmatch(line):
                 label, lines = begin[1], [line]

@@ -9,13 +9,13 @@ from msgspec import Struct
 class Status(enum.StrEnum):
     """How a check ended. A warning does not keep a device from rotating."""
 
-    PASS = "pass"  # noqa: S105  no password
+    PASS = "pass"  # noqa: S105  not a password
     WARN = "warn"
     FAIL = "fail"
 
 
 class Check(Struct, frozen=True):
-    """One thing that was checked, its status, and in a message what was seen."""
+    """One thing that was checked, and its status; `message` says what was seen."""
 
     name: str
     status: Status
@@ -23,11 +23,11 @@ class Check(Struct, frozen=True):
 
 
 def blocking(checks: Iterable[Check], *, allow: Collection[str] = (), strict: bool = False) -> list[Check]:
-    """The checks that stop a push: those that failed, and with `strict` the warnings, but for those in `allow`."""
+    """The checks that stop a push: the failed ones, with `strict` warnings too, except those named in `allow`."""
     stops = (Status.FAIL, Status.WARN) if strict else (Status.FAIL,)
     return [check for check in checks if check.status in stops and check.name not in allow]
 
 
-def allowing(checks: Iterable[Check]) -> str:
-    """The options that let these checks fail, as they are typed, between backticks."""
+def allow_options(checks: Iterable[Check]) -> str:
+    """The options that waive these checks, as they are typed, in backticks."""
     return f"`{' '.join(f'--allow {check.name}' for check in checks)}`"

@@ -1,10 +1,10 @@
-"""The clock of everyone who brings none of their own."""
+"""The type of a clock, and the real one."""
 
 import datetime
 from collections.abc import Callable
 
 Clock = Callable[[], datetime.datetime]
-"""Tells the time, aware."""
+"""Returns the time now, as an aware datetime."""
 
 
 def utc_now() -> datetime.datetime:

@@ -20,8 +20,8 @@ from fioctl_rotate.limits import Limits, Refused
 
 # Seconds between two messages about a limit.
 _MESSAGE_INTERVAL = 10.0
-# So many connections are accepted before those that are there get their turn.
-_AT_ONCE = 4
+# After this many new connections the open ones get their turn.
+_NEW_AT_ONCE = 4
 # RFC 8446 §5.1: a TLS record begins with its type, two bytes of version, and two of length.
 _RECORD_HEAD, _HANDSHAKE, _LONGEST_RECORD = 5, 22, 2**14
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -40,18 +40,18 @@ class _Silent:
         self._listener = listener
         self._connection = connection
         self._peer = peer
-        self._waited_for = 0  # bytes
+        self._waited_for = 0  # bytes that must come before `read` is called again
         self._loop = asyncio.get_running_loop()
         limits = listener.limits
         seconds = limits.head if listener.context is None else limits.handshake
         self._deadline = self._loop.call_later(seconds, self._too_late)
 
     def read(self) -> None:
-        """Begin the handshake where the first byte, or the first TLS record, has come; else wait for it."""
+        """Begin the handshake once the first byte, or the first whole TLS record, has come; until then wait."""
         try:
             seen = self._connection.recv(_RECORD_HEAD + _LONGEST_RECORD, socket.MSG_PEEK)
         except OSError:
-            seen = b""  # nothing yet, or nothing any more
+            seen = b""  # nothing has come yet, or the connection has ended
         needed = 1 if self._listener.context is None else _first_record(seen)
         if len(seen) >= needed:
             self._end()
@@ -59,9 +59,9 @@ class _Silent:
                 self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
             handshake = _Handshake(self._listener, self._connection, self._peer)
             self._listener.clients[handshake] = self._listener.clients.pop(self)
-        elif self._waited_for == needed:  # no more will come
+        elif self._waited_for == needed:  # called without them: the client has closed its side
             self.drop()
-            if seen:  # else it was a health check of a load balancer
+            if seen:  # a client that sent nothing is a load balancer's health check
                 self._listener.refused(name_of_peer(self._peer), "handshake: the peer closed the connection")
         else:
             if needed > 1:
@@ -181,17 +181,17 @@ class Listener:
             client = _Silent(self, connection, peer)
             self.clients[client] = None
             client.read()
-            # While clients wait to be accepted, nothing above gives way to those that are already here.
-            if number % _AT_ONCE == 0:
+            # While clients wait to be accepted, nothing above lets the event loop serve the open connections.
+            if number % _NEW_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     def forget(self, client: Client) -> None:
-        """Give the place of a connection that has ended to another."""
+        """Free the place of a connection that has ended."""
         self.clients.pop(client, None)
         self._freed.set()
 
     async def close(self) -> None:
-        """End: requests under way get two seconds."""
+        """Close everything; requests under way get two seconds to end."""
         self._sock.close()
         for client in list(self.clients):
             if isinstance(client, HttpConnection):
@@ -212,12 +212,12 @@ class Listener:
     async def _make_room(self) -> None:
         """Close a connection that waits for its client, or wait until one ends."""
         self._report_limit(f"{self._most} connections are open")
-        if self._shed_silent():
+        if self._drop_silent():
             return
         old = time.monotonic() - self.limits.grace
-        oldest = next((client for client in self.clients if client.waiting), None)
+        oldest = self._oldest_waiting()
         if oldest is not None and oldest.since <= old:
-            self._shed(oldest)
+            self._drop(oldest)
             return
         self._freed.clear()
         with contextlib.suppress(TimeoutError):
@@ -227,43 +227,48 @@ class Listener:
     async def _back_off(self, error: OSError) -> None:
         """After a connection that could not be accepted: make room where files have run out."""
         if error.errno not in _NO_FILES:
-            return  # the peer has gone before it was accepted
+            return  # the peer left before it was accepted
         self._report_limit(str(error.strerror))
-        # Many at once, or those who wait to be accepted would wait as long as there are silent ones before them.
-        if self._shed_silent(most=1 + len(self.clients) // 4):
+        # Many at once: else the clients that wait to be accepted would wait for each silent one before them.
+        if self._drop_silent(most=1 + len(self.clients) // 4):
             await asyncio.sleep(0)  # until they are closed
             return
-        oldest = next((client for client in self.clients if client.waiting), None)
-        if oldest is not None:
-            self._shed(oldest)
+        if (oldest := self._oldest_waiting()) is not None:
+            self._drop(oldest)
         await asyncio.sleep(0.1)
 
-    def _shed_silent(self, most: int = 1) -> bool:
-        """Close the oldest connections on which nothing was sent: a client in good faith speaks at once."""
+    def _oldest_waiting(self) -> Client | None:
+        return next((client for client in self.clients if client.waiting), None)
+
+    def _drop_silent(self, most: int = 1) -> bool:
+        """Close the oldest silent connections, whose clients have not begun: an honest client begins at once.
+
+        Returns whether there was one.
+        """
         oldest = list(itertools.islice((client for client in self.clients if client.silent), most))
         for client in oldest:
-            self._shed(client)
+            self._drop(client)
         return bool(oldest)
 
-    def _shed(self, client: Client) -> None:
+    def _drop(self, client: Client) -> None:
         client.drop()
         self.forget(client)
 
     def _report_limit(self, reason: str) -> None:
         if time.monotonic() - self._last_message >= _MESSAGE_INTERVAL:
             self._last_message = time.monotonic()
-            self.refused("", f"at a limit ({reason}): connections that wait for their client are closed")
+            self.refused("", f"limit reached ({reason}): closing connections that wait for their client")
 
 
 def _first_record(seen: bytes) -> int:
-    """How many bytes a TLS client's first record takes, as far as `seen` tells; of all else 5 do."""
+    """The length of a client's first TLS record in bytes; 5 until it shows, and for what is not a TLS handshake."""
     if len(seen) < _RECORD_HEAD or seen[0] != _HANDSHAKE:
         return _RECORD_HEAD
     return _RECORD_HEAD + min(int.from_bytes(seen[3:_RECORD_HEAD]), _LONGEST_RECORD)
 
 
 def _free(error: BaseException | None) -> None:
-    """Free what a failed handshake holds: asyncio's frames and futures keep each other, and 0.3 MB with them."""
+    """Free the 0.3 MB of a failed handshake, which asyncio's frames and futures keep: they refer to each other."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__

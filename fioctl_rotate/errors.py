@@ -1,8 +1,6 @@
-"""What can go wrong, each kind with its exit code and with words for the person who has to act on it."""
+"""The kinds of error, each with its exit code, and how an error is shown."""
 
 import signal
-
-_LONGEST = 2000  # characters of a message
 
 
 def printable(text: str) -> str:
@@ -14,17 +12,17 @@ def printable(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """`text` with control characters made visible, and all its spaces."""
+    """`text` with control characters made visible; spaces at its ends stay."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _shortened(text: str) -> str:
-    """`text`, which may quote what has no end."""
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+def shortened(text: str, most: int = 2000) -> str:
+    """`text`, cut off after `most` characters: it may quote something very long."""
+    return text if len(text) <= most else text[:most] + "…"
 
 
 class Error(Exception):
-    """A failure that the user is told in one line, with an optional hint of what to do. Exit code 1."""
+    """A failure, shown to the user in one line, with an optional hint that says what to do. Exit code 1."""
 
     exit_code = 1
 
@@ -35,14 +33,14 @@ class Error(Exception):
 
     def diagnostics(self) -> str:
         """The line `error: …` and, where there is a hint, the line `hint: …`."""
-        lines = [f"error: {_shortened(printable(self.message))}"]
+        lines = [f"error: {shortened(printable(self.message))}"]
         if self.hint:
-            lines.append(f"hint: {_shortened(printable(self.hint))}")
+            lines.append(f"hint: {shortened(printable(self.hint))}")
         return "\n".join(lines)
 
 
 def message_of(error: Error | OSError) -> str:
-    """What `error` says, in one line; an OSError's with the file that it is about, where that is known."""
+    """What `error` says, in one line; for an OSError with the name of its file, where that is known."""
     if isinstance(error, Error):
         return error.message
     where = f"{error.filename}: " if error.filename else ""
@@ -68,13 +66,13 @@ class TimedOut(Error):
 
 
 class Refused(Error):
-    """A check failed, a plan is stale, a root is foreign: nothing was sent. Exit code 5."""
+    """A check failed, a plan is stale, a root is foreign: nothing (more) was sent. Exit code 5."""
 
     exit_code = 5
 
 
 class InProgress(Error):
-    """Changes are pending or in progress, and nothing is wrong. Exit code 6, only where it was asked for."""
+    """Changes are pending or in progress, and nothing is wrong. Exit code 6, only with --detailed-exitcode."""
 
     exit_code = 6
 

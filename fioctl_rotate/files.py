@@ -1,4 +1,4 @@
-"""Files read within bounds, and written so that neither a crash nor another reader sees half of one."""
+"""Reads files within limits, and writes them so that nobody sees half a file, even after a crash."""
 
 import contextlib
 import errno
@@ -14,25 +14,25 @@ from fioctl_rotate.errors import Error
 # What FAT, SMB and some FUSE file systems answer to a hard link, a mode or the sync of a directory.
 _NOT_SUPPORTED = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 
-# What `flock` ends in where there are no locks: NFS, SMB and FUSE by their mount options.
+# What `flock` answers where there are no locks: NFS, SMB and FUSE, depending on their mount options.
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 MOST = 1 << 20
-"""Bytes that a file may have unless its reader says more: keys, certificates and settings have far fewer."""
+"""Bytes that a file may have unless its reader allows more: keys, certificates and settings have far fewer."""
 
-# Nobody types a passphrase or writes a settings file slower than this, in seconds.
+# Seconds. Nobody types a passphrase or writes a settings file more slowly than this.
 _PATIENCE = 10.0
 
 
 STDIO = Path("-")
-"""Where a file is named: stdin to read from, stdout to write to."""
+"""As a file name: stdin for reading, stdout for writing."""
 
 
 def read_file(path: Path, *, most: int = MOST) -> bytes:
     """All that is in a file, a pipe or a device; `-` is stdin.
 
-    Raises OSError, also where that is more than `most` bytes or where nothing comes for ten seconds: so neither
-    /dev/zero nor a FIFO that nobody writes to holds a command up. FileNotFoundError where there is no file.
+    Raises OSError; FileNotFoundError where there is no file. It is also an error if there are more than `most`
+    bytes (/dev/zero has no end), or if nothing comes for ten seconds (a FIFO may have no writer); stdin may wait.
     """
     if path == STDIO:
         return _from_stdin(most)
@@ -87,7 +87,7 @@ def read(path: Path, *, most: int = MOST) -> bytes:
 
 
 def read_if_there(path: Path, *, most: int = MOST) -> bytes | None:
-    """As `read`; None where there is no such file."""
+    """What is in the file, as `read`; None where there is no such file."""
     try:
         return read_file(path, most=most)
     except FileNotFoundError:
@@ -107,9 +107,8 @@ def read_text(path: Path) -> str:
 def write_atomic(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600, *, sync: bool = True) -> None:
     """Replace `path` with `data`: temporary file beside it, created with `mode`, fsync, rename. `-` is stdout.
 
-    Much data may come in pieces.
-
-    Without `sync` the file is whole after a kill, but may not be after a power cut.
+    Much data may come in pieces. Without `sync` the file is whole after a kill, but may not be after a power cut.
+    Raises OSError.
     """
     if path == STDIO:
         _to_stdout(data if isinstance(data, bytes) else b"".join(data))
@@ -197,16 +196,16 @@ def locked(path: Path, busy: Error) -> Iterator[None]:
 
 
 def _rename_new(source: Path, target: Path) -> None:
-    """Rename, except over something: FileExistsError where `target` is taken."""
+    """Rename, but never over something: raises FileExistsError where `target` exists."""
     try:
-        # A link fails where the name is taken, which a rename would not.
+        # A link fails where the name exists; a rename would replace it.
         target.hardlink_to(source)
     except FileExistsError:
         raise
     except OSError as error:
         if error.errno not in _NOT_SUPPORTED:
             raise
-        # No hard links here: an empty file, which is ours because it is new, keeps the name until the rename.
+        # No hard links here: a new, empty file reserves the name until the rename.
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         try:
             source.replace(target)
@@ -219,7 +218,7 @@ def _rename_new(source: Path, target: Path) -> None:
 
 def _written_beside(path: Path, data: bytes | Iterable[bytes], mode: int, *, sync: bool = True) -> Path:
     """A temporary file beside `path` with `mode` and `data`. An OSError names `path`, which people know."""
-    import tempfile  # only those who write pay for it
+    import tempfile  # here, because only commands that write need it
 
     try:
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -240,7 +239,7 @@ def _written_beside(path: Path, data: bytes | Iterable[bytes], mode: int, *, syn
 
 
 def _set_mode(fd: int, mode: int) -> None:
-    """Set the mode where the file system has modes; elsewhere the file keeps the one that its mount gives all."""
+    """Set the mode where the file system has modes; elsewhere the mount decides."""
     try:
         os.fchmod(fd, mode)
     except OSError as error:

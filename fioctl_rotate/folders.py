@@ -1,4 +1,4 @@
-"""The user's folders for settings, state and cached names. Some users have none: a container's, without a home."""
+"""The user's folders for settings and state. A user without a home directory, as in a container, has none."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ _STATE: ContextVar[Path | None] = ContextVar("state", default=None)
 
 
 def config_folder() -> Path:
-    """Where the settings file is by default. Raises FileNotFoundError where there is no home."""
-    # Only those who need it pay for the import.
+    """The folder of the default settings file. Raises FileNotFoundError where there is no home directory."""
+    # Imported here, because few commands need it.
     from platformdirs import user_config_path
 
     try:
         return user_config_path(NAME, appauthor=False)
     except RuntimeError as error:
-        raise _no_home() from error
+        raise no_home() from error
 
 
 def state_folder() -> Path:
-    """Where what was polled is kept. Raises FileNotFoundError where there is no home."""
+    """The folder for what polls found, and for plans. Raises FileNotFoundError where there is no home directory."""
     if (elsewhere := _STATE.get()) is not None:
         return elsewhere
     from platformdirs import user_state_path
@@ -30,12 +30,12 @@ def state_folder() -> Path:
     try:
         return user_state_path(NAME, appauthor=False)
     except RuntimeError as error:
-        raise _no_home() from error
+        raise no_home() from error
 
 
 @contextlib.contextmanager
 def state_in(directory: Path) -> Iterator[None]:
-    """Have `directory` be the state folder while the block runs: what a rehearsal reads and leaves is its own."""
+    """Use `directory` as the state folder while the block runs: a rehearsal has a state of its own."""
     token = _STATE.set(directory)
     try:
         yield
@@ -43,5 +43,6 @@ def state_in(directory: Path) -> Iterator[None]:
         _STATE.reset(token)
 
 
-def _no_home() -> FileNotFoundError:
+def no_home() -> FileNotFoundError:
+    """The error of a user without a home directory."""
     return FileNotFoundError("there is no home directory")

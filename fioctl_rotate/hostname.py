@@ -9,7 +9,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 def host_name_fault(name: str, *, underscore: bool = False) -> str | None:
     """What is wrong with `name` as a DNS name of a server, or None. RFC 1123 §2.1, RFC 5280 §4.2.1.6.
 
-    An underscore is not for host names, but TLS libraries take one: a URL may have it, a new certificate may not.
+    Host names have no underscore, but TLS libraries accept one: a URL may have it, a new certificate may not.
     """
     if "*" in name:
         return "a wildcard, which devices' TLS libraries judge differently"

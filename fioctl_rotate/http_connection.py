@@ -13,11 +13,11 @@ from fioctl_rotate.limits import Limits, Refused
 
 
 class Client(Protocol):
-    """A connection, while its handshake runs or its requests are served."""
+    """A connection: silent, in its handshake, or with requests that are served."""
 
     since: float
     silent: bool
-    """Its client has not begun yet: it sent nothing, or a part of its first TLS record."""
+    """Whether its client has not begun yet: it sent nothing, or a part of its first TLS record."""
 
     @property
     def waiting(self) -> bool:
@@ -29,7 +29,7 @@ class Client(Protocol):
 
 
 class Owner(Protocol):
-    """Whoever accepts the connections of a server: its settings, and those that are open, the oldest first."""
+    """What accepts a server's connections: the settings, and the open connections, the oldest first."""
 
     config: uvicorn.Config
     state: ServerState
@@ -38,7 +38,7 @@ class Owner(Protocol):
     clients: dict[Client, None]
 
     def forget(self, client: Client) -> None:
-        """Give the place of a connection that has ended to another."""
+        """Free the place of a connection that has ended."""
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -57,7 +57,7 @@ class HttpConnection(HttpToolsProtocol):
         self._limits = owner.limits
         self._head_size = 0
         self._reading_head = True
-        self._whole = False  # a request has been read to its end
+        self._request_read = False  # to its end
         self._too_long = 431, f"headers longer than {owner.limits.head_size} bytes"
         self._fault = 400, "not a valid HTTP request"
         self._deadline: asyncio.TimerHandle | None = None
@@ -66,7 +66,7 @@ class HttpConnection(HttpToolsProtocol):
     @property
     def waiting(self) -> bool:
         """Whether the client is expected to send something: no complete request waits for its answer."""
-        return not self._whole or self.cycle is None or self.cycle.response_complete
+        return not self._request_read or self.cycle is None or self.cycle.response_complete
 
     def drop(self) -> None:
         """Close the connection at once."""
@@ -77,22 +77,22 @@ class HttpConnection(HttpToolsProtocol):
         self._headers = _CanonicalHeaders(transport)
         super().connection_made(self._headers)  # type: ignore[arg-type]  # all else is passed on
         self._owner.clients[self] = self._owner.clients.pop(self._handshake, None)
-        self._allow(self._limits.head)
+        self._set_deadline(self._limits.head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
-        self._allow(None)
+        self._set_deadline(None)
         self.resume_writing()
         self._owner.forget(self)
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request, as long as its head stays in its limits."""
         if self.transport.is_closing():
-            return  # TLS had decrypted more than what was refused
+            return  # TLS had decrypted this before the connection was refused
         if self._reading_head and self._deadline is None:
-            self._allow(self._limits.head)
-        self._head_size += len(data)  # set back where a request ends in `data`
+            self._set_deadline(self._limits.head)
+        self._head_size += len(data)  # 0 again where a request ends in `data`
         super().data_received(data)
         if (
             self._reading_head
@@ -104,7 +104,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Add the TLS extension to the scope of the request that begins."""
         super().on_message_begin()
-        self._whole = False
+        self._request_read = False
         connection = self.transport.get_extra_info("ssl_object")
         if connection is not None:
             der = connection.getpeercert(binary_form=True)
@@ -118,19 +118,19 @@ class HttpConnection(HttpToolsProtocol):
             > self._limits.head_size
         ):
             self._fault = self._too_long
-            raise ValueError  # ends the parser, and so comes to `send_400_response`
+            raise ValueError  # ends the parser, and so leads to `send_400_response`
         self._reading_head = False
-        self._allow(self._limits.body)
+        self._set_deadline(self._limits.body)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Wait for the next request."""
         super().on_message_complete()
-        self._reading_head, self._head_size, self._whole = True, 0, True
-        self._allow(None)
+        self._reading_head, self._head_size, self._request_read = True, 0, True
+        self._set_deadline(None)
 
     def on_response_complete(self) -> None:
-        """Take the place behind those that have waited longer."""
+        """Go to the end of the owner's clients: this one begins to wait now."""
         self._headers.end()
         super().on_response_complete()
         if self in self._owner.clients:
@@ -138,23 +138,23 @@ class HttpConnection(HttpToolsProtocol):
             self._owner.clients[self] = self._owner.clients.pop(self)
 
     def pause_writing(self) -> None:
-        """Give the client its time to read."""
+        """Start the time in which the client must read."""
         super().pause_writing()
         self._stall = self.loop.call_later(self._limits.stalled, self.drop)
 
     def resume_writing(self) -> None:
-        """Stop that time."""
+        """The client reads again: stop that time."""
         super().resume_writing()
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what ended the parser."""
+        """Refuse the request that ended the parser."""
         self._refuse(*self._fault)
 
-    def _allow(self, seconds: float | None) -> None:
-        """Close the connection after `seconds` unless something else is allowed until then."""
+    def _set_deadline(self, seconds: float | None) -> None:
+        """Refuse the client after `seconds`, unless this is called again before; None: give it any time."""
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self.loop.call_later(seconds, self._too_slow) if seconds is not None else None
@@ -177,7 +177,7 @@ class HttpConnection(HttpToolsProtocol):
 
 
 class _CanonicalHeaders:
-    """A transport that sends header names as `Content-Type`: libest's client compares them letter by letter.
+    """A transport that sends header names in canonical case, `Content-Type`: libest's client reads no other.
 
     uvicorn writes each head in one piece, with names in lower case, and the body after it. The head waits for the
     body, so that both leave in one TLS record and one packet.
@@ -189,7 +189,7 @@ class _CanonicalHeaders:
         self._in_body = False
 
     def write(self, data: bytes) -> None:
-        """Pass `data` on; keep it, with the names of its headers in canonical case, where it is a head."""
+        """Send `data`; a head is kept until `data` of its body comes, with header names in canonical case."""
         if not self._in_body and data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100 "):
             self._in_body = True
             head, separator, rest = data.partition(b"\r\n\r\n")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Refused = Callable[[str, str], None]
-"""Is called with the peer's address and the reason, for a connection refused before a request was complete."""
+"""Called with the peer's address and the reason when a connection is refused before its request is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Limits:
 
     connections: int = 512
     grace: float = 2.0
-    unseen: int = 7  # the kernel keeps a connection for so long until its client sends something; Linux only
+    unseen: int = 7  # so long the kernel keeps a connection whose client sends nothing; Linux only
     handshake: float = 10.0
     head: float = 10.0  # for the request line and the headers
     head_size: int = 32 * 1024  # bytes

@@ -1,31 +1,32 @@
-"""No connection leaves this machine while a rehearsal runs: enforced below everything that makes one.
+"""No connection leaves this machine while a rehearsal runs. An audit hook enforces this (PEP 578).
 
-Python tells an audit hook of each connection, datagram, listener and name look-up before the system is asked, in
-whatever library and thread it begins (PEP 578). What the hook refuses does not happen.
+Python calls the hook before each connection, datagram, listener and name look-up of any library and thread. If the
+hook raises an error, the operation does not happen.
 """
 
 import contextlib
 import errno
-import ipaddress
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Set
 from typing import Any
 
+from fioctl_rotate.settings import is_loopback
+
 _LOOK_UPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")
 _SENDS = ("socket.connect", "socket.sendto", "socket.sendmsg")
 
 
 class LeavesLoopback(OSError):
-    """Something was about to leave this machine, and did not."""
+    """Something would have left this machine, and was refused."""
 
 
 class _Guard:
-    """What is allowed now; several rehearsals may run at once."""
+    """The ports allowed now, with who hears of a refusal; several rehearsals may run at once."""
 
     def __init__(self) -> None:
-        self.turn = threading.Lock()
+        self.lock = threading.Lock()
         self.installed = False
         self.active: list[tuple[Set[int], Callable[[str], None]]] = []
 
@@ -35,21 +36,22 @@ _GUARD = _Guard()
 
 @contextlib.contextmanager
 def loopback_only(ports: Set[int], refused: Callable[[str], None] = lambda _where: None) -> Iterator[None]:
-    """While the block runs, this process connects to these ports of loopback alone; all else is an OSError.
+    """While the block runs, this process can connect to these ports of loopback only.
 
-    A proxy on loopback, which would pass things on, has another port. `ports` may grow. `refused` is told what was
-    refused. Names other than `localhost` are not looked up, and nothing listens but on loopback.
+    It can look up `localhost` only, and listen on loopback only (any port). Everything else raises LeavesLoopback,
+    after `refused` was called with the address. A proxy on loopback has another port, so it is refused too. `ports`
+    may grow.
     """
-    with _GUARD.turn:
+    with _GUARD.lock:
         if not _GUARD.installed:
-            sys.addaudithook(_audit)  # for as long as the process lives: there is no way to take one out
+            sys.addaudithook(_audit)  # Python cannot remove a hook: it stays until the process ends
             _GUARD.installed = True
         entry = (ports, refused)
         _GUARD.active.append(entry)
     try:
         yield
     finally:
-        with _GUARD.turn:
+        with _GUARD.lock:
             _GUARD.active.remove(entry)
 
 
@@ -72,7 +74,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _outside(family: int, address: Any, *, check_port: bool) -> str | None:
-    """The address where it is not allowed, None where it is, or there is none: the socket is connected."""
+    """The address if it is not allowed, else None; a socket that is connected already has no address here."""
     if family == socket.AF_UNIX or address is None:
         return None
     if family not in (socket.AF_INET, socket.AF_INET6):
@@ -84,7 +86,4 @@ def _outside(family: int, address: Any, *, check_port: bool) -> str | None:
 
 def _is_loopback(host: Any) -> bool:
     name = host.decode("ascii", "replace") if isinstance(host, (bytes, bytearray)) else str(host)
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name.lower() == "localhost"
+    return is_loopback(name.lower())

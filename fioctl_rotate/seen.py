@@ -1,7 +1,7 @@
 """The names that this machine saw last, for completion: groups, devices, rotation ids and profiles.
 
-One small file in the user's cache folder, at most a few Factories and the newest names of each. Nothing depends on
-it. Standard library only, because completion reads it.
+One small file in the user's cache folder, with the newest names of a few Factories. Everything works without it.
+Standard library only, because completion reads it.
 """
 
 import contextlib
@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from fioctl_rotate.folders import NAME, no_home
 
 _MOST = {"groups": 500, "devices": 1000, "rotations": 50}
 _MOST_FACTORIES = 8
@@ -25,7 +27,7 @@ class Seen:
         self.rotations: dict[str, None] = {}
 
     def add_devices(self, names: Iterable[str]) -> None:
-        """Take device names, as far as there is room."""
+        """Add device names until there are as many as are kept."""
         for name in names:
             if len(self.devices) >= _MOST["devices"]:
                 return
@@ -33,19 +35,19 @@ class Seen:
 
 
 def cache_file() -> Path:
-    """Where the names are: `fioctl-rotate/seen.json` in XDG_CACHE_HOME or ~/.cache. OSError without a home."""
+    """`fioctl-rotate/seen.json` in XDG_CACHE_HOME or ~/.cache. Raises FileNotFoundError without a home."""
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         folder = Path(base) if base else Path.home() / ".cache"
     except RuntimeError as error:
-        raise FileNotFoundError("there is no home directory") from error
-    return folder / "fioctl-rotate" / "seen.json"
+        raise no_home() from error
+    return folder / NAME / "seen.json"
 
 
 def load() -> dict[str, Any]:
     """`{profiles: [name], factories: [{factory, server, groups, devices, rotations}]}`, the newest Factory first.
 
-    What is not there, or is not ours, is empty.
+    A part that is missing or not valid is empty.
     """
     known: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, RecursionError), cache_file().open("rb") as file:
@@ -64,7 +66,7 @@ def load() -> dict[str, Any]:
 
 
 def remember(factory: str, server: str, seen: Seen, profiles: Iterable[str]) -> None:
-    """Keep what a command saw. A folder that cannot be written is no error."""
+    """Keep what a command saw. It is not an error if the folder cannot be written."""
     known = load()
     others = [e for e in known["factories"] if (e["factory"], e["server"]) != (factory, server)]
     mine: dict[str, Any] = next((e for e in known["factories"] if e not in others), {})

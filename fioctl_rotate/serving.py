@@ -1,4 +1,4 @@
-"""ASGI apps served within limits: their sockets, and when they begin and end."""
+"""Serves ASGI apps within limits: opens their sockets, starts them and ends them."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from fioctl_rotate.http_connection import address
 from fioctl_rotate.limits import LIMITS, Limits, Refused
 
 _HINTS = {
-    errno.EADDRINUSE: "another port may be free",
+    errno.EADDRINUSE: "choose another port",
     errno.EACCES: "ports below 1024 are for root, or for a program with the capability CAP_NET_BIND_SERVICE",
 }
 
@@ -36,7 +36,7 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
-        # Listening at once makes a second program's bind fail now rather than later.
+        # Listen now, so that a second program's bind fails at once.
         sock.listen(1024)
     except OSError as error:
         sock.close()
@@ -48,7 +48,7 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
 
 
 def listen_unix(path: Path) -> socket.socket:
-    """A UNIX socket at `path`, mode 0660, in the place of one that nobody listens on any more. Raises Error."""
+    """A UNIX socket at `path`, mode 0660; replaces one that nobody listens on any more. Raises Error."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.is_socket():
@@ -88,10 +88,10 @@ async def running(
 ) -> AsyncIterator[int]:
     """Serve the ASGI `app` on `sock`, over TLS where there is a `context`, while the block runs.
 
-    Yields the port (0 for a UNIX socket). The responses carry no `Date` and no `Server` header of uvicorn's: an app
-    that needs one sets its own. On the way out requests under way are given two seconds.
+    Yields the port (0 for a UNIX socket). uvicorn adds no `Date` and no `Server` header here: an app that needs one
+    sets its own. When the block ends, requests under way get two seconds to end.
     """
-    # uvicorn logs a warning for each request that is not HTTP; `refused` gets the peer as well.
+    # uvicorn logs a warning for each request that is not HTTP; `refused` names the peer, too.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     listener = Listener(app, sock, context, limits, refused)
     accepting = asyncio.create_task(listener.accept())
@@ -104,14 +104,14 @@ async def running(
         await listener.close()
 
 
-async def until_interrupted(heard: Callable[[], None] = lambda: None) -> None:
-    """Return at SIGINT or SIGTERM; `heard` is called once Ctrl-C works, so that it can be mentioned."""
+async def until_interrupted(ready: Callable[[], None] = lambda: None) -> None:
+    """Return at SIGINT or SIGTERM; `ready` is called once Ctrl-C works, and may say so."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
-        heard()
+        ready()
         await stop.wait()
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""Where a command's settings come from: flags beat environment beat settings file.
+"""A command's settings: flags win over the environment, and that over the settings file.
 
 Standard library only, because an offline dry run reads them too. The file is TOML; its top level holds the
 default profile, `[profiles.NAME]` others:
@@ -65,9 +65,9 @@ class Flags(Value):
 
 
 class Settings(Value):
-    """Settings as resolved. `sources` names where each came from, for people.
+    """All settings of a command. `sources` says where each came from, for people.
 
-    Exactly one of `mock` and `server` is what a command talks to; `mock` wins where it is not None.
+    A command talks to `mock` if that is not None, else to `server`.
     """
 
     _secret = frozenset({"token", "oauth"})
@@ -87,19 +87,19 @@ class Settings(Value):
     notes: tuple[str, ...] = ()
 
     def require_factory(self) -> str:
-        """The factory's name, or UsageError (exit 2) that tells how to name one."""
+        """The factory's name. Raises UsageError where there is none."""
         if not self.factory:
             raise UsageError("no factory given", hint="name it with --factory or FIOCTL_FACTORY")
         return self.factory
 
     @property
     def destination(self) -> str:
-        """What a command talks to, as summaries name it: a URL, or `mock DIR`."""
+        """What a command talks to, for people: a URL, or `mock DIR`."""
         return f"mock {self.mock}" if self.mock else self.server
 
 
 def default_config_file() -> Path:
-    """The settings file where none is named: `fioctl-rotate/config.toml` in the user's configuration folder.
+    """The default settings file: `fioctl-rotate/config.toml` in the user's configuration folder.
 
     Raises UsageError where there is no home directory.
     """
@@ -129,14 +129,14 @@ def resolve(flags: Flags, environ: Mapping[str, str] | None = None, *, offline: 
     path = named_config_file(flags, environ)
     if path is not None and not path.exists():
         raise UsageError(f"no settings file {path}")
-    # An offline command that knows its factory has nothing to look up in a default file.
+    # An offline command that knows its factory needs nothing from the default file.
     known = offline and (flags.factory or environ.get("FIOCTL_FACTORY"))
     if path is None and flags.profile is None and not environ.get("FIOCTL_ROTATE_PROFILE"):
         if known:
             return merge(flags, environ, {}, None, offline=True)
         try:
             path = default_config_file()
-        except UsageError:  # without a home there is no such file, and nothing in it
+        except UsageError:  # without a home directory there is no such file
             return merge(flags, environ, {}, None, offline=offline)
     path = path or default_config_file()
     file = load_file(path)
@@ -191,9 +191,9 @@ def merge(
         return None
 
     factory = pick("factory", flags.factory, "FIOCTL_FACTORY")
-    mock, server = _place(flags, environ, values, source, sources)
+    mock, server = _mock_or_server(flags, environ, values, source, sources)
     if "@" in server:
-        # It is not quoted either: what stands before the @ may be a password.
+        # The message does not quote the URL: it may hold a password.
         raise UsageError("the server's URL must not carry a user or a password")
     token = pick("token", flags.token, "FIOCTL_TOKEN")
     token_header = environ.get("TOKEN_HEADER") or "OSF-TOKEN"
@@ -208,7 +208,7 @@ def merge(
         if flags.token is None and environ.get("FIOCTL_TOKEN") == "":
             raise UsageError("FIOCTL_TOKEN is set but empty", hint="unset it, or put a token in it")
         if token is None and oauth is None:
-            raise UsageError("no token and no mock: nothing to talk to", hint=LOGIN_HINT)
+            raise UsageError("no token and no mock given", hint=LOGIN_HINT)
         _check_server(server)
         _check_header(token, sources.get("token"), token_header)
         if oauth is not None:
@@ -252,11 +252,11 @@ def load_file(path: Path) -> dict[str, Any]:
 
 
 def refuse_empty(flags: Flags) -> None:
-    """Refuse (UsageError) an option that is there and says nothing."""
+    """Refuse (UsageError) an option whose value is empty."""
     # `--mock "$DIR"` with an unset DIR must not become a push to the real Factory.
     for name, value in vars(flags).items():
         if value == "":
-            raise UsageError(f"--{name} is empty", hint="leave it out, or say what it shall be")
+            raise UsageError(f"--{name} is empty", hint="leave it out, or give it a value")
 
 
 def _check_keys(values: Mapping[str, Any], where: str) -> None:
@@ -288,13 +288,14 @@ def _check_text(key: str, value: object, where: str) -> None:
         raise UsageError(f"settings file {where}: `{key}` has a control character")
 
 
-def _place(
+def _mock_or_server(
     flags: Flags,
     environ: Mapping[str, str],
     values: Mapping[str, Any],
     source: str,
     sources: dict[str, str],
 ) -> tuple[Path | None, str]:
+    """The mock's directory or None, and the server; adds to `sources`. The highest level that names one decides."""
     levels = (
         (flags.mock, flags.server, "--mock", "--server"),
         (
@@ -333,23 +334,23 @@ def _check_server(server: str) -> None:
     if parts.scheme == "http" and not is_loopback(host):
         raise Refused(
             f"the token would travel unencrypted to {host}",
-            hint="use https://; http:// is taken for this machine alone",
+            hint="use https://; http:// is accepted for this machine only",
         )
 
 
 def _check_header(token: str | None, source: str | None, name: str) -> None:
-    """Refuse (UsageError) what cannot go over HTTP, whose own words for it would quote the token."""
+    """Refuse (UsageError) what HTTP cannot carry: the HTTP client's own error would quote the token."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UsageError(f"TOKEN_HEADER `{name}` is not the name of a header")
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise UsageError(
-            f"the token ({source}) has a character that no token has",
-            hint="look for white space and line breaks in it",
+            f"the token ({source}) has a character that is not allowed in a token",
+            hint="check it for white space and line breaks",
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` (a name or an address) is this machine and nothing else."""
+    """Whether `host`, in lower case, is `localhost` or a loopback address."""
     import ipaddress
 
     if host == "localhost":

@@ -1,6 +1,6 @@
-"""A clock on which waiting takes no time: it jumps to the next wake-up as soon as everybody waits.
+"""A clock for simulations: when all tasks that take part sleep, it jumps to the next wake-up.
 
-Everybody who takes part is either at work, for which the clock stands still, or asleep on it.
+Each of these tasks is either at work, while the clock stands still, or asleep on the clock.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class SimulatedClock:
-    """Tells a time in whole seconds, from `start` (aware) on: a `fioctl_rotate.clock.Clock`.
+    """A `fioctl_rotate.clock.Clock` in whole seconds, from `start` (aware) on.
 
     It belongs to one event loop. Real waits, such as for an answer, count as work.
     """
@@ -39,7 +39,7 @@ class SimulatedClock:
         return self._seconds
 
     def taking_part(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-        """`work`, to be awaited: from now on it counts as at work, until it ends or sleeps on this clock."""
+        """Have `work` take part: from now until its end it is at work, or asleep here. Await what this returns."""
         self._working += 1
 
         async def counted() -> T:
@@ -52,7 +52,7 @@ class SimulatedClock:
         return counted()
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, at least until the next whole second; only for one who takes part, and is at work."""
+        """Sleep so many seconds, rounded up. Only for a task that takes part and is at work."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -63,18 +63,18 @@ class SimulatedClock:
         try:
             await wake_up
         except asyncio.CancelledError:
-            # One that was woken before it was cancelled counts as at work already.
+            # A task that was woken before it was cancelled counts as at work already.
             self._working += wake_up.cancelled()
             raise
 
     async def stop(self) -> None:
-        """Stand still from now on; returns once nobody is at work any more. For one who does not take part."""
+        """Stand still from now on; returns once no task is at work. Only for a task that does not take part."""
         self._stopped = asyncio.Event()
         self._go_on()
         await self._stopped.wait()
 
     def _go_on(self) -> None:
-        """Where nobody is at work, wake those whose time comes next."""
+        """If no task is at work, jump to the next wake-up and wake the tasks that sleep until then."""
         if self._stopped is not None:
             if not self._working:
                 self._stopped.set()

@@ -19,8 +19,8 @@ def client_context(
     """A client's context, TLS 1.2 and later.
 
     `roots_pem` (PEM, one or more certificates) is trusted alone; None trusts the system's store. `roots_name` is
-    what errors call it. `cert` and `key` are PEM files that the client presents. Raises Error where one of them
-    is not usable.
+    its name in errors. `cert` and `key` are PEM files that the client presents. Raises Error if one of these cannot
+    be used.
     """
     if roots_pem is None:
         context = ssl.create_default_context()
@@ -28,11 +28,11 @@ def client_context(
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         _trust(context, roots_pem, roots_name)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Go, and so every device, does not read a name from the CN.
+    # Go, and so every device, takes no host name from the CN.
     context.hostname_checks_common_name = False
     if roots_pem is not None:
-        # As in Go, each certificate is an anchor of its own, also one that a higher CA has signed, and a root made
-        # by the manual's recipe (BC not critical) is good enough, which Python 3.13's default refuses.
+        # As in Go, each certificate is an anchor of its own, also one that a higher CA has signed. A root made by
+        # the manual's recipe (BC not critical) is accepted, too; Python 3.13 refuses it by default.
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
         context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
     if cert is not None:
@@ -44,8 +44,8 @@ def server_context(cert: Path, key: Path, client_cas_pem: str, *, required: bool
     """A server's context for mutual TLS, TLS 1.2 and later.
 
     Clients are trusted by the CAs in `client_cas_pem` (PEM, may be empty: then nobody is), each an anchor of its
-    own: device CAs are intermediates, so OpenSSL needs VERIFY_X509_PARTIAL_CHAIN to stop at them. `required`
-    refuses a client without a certificate in the handshake. Raises Error where a file is not usable.
+    own: device CAs are intermediates, so OpenSSL needs VERIFY_X509_PARTIAL_CHAIN to stop at them. With `required`
+    the handshake fails for a client without a certificate. Raises Error if a file cannot be used.
     """
     context = _mutual_tls(required=required)
     _present(context, cert, key)
@@ -76,7 +76,7 @@ def _trust(context: ssl.SSLContext, certificates_pem: str, what: str) -> None:
 def _present(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     """Have `context` present the certificate, with its key. Raises Error."""
     for path in (cert, key):
-        read(path)  # so that one that is missing or cannot be read is named
+        read(path)  # its error names the file, OpenSSL's would not
     try:
         # Without a password OpenSSL would ask the terminal for one.
         context.load_cert_chain(cert, key, password="")
@@ -94,7 +94,7 @@ def reloading_context(current: Callable[[], ssl.SSLContext | None], *, required:
     """A server's context that asks `current` for the one to use at each handshake.
 
     So certificates and client CAs change without a restart. While `current` returns None, handshakes fail.
-    `required` must be what `current`'s contexts were made with: OpenSSL takes the mode from this one.
+    `required` must be the same as for the contexts of `current`: OpenSSL takes the mode from this context.
     """
     context = _mutual_tls(required=required)
 

@@ -1,4 +1,4 @@
-"""The messages that go over the wire, once, for the client and the mocked Factory.
+"""The messages on the wire, used by both the client and the mocked Factory.
 
 Three dialects meet here: the operator API is kebab-case, the device gateway speaks Go's field names and
 camelCase. What we read from a Factory is lenient (a field may be absent or null); what the mock takes is checked
@@ -177,7 +177,7 @@ class CertsPatch(Struct, rename="kebab", kw_only=True, omit_defaults=True):
 
 
 class CsrRequest(Struct, rename="kebab", kw_only=True):
-    """Which CSRs the backend shall make; it makes and keeps their keys."""
+    """The CSRs to make; the backend makes and keeps their keys."""
 
     first_time_init: bool = False
     ca_csr: bool = False
@@ -197,7 +197,7 @@ class Csrs(Struct, rename="kebab", kw_only=True, omit_defaults=True):
 
 
 class EventType(Struct, rename="camel", kw_only=True):
-    """The step an event tells of."""
+    """The step that an event reports."""
 
     id: str
     version: int | UnsetType = UNSET
@@ -234,7 +234,7 @@ class GatewayFile(Struct, rename="pascal", kw_only=True):
 
 
 class GatewayConfigRequest(Struct, rename="kebab", kw_only=True):
-    """What a device sends to write its own configuration; `public_key` (PEM or "") is what encrypted it."""
+    """What a device sends to write its own configuration; `public_key` (PEM or "") encrypted it."""
 
     reason: str = ""
     files: list[ConfigFile] | None = None
@@ -242,7 +242,7 @@ class GatewayConfigRequest(Struct, rename="kebab", kw_only=True):
 
 
 class KeyAnnouncement(Struct, kw_only=True):
-    """`PATCH /device`: the key that the device will come with next, PEM."""
+    """`PATCH /device`: the public key that the device will use next, PEM."""
 
     next_pubkey: str
 

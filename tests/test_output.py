@@ -99,7 +99,7 @@ def test_an_error_on_a_terminal_is_broken_between_words_and_no_command_is_broken
     os.close(reader)
     assert done.returncode == 2
     assert lines == [
-        "error: no token and no mock: nothing to talk to",
+        "error: no token and no mock given",
         "hint: set FIOCTL_TOKEN to an API token of",
         "      https://app.foundries.io/settings/tokens/, run",
         "      `fioctl-rotate login --factory acme`, or rehearse on a",

@@ -268,7 +268,7 @@ def test_beyond_the_limit_silent_connections_give_way_at_once() -> None:
             silent = [await server.connect() for _ in range(4)]
             assert (await server.ask()).endswith(b"x")
             assert await silent[0].rest() == b""
-            assert [told[1].startswith("at a limit") for told in server.refused] == [True]
+            assert [told[1].startswith("limit reached") for told in server.refused] == [True]
 
     asyncio.run(work())
 

@@ -182,7 +182,9 @@ def test_a_token_that_cannot_go_over_http_is_refused_and_not_shown(
     monkeypatch.setenv("FIOCTL_TOKEN", token)
     result = cli("config", "device-group", "list", "-v")
     assert result.code == 2
-    assert result.err.startswith("error: the token (FIOCTL_TOKEN) has a character that no token has\n")
+    assert result.err.startswith(
+        "error: the token (FIOCTL_TOKEN) has a character that is not allowed in a token\n"
+    )
     assert "ary" not in result.err
     assert server.asked == []
 

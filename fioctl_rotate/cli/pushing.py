@@ -252,7 +252,7 @@ async def _checked(
     """The plan with what the checks found. Raises Refused where a check stops the push."""
     if sending.no_checks:
         return plan, None
-    from fioctl_rotate.checks import allowing, blocking
+    from fioctl_rotate.checks import allow_options, blocking
 
     findings = await _check(api, plan, target)
     plan = findings.added_to(plan)
@@ -262,7 +262,7 @@ async def _checked(
             note(line)
         raise Refused(
             f"nothing was sent because of {', '.join(check.name for check in stops)}",
-            hint=f"repair it; or push all the same with {allowing(stops)}",
+            hint=f"repair it; or push all the same with {allow_options(stops)}",
         )
     return plan, findings
 

@@ -268,7 +268,7 @@ async def check(
     way, and which devices will not follow. Each is a line; exit code 5 where one fails. The rotate-certs commands
     do the same before a push.
     """
-    from fioctl_rotate.checks import allowing, blocking
+    from fioctl_rotate.checks import allow_options, blocking
     from fioctl_rotate.clock import utc_now
     from fioctl_rotate.ops.push import plan_push
     from fioctl_rotate.ops.push_checks import check_names, check_push
@@ -280,7 +280,7 @@ async def check(
     stops = blocking(findings.checks, allow=waived, strict=strict)
     error = Refused(
         f"group {group} is not ready to rotate because of {', '.join(check.name for check in stops)}",
-        hint=f"repair it; or let it pass, here and in the push, with {allowing(stops)}",
+        hint=f"repair it; or let it pass, here and in the push, with {allow_options(stops)}",
     )
     result = Result(
         {"ok": not stops, "checks": list(findings.checks), "allow": list(waived)},

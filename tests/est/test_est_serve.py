@@ -222,7 +222,7 @@ def test_a_taken_port_is_an_error_of_one_line(cli, files):
             )
             assert result.code == 1
             assert result.err.startswith(f"error: cannot listen on 127.0.0.1:{port}")
-            assert "hint: another port may be free" in result.err
+            assert "hint: choose another port" in result.err
 
 
 def test_another_port_is_no_help_for_an_address_that_is_not_here(cli, files):
