@@ -98,6 +98,7 @@ def run_out(monkeypatch: pytest.MonkeyPatch) -> Cli:
         with monkeypatch.context() as patch:
             patch.setattr(asyncio, "timeout_at", timeout_at)
             for polling in (roll_out, Watch.until_settled):
+                assert polling.__kwdefaults__
                 patch.setitem(polling.__kwdefaults__, "sleep", pause)
             return command(*argv, "--timeout", "1h")
 

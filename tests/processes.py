@@ -62,7 +62,7 @@ class Process:
     def interrupt(self) -> tuple[int, str, str]:
         """Ctrl-C; its exit code, the rest of stdout, and stderr."""
         self._process.send_signal(signal.SIGINT)
-        out, err = self._process.communicate(timeout=60)
+        out, err = self._process.communicate(timeout=120)
         return self._process.returncode, out, err
 
 

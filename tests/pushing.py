@@ -80,10 +80,10 @@ class Terminal:
         while self._read():
             pass
         os.close(self._end)
-        return self.process.wait(20)
+        return self.process.wait(120)
 
     def _read(self) -> bool:
-        assert select.select([self._end], [], [], 20)[0], f"nothing more within 20 s: {self.screen}"
+        assert select.select([self._end], [], [], 120)[0], f"nothing more within 120 s: {self.screen}"
         try:
             data = os.read(self._end, 4096)
         except OSError:  # how Linux says that the other side has gone

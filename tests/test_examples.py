@@ -30,7 +30,7 @@ def run_script(*arguments: str, cwd: Path, **environment: str) -> subprocess.Com
         env=os.environ | {"PATH": path} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 
@@ -92,7 +92,7 @@ def run_steps(steps: list[str], cwd: Path, **environment: str) -> list[int]:
     codes = []
     for step in steps:
         # Nobody runs the devices here, nor the EST server.
-        text = step.replace("--timeout 2h", "--timeout 1s --no-checks").replace(
+        text = step.replace("--timeout 2h", "--timeout 3s --no-checks").replace(
             "--dryrun", "--dryrun --no-checks"
         )
         codes.append(

@@ -37,7 +37,7 @@ READY = {
 }
 # The usual ports may be taken on this machine.
 FREE_PORTS = "--port 0 --est-port 0 --gateway-port 0"
-SECONDS = 60
+SECONDS = 120
 
 
 def test_every_block_is_typed_or_has_a_reason_why_not() -> None:

@@ -348,7 +348,7 @@ def test_a_command_that_runs_until_it_is_stopped_keeps_its_secrets(name: str, pl
             said += line
         children = environments(running.pid)
         running.send_signal(signal.SIGINT)
-        said += running.communicate(timeout=60)[0]
+        said += running.communicate(timeout=120)[0]
     assert said
     assert_silent(place, before, said, keys)
     for child, environment in children.items():

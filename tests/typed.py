@@ -49,7 +49,7 @@ def calls(block: str, cwd: Path, scratch: Path) -> Iterator[Call]:
     scratch.mkdir()
     subprocess.run(
         ["bash", "-c", _INSTEAD + block], cwd=cwd, env=os.environ | {"CALLS": str(scratch)}, check=True,
-        capture_output=True, timeout=60,
+        capture_output=True, timeout=120,
     )  # fmt: skip
     for number in range(1, len(list(scratch.glob("*.words"))) + 1):
         words = (scratch / f"{number}.words").read_text().split("\0")[:-1]

@@ -29,7 +29,7 @@ def test_a_group_rotates_and_nothing_is_lost(cli, factory):
         ) as devices:
             pushed = cli(
                 *("config", "rotate-certs", "-g", "field", "-r", "r", "-p", port, "-y", *connection),
-                *("--wait", "--interval", 1, "--timeout", 60),
+                *("--wait", "--interval", 1, "--timeout", 600),
             )
             assert pushed.code == 0, pushed.out + pushed.err
             code, out, err = devices.interrupt()

@@ -57,7 +57,7 @@ class Process:
         self.process.send_signal(number)
         with self.process:
             self.log += self.stderr.read().splitlines()
-            return self.process.wait(20)
+            return self.process.wait(120)
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

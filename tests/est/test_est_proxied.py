@@ -195,7 +195,7 @@ def proxied(request, own, tmp_path):
     finally:
         for process in reversed(processes):
             process.terminate()
-            process.wait(20)
+            process.wait(120)
         server.stderr.close()
 
 

@@ -42,7 +42,7 @@ def test_an_expired_access_token_is_refreshed_before_the_first_request_and_kept(
     assert credentials["refresh_token"] == "canary-new-refresh"
     assert credentials["expires_in"] == 3600
     age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(credentials["created"])
-    assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=1)
+    assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=10)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     no_secret(*results, secrets=(tokens["admin"],))
 
@@ -150,7 +150,7 @@ def test_two_commands_at_once_refresh_once(oauth: TokenEndpoint, monkeypatch: py
     settings_with(default_config_file(), server_url(monkeypatch), **EXPIRED)
     command = [sys.executable, "-m", "fioctl_rotate", "devices", "list", "--profile", "work"]
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
-    errors = [process.communicate(timeout=30)[1] for process in both]
+    errors = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     assert len(oauth.forms) == 1
 
