@@ -243,7 +243,7 @@ def test_a_name_that_would_make_another_path_is_refused(
         (("devices", "updates", "nope"), ["no device with the name"]),
         (("devices", "config", "log", "nope"), ["no device with the name"]),
         (("devices", "config", "delete", "device-1", "x"), ["no file `x`"]),
-        (("config", "device-group", "create", "field"), ["409", "exists already"]),
+        (("config", "device-group", "create", "field"), ["409", "already exists"]),
         (("config", "device-group", "delete", "field"), ["409", "2 devices"]),
         (("config", "device-group", "delete", "nope"), ["404", "nope"]),
         (("config", "device-group", "update", "nope", "-n", "x"), ["404", "nope"]),

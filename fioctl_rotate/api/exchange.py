@@ -5,8 +5,6 @@ the caller knows whether it is safe to repeat.
 """
 
 import contextlib
-import datetime
-import email.utils
 import logging
 import re
 import time
@@ -18,7 +16,9 @@ import msgspec
 
 from fioctl_rotate.api.failures import UNREADABLE, ApiError, Unreachable
 from fioctl_rotate.api.peer import Answer, Peer
+from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error, TimedOut, UsageError, printable
+from fioctl_rotate.http_date import parse_http_date
 
 ATTEMPTS = 4
 MOST_PAGES = 2000
@@ -277,11 +277,8 @@ def _seconds(value: str | None) -> float | None:
         return None
     if re.fullmatch("[0-9]{1,9}", value.strip()):
         return float(value)
-    try:
-        when = email.utils.parsedate_to_datetime(value)
-        return max(0.0, (when - datetime.datetime.now(datetime.UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
+    when = parse_http_date(value)
+    return None if when is None else max(0.0, (when - utc_now()).total_seconds())
 
 
 def _without_nulls(value: Any) -> Any:

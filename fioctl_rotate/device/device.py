@@ -31,6 +31,7 @@ from fioctl_rotate.device.stored_config import (
 )
 from fioctl_rotate.errors import Error, message_of
 from fioctl_rotate.files import write_atomic
+from fioctl_rotate.http_date import parse_http_date
 from fioctl_rotate.rotation.entry import HANDLER
 from fioctl_rotate.toml import read_toml
 
@@ -173,7 +174,7 @@ class Device:
         config = decrypted(decode_config(response.content), runtime.identity.key)
         if await self._write(runtime, config, previous or {}):
             return StartOutcome.ROTATED
-        modified = _date(response.headers.get("date", "")) or runtime.clock()
+        modified = parse_http_date(response.headers.get("date", "")) or runtime.clock()
         store_config(self.directory, response.content, modified)
         return StartOutcome.CHANGED
 
@@ -248,14 +249,6 @@ def _remove_empty_directories(directory: Path) -> None:
 def _rfc1123(timestamp: float) -> str:
     """The time as Go's RFC 1123 in UTC writes it: `UTC`, not `GMT`."""
     return email.utils.formatdate(int(timestamp), usegmt=True).replace("GMT", "UTC")
-
-
-def _date(header: str) -> datetime.datetime | None:
-    """The time of a `Date` header, with the zone GMT or Go's UTC; None where it is not valid."""
-    try:
-        return email.utils.parsedate_to_datetime(header.replace("UTC", "GMT"))
-    except ValueError:
-        return None
 
 
 def _current_target(storage: Path) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The Factory's PKI as its backend sees it: keys it makes, CSRs it hands out, certificates it takes."""
+"""The backend's part of a Factory's PKI: it makes keys, hands out CSRs and stores certificates."""
 
 import datetime
 import hashlib
@@ -32,14 +32,14 @@ CA, EST_TLS, TLS = "ca", "est-tls", "tls"
 def create_csrs(
     db: sqlite3.Connection, directory: Path, factory: FactoryRecord, request: wire.CsrRequest
 ) -> wire.Csrs:
-    """The CSRs asked for, the same ones until their certificates are there; their keys are 0400 in `directory`.
+    """The requested CSRs, each the same until its certificate is uploaded. Their keys go to `directory`, mode 0400.
 
-    Raises Problem (409): a first-time initialization of a Factory that has its root, or anything else before it.
+    Raises Problem (409): a first-time initialization where there is a root, another request where there is none.
     """
     if request.first_time_init and factory.root_crt:
-        raise Problem(409, "the Factory's PKI is set up already, which can be done once")
+        raise Problem(409, "the Factory's PKI is already set up; that can be done only once")
     if not request.first_time_init and not factory.root_crt:
-        raise Problem(409, "the Factory's PKI is not set up: first-time-init comes first")
+        raise Problem(409, "the Factory's PKI is not set up: send first-time-init first")
 
     def csr(kind: str, *, wanted: bool) -> str | None:
         return _csr(db, directory, factory, kind) if wanted else None
@@ -59,9 +59,9 @@ def upload(
     author: str,
     now: datetime.datetime,
 ) -> None:
-    """Take new certificates, all of them or, where one is not valid, none.
+    """Store new certificates: all of them, or none where one is not valid.
 
-    Raises Problem: what is wrong, by field (400); another root than the one on file (409).
+    Raises Problem: 400 with the field and what is wrong with it; 409 for another root than the one on file.
     """
     check = _Upload(db, factory, now)
     root = check.root(patch.root_crt)
@@ -100,14 +100,14 @@ class KeyPair:
 
 
 def key_pair(db: sqlite3.Connection, directory: Path, factory: FactoryRecord, kind: str) -> KeyPair | None:
-    """The certificate on file of that kind whose key the backend has, the newest key's where there are several.
+    """The certificate of this kind on file whose key the backend has; of several, the one with the newest key.
 
     None where there is none: not made yet, or revoked.
     """
-    on_file = {CA: factory.ca_crt, EST_TLS: factory.est_tls_crt, TLS: factory.tls_crt}[kind]
-    keyed = {public_key_of(certificate): certificate for certificate in bundled(on_file)}
+    certificates_on_file = {CA: factory.ca_crt, EST_TLS: factory.est_tls_crt, TLS: factory.tls_crt}[kind]
+    by_key = {public_key_of(certificate): certificate for certificate in bundled(certificates_on_file)}
     for key in backend_keys.newest_first(db, factory.name, kind):
-        if certificate := keyed.get(key.public_key):
+        if certificate := by_key.get(key.public_key):
             path = keys_directory(directory, factory.name) / key.file
             return KeyPair(certificates.pem(certificate), path)
     return None
@@ -124,7 +124,7 @@ def keys_directory(directory: Path, factory: str) -> Path:
 
 
 def public_key_of(certificate: x509.Certificate) -> str:
-    """The certificate's public key, PEM, which is what a device is known by; raises Problem (400)."""
+    """The certificate's public key, PEM, which identifies a device; raises Problem (400): not an EC key."""
     key = certificate.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise Problem(400, "the certificate's key is not an EC key")
@@ -132,7 +132,7 @@ def public_key_of(certificate: x509.Certificate) -> str:
 
 
 def issuer_of(bundle: str | None, certificate: x509.Certificate) -> x509.Certificate | None:
-    """The device CA in `bundle` (PEM) that signed the certificate."""
+    """The device CA in `bundle` (PEM) that signed the certificate, or None."""
     for ca in bundled(bundle):
         if _is_issued_by(certificate, ca):
             return ca
@@ -177,7 +177,7 @@ def _csr(db: sqlite3.Connection, directory: Path, factory: FactoryRecord, kind: 
 
 
 class _Upload:
-    """The checks of an upload; each returns what is to be kept."""
+    """The checks of an upload. Each returns what to store, or raises Problem."""
 
     def __init__(self, db: sqlite3.Connection, factory: FactoryRecord, now: datetime.datetime) -> None:
         self._db = db
@@ -194,22 +194,23 @@ class _Upload:
         root = self._single("root-crt", given)
         if known and certificates.pem(root) != known:
             raise Problem(409, "the Factory has another root, and a root is set once")
-        self._ca("root-crt", root)
+        self._check_ca("root-crt", root)
         if root.issuer == root.subject and not _is_issued_by(root, root):
-            raise _wrong("root-crt", "has a signature that its own key did not make")
+            raise _wrong("root-crt", "is not signed with its own key")
         return root
 
     def device_cas(self, bundle: str, root: x509.Certificate) -> str:
         """The bundle, which must hold every device CA that is on file already."""
         found = self._parse("ca-crt", bundle)
         for ca in found:
-            self._ca("ca-crt", ca)
-            self._issued("ca-crt", ca, root)
-            self._claim(ca, CA)
+            self._check_ca("ca-crt", ca)
+            self._check_issued("ca-crt", ca, root)
+            self._keep(ca, CA)
         for known in bundled(self._factory.ca_crt):
             if known not in found:
                 raise _wrong(
-                    "ca-crt", f"lacks the device CA with serial {known.serial_number}; a CRL revokes one"
+                    "ca-crt",
+                    f"does not have the device CA with serial {known.serial_number}; a CA is removed by a CRL",
                 )
         return bundle
 
@@ -217,19 +218,19 @@ class _Upload:
         """The server certificate for `name` whose key the backend has."""
         field = f"{kind}-crt"
         certificate = self._single(field, pem)
-        self._issued(field, certificate, root)
-        if dns_names(certificate) != [name]:
-            raise _wrong(field, f"is not for the DNS name {name} alone")
+        self._check_issued(field, certificate, root)
+        if (names := dns_names(certificate)) != [name]:
+            raise _wrong(field, f"expected the DNS name {name}, got {', '.join(names) or 'none'}")
         if ExtendedKeyUsageOID.SERVER_AUTH not in (extension(certificate, x509.ExtendedKeyUsage) or ()):
-            raise _wrong(field, "is not for TLS servers (extended key usage serverAuth)")
-        if not self._claim(certificate, kind):
-            raise _wrong(field, "is for another key than the CSR's")
+            raise _wrong(field, "does not have the extended key usage serverAuth")
+        if not self._keep(certificate, kind):
+            raise _wrong(field, "has another key than the CSR")
         return pem
 
     def revocations(
         self, pem: str, root: x509.Certificate, bundle: str | None, disabled: set[str]
     ) -> tuple[str | None, set[str]]:
-        """Device CAs and disabled serials after a CRL: it takes a CA away, holds it, or frees it again."""
+        """The device CAs and the disabled serials after a CRL, which revokes, disables or enables CAs."""
         try:
             crl = load_crl(pem, "the CRL")
         except Error:
@@ -246,16 +247,15 @@ class _Upload:
             reason = _reason(entry)
             if reason is x509.ReasonFlags.certificate_hold:
                 disabled.add(serial)
-            elif reason is x509.ReasonFlags.remove_from_crl:
-                disabled.discard(serial)
-            else:
-                disabled.discard(serial)
+                continue
+            disabled.discard(serial)
+            if reason is not x509.ReasonFlags.remove_from_crl:
                 cas = [ca for ca in cas if str(ca.serial_number) != serial]
         return "\n".join(certificates.pem(ca) for ca in cas) or None, disabled
 
-    def _claim(self, certificate: x509.Certificate, kind: str) -> bool:
-        """Whether the certificate is for a key that the backend made for this; if so it is noted there."""
-        return backend_keys.claim(
+    def _keep(self, certificate: x509.Certificate, kind: str) -> bool:
+        """Store the certificate with the backend's key of this kind; False where the backend has no such key."""
+        return backend_keys.keep_certificate(
             self._db, self._factory.name, kind, public_key_of(certificate), certificates.pem(certificate)
         )
 
@@ -271,8 +271,8 @@ class _Upload:
             raise _wrong(field, f"has {len(found)} certificates, not one")
         return found[0]
 
-    def _ca(self, field: str, certificate: x509.Certificate) -> None:
-        """A CA of this Factory, valid now, with a key of the kind that a Factory has."""
+    def _check_ca(self, field: str, certificate: x509.Certificate) -> None:
+        """Raise Problem unless it is a CA of this Factory, valid now, with an EC P-256 key."""
         key = certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise _wrong(field, "has a key that is not EC P-256")
@@ -281,17 +281,17 @@ class _Upload:
             raise _wrong(field, f"has a subject without OU={self._factory.name}")
         if not is_ca(certificate):
             raise _wrong(field, "is not a CA certificate")
-        self._valid(field, certificate)
+        self._check_dates(field, certificate)
 
-    def _issued(self, field: str, certificate: x509.Certificate, root: x509.Certificate) -> None:
+    def _check_issued(self, field: str, certificate: x509.Certificate, root: x509.Certificate) -> None:
         if not _is_issued_by(certificate, root):
             raise _wrong(field, "is not signed by the Factory's root")
-        self._valid(field, certificate)
+        self._check_dates(field, certificate)
 
-    def _valid(self, field: str, certificate: x509.Certificate) -> None:
-        # A minute's grace for clocks that differ.
-        grace = datetime.timedelta(minutes=1)
-        if not certificate.not_valid_before_utc - grace <= self._now < certificate.not_valid_after_utc:
+    def _check_dates(self, field: str, certificate: x509.Certificate) -> None:
+        # Clocks differ.
+        tolerance = datetime.timedelta(minutes=1)
+        if not certificate.not_valid_before_utc - tolerance <= self._now < certificate.not_valid_after_utc:
             raise _wrong(field, "is not valid now")
 
 

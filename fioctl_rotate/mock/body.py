@@ -6,7 +6,7 @@ from fioctl_rotate.mock.problem import Problem
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body; raises Problem: more than `limit` bytes have come (413), the client has left amid it (400)."""
+    """The body; raises Problem: longer than `limit` bytes (413), the client left before its end (400)."""
     body = bytearray()
     try:
         async for chunk in request.stream():

@@ -1,4 +1,4 @@
-"""A copy of a mocked Factory, with ports of its own, to be spoiled without harm to the first."""
+"""A copy of a mocked Factory with its own ports: what happens in it cannot harm the original."""
 
 import contextlib
 import shutil
@@ -12,10 +12,10 @@ from fioctl_rotate.mock.store.database import Store, copy_state
 
 
 def copy_factory(source: Path, target: Path, factory: str, ports: tuple[int, int, int]) -> FactoryRecord:
-    """Copy the state in `source`, and the keys of its servers, into the new directory `target`; the factory there.
+    """Copy the state in `source` and the keys of its servers into the new directory `target`; returns the copy.
 
-    `ports` are those of operator API, gateway and EST server; each ESTSERVER of its own gets the new one. Devices
-    are not copied. Raises Error.
+    `ports` are the copy's: operator API, gateway, EST server. Each ESTSERVER that names the factory's own EST
+    server gets the new port. The devices' directories are not copied. Raises Error.
     """
     try:
         target.mkdir(mode=0o700, parents=True)
@@ -33,5 +33,5 @@ def copy_factory(source: Path, target: Path, factory: str, ports: tuple[int, int
 
 
 def est_origin(factory: FactoryRecord) -> str:
-    """How an ESTSERVER of the factory's own EST server begins."""
+    """The beginning of each ESTSERVER that names the factory's own EST server: `https://HOST:PORT/`."""
     return f"https://{factory.est_name}:{factory.est_port}/"

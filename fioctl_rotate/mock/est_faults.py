@@ -1,4 +1,4 @@
-"""The mock's EST server, as it should be or with a fault to rehearse."""
+"""The mock's EST server, with or without a fault to rehearse."""
 
 import datetime
 from collections.abc import Callable
@@ -30,9 +30,9 @@ def est_with(
     log: Callable[[LogRecord], None],
     rfc7030: bool,
 ) -> ASGIApp | None:
-    """The EST server's app with that fault; None where nothing is to listen.
+    """The EST server's app with that fault; None where no server listens.
 
-    `rfc7030` has it answer with the status and the type of RFC 7030 instead of estserver's.
+    With `rfc7030` it answers with the status and the media type of RFC 7030 instead of estserver's.
     """
     if fault == "stop":
         return None
@@ -49,7 +49,7 @@ async def _not_found(_request: Request) -> Response:
 
 
 class _ForeignCa:
-    """Signs with a CA of the same name as the Factory's, below another root: no gateway trusts what it signs."""
+    """Signs with a CA that has the name of the Factory's, but another root: no gateway trusts what it signs."""
 
     def __init__(self, authority: Callable[[], Authority | None], now: datetime.datetime) -> None:
         self._authority = authority

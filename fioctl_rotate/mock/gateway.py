@@ -1,7 +1,7 @@
-"""The device gateway as an ASGI app: what fioconfig asks for, and which device asks.
+"""The device gateway as an ASGI app: it recognizes the device and answers the requests of fioconfig.
 
-The device is its client certificate: the CN is its uuid, the public key its identity. That the certificate
-chains to a device CA was checked in the TLS handshake. Source: fioconfig's app.go and rotate_*.go, the manual.
+A device is known by its client certificate: the CN is its uuid, the public key its identity. The TLS handshake has
+checked that the certificate chains to a device CA. Source: fioconfig's app.go and rotate_*.go, the manual.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fioctl_rotate.clock import Clock
 from fioctl_rotate.errors import Error
+from fioctl_rotate.http_date import parse_http_date
 from fioctl_rotate.mock import authority
 from fioctl_rotate.mock.body import read_body
 from fioctl_rotate.mock.operation import BODY_LIMIT, decode
@@ -41,7 +42,7 @@ from fioctl_rotate.pki.parsing import load_certificate, load_public_key
 
 @dataclass(frozen=True)
 class _Call:
-    """One request of a device that was let in."""
+    """One request of a device that was admitted."""
 
     db: sqlite3.Connection
     device: DeviceRecord
@@ -67,10 +68,10 @@ def gateway_app(
     complain: Callable[[str], None] = lambda _text: None,
     threads: bool = True,
 ) -> Starlette:
-    """The gateway of `factory`, on an open state that stays its caller's to close.
+    """The gateway of `factory`. The caller closes `store` after it.
 
-    `complain` gets what keeps the state from being used. Without `threads` it answers in the event loop, which is
-    quicker where all who ask are in the same loop, and nobody else uses the state.
+    `complain` is called with the reason where the state cannot be used. Without `threads` it answers in the event
+    loop. That is quicker, but only right where all clients run in this loop and nothing else uses the state.
     """
 
     def endpoint(function: Callable[[_Call], _Answer]) -> Callable[[Request], Awaitable[Response]]:
@@ -88,7 +89,7 @@ def gateway_app(
         certificate = _client_certificate(request)
         with store.transaction() as db:
             device = device_records.see_device(db, admit(db, factory, certificate, now), now)
-        # Who it is stands by itself: a request that is refused undoes neither a key change nor last-seen.
+        # Two transactions: a request that is refused must not undo the key change or last-seen.
         with store.transaction() as db:
             answer = function(_Call(db, device, request.headers, body, now))
         return _response(answer, now)
@@ -113,7 +114,7 @@ def gateway_app(
 
 
 def failing_while(fails: Callable[[], bool], app: ASGIApp) -> ASGIApp:
-    """`app`, which answers 500 to everything while `fails` says so."""
+    """`app`, but each request is answered 500 while `fails` returns True."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         failing = PlainTextResponse("the gateway fails, for the rehearsal\n", 500)
@@ -125,10 +126,10 @@ def failing_while(fails: Callable[[], bool], app: ASGIApp) -> ASGIApp:
 def admit(
     db: sqlite3.Connection, factory_name: str, certificate: x509.Certificate, now: datetime.datetime
 ) -> DeviceRecord:
-    """The device whose certificate this is; one that nobody knows yet is registered.
+    """The device that has this certificate; an unknown one is registered.
 
-    A certificate with the key that the device has announced makes that its key, and denies the old one. Raises
-    Problem (403): a CA that was revoked, a denied or deleted device, a third key, a new device of a disabled CA.
+    Where the certificate has the key that the device announced, that becomes its key, and the old one is denied.
+    Raises Problem (403): a revoked CA, a denied or deleted device, a third key, a new device of a disabled CA.
     """
     factory = accounts.choose_factory(db, factory_name)
     # The handshake has checked the chain, but a connection may be older than the CRL that revoked its CA.
@@ -143,7 +144,9 @@ def admit(
     if public_key == device.public_key:
         return device
     if public_key != device.next_public_key:
-        raise Problem(403, f"device {uuid} comes with a key that is not its own")
+        raise Problem(
+            403, f"the key of the certificate is neither the one of device {uuid} nor announced by it"
+        )
     return device_records.take_new_key(db, device, public_key, now)
 
 
@@ -160,7 +163,7 @@ def _register(
     issuer: x509.Certificate,
     now: datetime.datetime,
 ) -> DeviceRecord:
-    """Register a device by itself, owned by whoever the CA that signed for it is."""
+    """Register a new device. Its owner is the user in the CN of its CA (`fio-<polis-id>`), else the factory's."""
     if authority.is_disabled(factory, issuer):
         raise Problem(403, "the device CA is disabled, so it registers no new devices")
     owner = _common_name(issuer).removeprefix("fio-")
@@ -185,7 +188,7 @@ def _get_config(call: _Call) -> _Answer:
     merged = config_levels.merged(call.db, call.device)
     if merged.files is None:
         return _Answer(204)
-    since = _time(call.headers.get("if-modified-since"))
+    since = parse_http_date(call.headers.get("if-modified-since", ""))
     if since is not None and since >= merged.changed:
         return _Answer(304, date=merged.changed)
     device_records.mark_fetched(call.db, call.device, merged.changed, call.now)
@@ -198,7 +201,7 @@ def _get_own_config(call: _Call) -> _Answer:
 
 
 def _patch_config(call: _Call) -> _Answer:
-    """Always 201: a fresh device takes nothing else."""
+    """Change the device's own configuration. Always 201: a new device accepts nothing else."""
     request: DeviceConfigRequest = decode(call.body, DeviceConfigRequest)
     config_levels.change(
         call.db,
@@ -235,15 +238,6 @@ def _response(answer: _Answer, now: datetime.datetime) -> Response:
     )
     response.headers["date"] = email.utils.format_datetime(answer.date or now, usegmt=True)
     return response
-
-
-def _time(header: str | None) -> datetime.datetime | None:
-    """The time in If-Modified-Since, None where it is not valid. Go's RFC 1123 ends with UTC, HTTP's with GMT."""
-    try:
-        parsed = email.utils.parsedate_to_datetime(header or "")
-    except ValueError:
-        return None
-    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=datetime.UTC)
 
 
 def _client_certificate(request: Request) -> x509.Certificate:

@@ -1,4 +1,4 @@
-"""What the mock's servers show and sign with: the certificates that its Factory has at each handshake."""
+"""The TLS contexts and the signing key of the mock's servers, made from the Factory's current certificates."""
 
 import datetime
 import ssl
@@ -16,18 +16,18 @@ from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.pki.parsing import load_certificate, load_private_key
 
 CERTIFICATE_LIFETIME = datetime.timedelta(days=365)
-"""For how long the managed EST server signs."""
+"""Lifetime of a certificate that the managed EST server issues."""
 
 
 class LiveCertificates:
-    """What the servers of a Factory go by, made anew whenever its certificates have changed.
+    """What the servers of a Factory use for TLS and for signing, made again when its certificates have changed.
 
-    It has a connection to the state of its own: it is asked in the middle of a handshake, and must not wait for a
-    writer. What cannot be used, such as a key that is missing, goes to `complain`, and the old stays in use.
+    `store` is its own connection to the state: a handshake must not wait for a writer. Where a certificate or key
+    cannot be used, `complain` is called with the reason, and the old ones stay in use.
     """
 
     def __init__(self, store: Store, factory: str, *, clock: Clock, complain: Callable[[str], None]) -> None:
-        """Raises Error where what is on file now cannot be used."""
+        """Raises Error where the current certificates and keys cannot be used."""
         self._store = store
         self._clock = clock
         self._name = factory
@@ -39,17 +39,17 @@ class LiveCertificates:
         self._refresh()
 
     def gateway_context(self) -> ssl.SSLContext | None:
-        """The gateway's TLS, or None while it has no certificate."""
+        """The gateway's TLS context, or None while it has no certificate."""
         self._refresh_or_complain()
         return self._gateway
 
     def est_context(self) -> ssl.SSLContext | None:
-        """The EST server's TLS, or None while EST is not authorized."""
+        """The EST server's TLS context, or None while EST is not authorized."""
         self._refresh_or_complain()
         return self._est
 
     def authority(self) -> Authority | None:
-        """Who signs for the EST server's clients: the Factory's online CA. None where it has none."""
+        """The CA that signs for EST clients: the Factory's online CA, or None where it has none."""
         self._refresh_or_complain()
         return self._authority
 
@@ -71,7 +71,7 @@ class LiveCertificates:
             }
         cas = factory.ca_crt or ""
         gateway = _context(folder / "tls.pem", pairs[authority.TLS], cas, required=True)
-        # A device asks for cacerts before it has a certificate; enrolling without one is the app's to refuse.
+        # cacerts needs no client certificate. The app refuses an enrollment without one.
         est = _context(folder / "est-tls.pem", pairs[authority.EST_TLS], cas, required=False)
         signing = _authority(factory, pairs[authority.CA])
         self._gateway, self._est, self._authority = gateway, est, signing
@@ -82,7 +82,7 @@ class LiveCertificates:
 
 
 def _out_of_time(kind: str, pair: authority.KeyPair, now: datetime.datetime) -> str | None:
-    """Why nobody will accept the certificate now, which may also be this machine's clock; None if it is valid."""
+    """What is wrong with the certificate's dates or with this machine's clock; None if it is valid now."""
     name = f"the mock's {kind} certificate"
     certificate = load_certificate(pair.certificate, name)
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -99,12 +99,9 @@ def _context(
     try:
         # OpenSSL reads a server's certificate from a file only.
         files.write_atomic(path, pair.certificate.encode())
-        return tls.server_context(path, pair.key, cas, required=required)
-    except OSError as error:  # ssl.SSLError among them
-        raise Error(
-            f"the mock's key {pair.key} cannot be used: {error.strerror or error}",
-            hint="without it no device can connect; make a new mock in another directory",
-        ) from error
+    except OSError as error:
+        raise Error(f"{path} cannot be written: {error.strerror or error}") from error
+    return tls.server_context(path, pair.key, cas, required=required)
 
 
 def _authority(factory: FactoryRecord, pair: authority.KeyPair | None) -> Authority | None:

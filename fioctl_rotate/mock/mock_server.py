@@ -1,7 +1,7 @@
 """The mocked Factory on its three ports: operator API, device gateway and EST server.
 
-Gateway and EST server carry the certificates that the Factory has at each handshake, so a PKI that is made while
-they run is picked up without a restart.
+Gateway and EST server use the Factory's current certificates at each handshake. So they need no restart after a PKI
+was made.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from fioctl_rotate.serving import listen, running
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports to listen on; None: the one kept in the state, 0: any free one."""
+    """The ports to listen on; None: the one in the state, 0: any free one."""
 
     api: int | None = None
     gateway: int | None = None
@@ -38,10 +38,11 @@ class Ports:
 class Serving:
     """How a mocked Factory is served: on `host` and `ports`, by which `clock`.
 
-    Ports that are given are kept in the state. `log` gets each request to the EST server, `complain` gets once what
-    keeps the server from working; `refused` gets each connection that was refused: which server did, the peer, why.
-    `certificate_clock` is for what has to do with certificates, where `clock` is not the real time, by which TLS
-    goes. The gateway answers 500 while `gateway_fails` says so; `threads` is as for `gateway_app`.
+    Ports that are given are kept in the state. `log` is called with each request to the EST server. `complain` is
+    called once with each reason why a server cannot work. `refused` is called with each refused connection: the
+    server's name, the peer and the reason. `certificate_clock` is for certificates, where `clock` is not the real
+    time, which TLS uses. The gateway answers 500 while `gateway_fails` returns True. `threads` is as for
+    `gateway_app`.
     """
 
     host: str = "127.0.0.1"
@@ -57,14 +58,14 @@ class Serving:
     threads: bool = True
 
 
-QUIETLY = Serving()
+DEFAULT_SERVING = Serving()
 
 
 @contextlib.asynccontextmanager
 async def serve_factory(
     directory: Path,
     factory_name: str | None = None,
-    serving: Serving = QUIETLY,
+    serving: Serving = DEFAULT_SERVING,
 ) -> AsyncIterator[FactoryRecord]:
     """Serve a factory (the first unless named) while the block runs; yields it, with its ports.
 
@@ -76,7 +77,7 @@ async def serve_factory(
         store = stack.enter_context(contextlib.closing(Store(directory)))
         with store.reading() as db:
             factory = accounts.choose_factory(db, factory_name)
-        busy = Refused(f"factory {factory.name} in {directory} is served already, by another `mock serve`")
+        busy = Refused(f"factory {factory.name} in {directory} is already served by another `mock serve`")
         stack.enter_context(files.locked(serving_lock(directory, factory.name), busy))
         serving = replace(serving, complain=complain)
         certificates = stack.enter_context(_live_certificates(directory, factory.name, serving))
@@ -103,14 +104,16 @@ async def serve_factory(
             tell = functools.partial(serving.refused, name)
             await stack.enter_async_context(running(app, sock, context, refused=tell))
         await stack.enter_async_context(_est_running(certificates, sockets[2], serving))
-        yield replace(factory, api_host=_name_of(serving.host))
+        yield replace(factory, api_host=_host_in_url(serving.host))
 
 
 @contextlib.asynccontextmanager
-async def serve_est(directory: Path, factory_name: str, serving: Serving = QUIETLY) -> AsyncIterator[None]:
+async def serve_est(
+    directory: Path, factory_name: str, serving: Serving = DEFAULT_SERVING
+) -> AsyncIterator[None]:
     """Serve the factory's EST server alone, on its port in the state, while the block runs.
 
-    The EST server of `serve_factory` must not run: it has the fault `stop`. Raises Error as that does.
+    `serve_factory` must run with the fault `stop`, which leaves the port free. Raises Error, as it does.
     """
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
         port = accounts.choose_factory(db, factory_name).est_port
@@ -151,12 +154,12 @@ async def _est_running(
 
 
 def serving_lock(directory: Path, factory: str) -> Path:
-    """The file whose lock is held for as long as the factory is served."""
+    """The file that is locked while the factory is served."""
     return directory / f".serve-{factory}.lock"
 
 
 def _once(complain: Callable[[str], None]) -> Callable[[str], None]:
-    """`complain`, which is not called again with a text that it had before."""
+    """`complain`, but called only once with each text."""
     said: set[str] = set()
 
     def say(text: str) -> None:
@@ -167,8 +170,8 @@ def _once(complain: Callable[[str], None]) -> Callable[[str], None]:
     return say
 
 
-def _name_of(host: str) -> str:
-    """What to put into a URL for what listens on `host`: localhost where that leads there too."""
+def _host_in_url(host: str) -> str:
+    """The host for the URL of a server that listens on `host`: localhost where that leads there, too."""
     if host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::"):  # noqa: S104  compared, not listened on
         return "localhost"
     return f"[{host}]" if ":" in host else host

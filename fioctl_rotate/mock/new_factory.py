@@ -34,13 +34,13 @@ class Addresses:
 
 
 def check(factory: str, addresses: Addresses) -> None:
-    """Raise UsageError where the factory's name, or a host's, is not valid."""
+    """Raise UsageError where the factory's name or a host name is not valid."""
     if not _NAME.fullmatch(factory):
         raise UsageError(
             f"`{factory}` is not a valid Factory name", hint="letters, digits and inner hyphens, at most 63"
         )
     for host in (addresses.gateway_name, addresses.est_name):
-        # The name is its certificate's CN too, which has at most 64 characters (RFC 5280, ub-common-name).
+        # The name becomes the certificate's CN, too, which has at most 64 characters (RFC 5280, ub-common-name).
         fault = host_name_fault(host) or ("longer than 64 characters" if len(host) > 64 else None)
         if fault:
             raise UsageError(
@@ -60,8 +60,8 @@ def create(
 ) -> FactoryRecord:
     """Make `factory` in `directory`, which may hold others, with two users and a token file for each.
 
-    `unfinished` marks it as one that is not ready before `finish`. `random` gives that many random bytes in
-    hexadecimal. Raises UsageError: the factory's name is not valid or is taken, a host's is not a DNS name.
+    With `unfinished` it counts as not ready until `finish` is called. `random(n)` gives n random bytes in
+    hexadecimal. Raises UsageError: the factory's name is not valid or is taken, a host name is not a DNS name.
     """
     addresses = addresses or Addresses()
     check(factory, addresses)
@@ -69,7 +69,7 @@ def create(
     with closing(Store(directory)) as store, store.transaction() as db:
         if accounts.find_factory(db, factory):
             raise UsageError(
-                f"{directory} has a factory {factory} already",
+                f"{directory} already has a factory {factory}",
                 hint="choose another directory or another name",
             )
         root = certificates.make_root(keys.generate_key(), "default", now=now)
@@ -100,7 +100,7 @@ def create(
 
 
 def find_unfinished(directory: Path, factory: str) -> FactoryRecord | None:
-    """The factory of that name whose making was cut off."""
+    """The factory of that name if it was created as unfinished and `finish` was not called; else None."""
     initialize(directory)
     with closing(Store(directory)) as store, store.reading() as db:
         begun = accounts.setting(db, f"{_UNFINISHED}{factory}") is not None
@@ -114,7 +114,7 @@ def finish(directory: Path, factory: str) -> None:
 
 
 def token_file(directory: Path, factory: str, role: str = ADMIN) -> Path:
-    """The file with the token (0600) that has this role in the factory."""
+    """The file (0600) with the token that has this role in the factory."""
     return directory / "tokens" / f"{factory}.{role}"
 
 

@@ -1,4 +1,4 @@
-"""What a call of the operator API is made of: its declaration, its input, and the checks that all calls share."""
+"""A call of the operator API: its declaration, its input, and the checks that all calls share."""
 
 import datetime
 import re
@@ -22,12 +22,12 @@ FACTORY = "/ota/factories/{factory}"
 DEVICE = "/ota/devices/{device}"
 
 LIMITS = (10, 20, 30, 40, 50, 100, 200, 500, 1000)
-"""The sizes of a page that the API knows."""
+"""The page sizes that the API accepts."""
 
 DEFAULT_LIMIT = 500
 
 BODY_LIMIT = 2 << 20
-"""A request's body in bytes at most; a configuration has a limit of its own."""
+"""The most bytes of a request's body; a configuration has its own, smaller limit."""
 
 _MAY_ONLY_READ = "this token may only read"
 PAGED = ("page", "limit")
@@ -37,12 +37,12 @@ F = typing.TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class Call:
-    """One request: who asks, for what, when, with the state as of now. `status` is that of the answer."""
+    """One request, its time and the state. `status` is the answer's, which the function may change."""
 
     operation: "Operation"
     db: sqlite3.Connection
     directory: Path
-    identity: Caller
+    caller: Caller
     path: Mapping[str, str]
     query: Mapping[str, str]
     now: datetime.datetime
@@ -50,24 +50,24 @@ class Call:
     status: int
 
     def factory(self, name: str | None = None) -> FactoryRecord:
-        """The factory of that name, or the one that the request names, or the only one that the caller sees.
+        """The factory of that name, else the one that the request names, else the only one that the caller sees.
 
-        Raises Problem: it is not named (400), the caller does not see it (404), or may only read it (403).
+        Raises Problem: no factory is named (400), the caller does not see it (404) or may only read it (403).
         """
         name = name or self.path.get("factory") or self.query.get("factory")
-        if name is None and len(self.identity) == 1:
-            name = next(iter(self.identity))
+        if name is None and len(self.caller) == 1:
+            name = next(iter(self.caller))
         if name is None:
             raise Problem(400, "a parameter is not valid", {"factory": "is missing"})
-        factory = accounts.find_factory(self.db, name) if name in self.identity else None
+        factory = accounts.find_factory(self.db, name) if name in self.caller else None
         if factory is None:
             raise Problem(404, f"no factory {name}")
-        if self.operation.writes and self.identity[name].role == accounts.READ_ONLY:
+        if self.operation.writes and self.caller[name].role == accounts.READ_ONLY:
             raise Problem(403, _MAY_ONLY_READ)
         return factory
 
     def device(self) -> tuple[FactoryRecord, DeviceRecord]:
-        """The device that the path names, by its uuid where `by-uuid=1`, and its factory; raises Problem."""
+        """The device that the path names (with `by-uuid=1` by its uuid), after its factory; raises Problem."""
         factory = self.factory()
         by_uuid = bool(self.flag("by-uuid"))
         return factory, device_records.find_device(
@@ -75,11 +75,11 @@ class Call:
         )
 
     def author(self, factory: FactoryRecord) -> str:
-        """Who the caller is in that factory (a polis id)."""
-        return self.identity[factory.name].polis_id
+        """The caller's polis id in that factory."""
+        return self.caller[factory.name].polis_id
 
     def flag(self, name: str) -> bool | None:
-        """A parameter that is 0 or 1, None where it is not there; raises Problem (400)."""
+        """A parameter that is 0 or 1, None where it is missing; raises Problem (400)."""
         value = self.query.get(name)
         if value is None:
             return None
@@ -88,7 +88,7 @@ class Call:
         return value == "1"
 
     def page(self) -> tuple[int, int]:
-        """The page asked for, from 1, and its size; raises Problem (400)."""
+        """The number of the requested page, from 1, and its size; raises Problem (400)."""
         limit = self._number("limit", DEFAULT_LIMIT)
         if limit not in LIMITS:
             expected = f"expected one of {', '.join(map(str, LIMITS))}"
@@ -105,9 +105,9 @@ class Call:
 
     def _number(self, name: str, default: int) -> int:
         value = self.query.get(name, str(default))
-        # Ten digits are more than any page has and fewer than what SQLite takes.
+        # No list has a page number of more digits, and SQLite takes ten.
         if not (value.isascii() and value.isdigit() and len(value) <= 10 and int(value)):
-            raise Problem(400, "a parameter is not valid", {name: "expected a number from 1 on"})
+            raise Problem(400, "a parameter is not valid", {name: "expected a number, 1 or more"})
         return int(value)
 
 
@@ -122,8 +122,8 @@ class Pem:
 class Operation:
     """A call of the API: method and path, and the function that does it.
 
-    `takes` is its body, None without one; `gives` its answer, None for 204. `errors` are the statuses beyond those
-    that any call may answer. `public` needs no token.
+    `takes` is the type of its body, None without one; `gives` the type of its answer, None for 204. `errors` are
+    statuses that only this call may answer. A `public` call needs no token.
     """
 
     method: str
@@ -143,12 +143,12 @@ class Operation:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """What may stand in the query: a device is looked up by these two in every call."""
+        """The parameters of the query. Each call for one device takes `factory` and `by-uuid`, which find it."""
         return (("factory", "by-uuid") if self.path.startswith(DEVICE) else ()) + self.query
 
     def run(self, call: Call, content: bytes) -> Any:
-        """Do it, with the body that came; raises Problem."""
-        if self.writes and all(account.role == accounts.READ_ONLY for account in call.identity.values()):
+        """The function's result for a request with the body `content`; raises Problem."""
+        if self.writes and all(account.role == accounts.READ_ONLY for account in call.caller.values()):
             raise Problem(403, _MAY_ONLY_READ)
         if self.takes is None:
             return self.function(call)
@@ -198,7 +198,7 @@ class Operations(list[Operation]):
 def decode(body: bytes, kind: Any) -> Any:
     """The body as `kind`; raises Problem (400): not JSON, a wrong type, a field that the message does not have.
 
-    The bodies in `requests` forbid unknown fields: one is most likely misspelt, and a real Factory may ignore it.
+    The bodies in `requests` forbid unknown fields: one is probably a typing error, which a real Factory may ignore.
     """
     try:
         return msgspec.json.decode(body, type=kind)

@@ -1,4 +1,4 @@
-"""The mocked Factory's operator API as an ASGI app: who asks, may they, and what they are answered."""
+"""The mocked Factory's operator API as an ASGI app: it checks the token and does the call."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -35,11 +35,10 @@ def operator_app(
     complain: Callable[[str], None] = lambda _text: None,
     threads: bool = True,
 ) -> Starlette:
-    """The operator API on an open state, which stays its caller's to close.
+    """The operator API. The caller closes `store` after it.
 
-    Requests need a token in `OSF-TOKEN` or as a Bearer; without `authenticate` everybody is the administrator,
-    which is for a process that has the directory anyway. `complain` gets what keeps the state from being used.
-    `threads` is as for `gateway_app`.
+    Requests need a token in `OSF-TOKEN` or as a Bearer. Without `authenticate` everybody is the administrator: this
+    is for a process that can read the mock's directory anyway. `complain` and `threads` are as for `gateway_app`.
     """
 
     def endpoint(operation: Operation) -> _Endpoint:
@@ -54,20 +53,20 @@ def operator_app(
 
     def _answer(operation: Operation, request: Request, body: bytes) -> Response:
         with store.transaction() if operation.writes else store.reading() as db:
-            identity: accounts.Caller = {}
+            caller: accounts.Caller = {}
             if not operation.public:
-                identity = (
+                caller = (
                     accounts.identify(
                         db, request.headers.get("osf-token"), request.headers.get("authorization")
                     )
                     if authenticate
-                    else accounts.anyone(db)
+                    else accounts.administrator(db)
                 )
             call = Call(
                 operation=operation,
                 db=db,
                 directory=store.directory,
-                identity=identity,
+                caller=caller,
                 path=request.path_params,
                 query=request.query_params,
                 now=clock(),
@@ -91,13 +90,13 @@ def operator_app(
         ],
         exception_handlers=dict.fromkeys(HANDLED, refused),
     )
-    # A redirect would hide a path that is spelt wrong, and a client that follows none.
+    # A redirect would hide that a client has a wrong path, or does not follow redirects.
     app.router.redirect_slashes = False
     return app
 
 
 def _route(path: str, endpoint: Callable[[Operation], _Endpoint]) -> Route:
-    """All methods of a path together, so that a wrong one is answered 405 with those that are right."""
+    """One route for all methods of a path, so that another method is answered 405 with the allowed ones."""
     methods = {operation.method: endpoint(operation) for operation in OPERATIONS if operation.path == path}
 
     async def dispatch(request: Request) -> Response:
@@ -109,7 +108,7 @@ def _route(path: str, endpoint: Callable[[Operation], _Endpoint]) -> Route:
 
 
 def _ordered() -> list[Operation]:
-    """The operations, those whose paths match the most last: a file's name may hold slashes."""
+    """The operations, those that end in a file's name last: it may hold slashes, so they match other paths, too."""
     return sorted(OPERATIONS, key=lambda operation: ":path" in operation.path)
 
 

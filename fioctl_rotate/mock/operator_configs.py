@@ -48,7 +48,7 @@ def delete_config(call: Call) -> None:
 
 
 def _change(call: Call, body: ConfigRequest, *, replace: bool) -> dict[str, str]:
-    call.flag("force")  # taken, and without effect: nothing is refused that it could force
+    call.flag("force")  # checked, but without effect: the mock refuses nothing that `force` would allow
     factory, level = _level(call)
     config_levels.change(
         call.db,
@@ -63,16 +63,16 @@ def _change(call: Call, body: ConfigRequest, *, replace: bool) -> dict[str, str]
 
 
 def _level(call: Call) -> tuple[FactoryRecord, Level]:
-    """Whose configuration the path names; raises Problem.
+    """The factory, and the level whose configuration the path names; raises Problem.
 
-    409: a device's configuration cannot be changed while its key is being changed (the manual).
+    409: a device's configuration cannot be changed while the device changes its key (the manual).
     """
     if "device" in call.path:
         factory, device = call.device()
         if call.operation.writes and device.next_public_key is not None:
             raise Problem(
                 409,
-                f"device {device.name} is changing its key; its configuration cannot be changed until it has",
+                f"device {device.name} is changing its key; its configuration can be changed after that",
             )
         return factory, Level("device", device.uuid)
     factory = call.factory()

@@ -31,17 +31,17 @@ def list_devices(call: Call) -> wire.DeviceList:
     filters: dict[str, str | int] = {name: call.query[name] for name in _FILTERS if name in call.query}
     if (production := call.flag("prod")) is not None:
         filters["prod"] = int(production)
-    seen = [factory.name] if factory else list(call.identity)
+    visible = [factory.name] if factory else list(call.caller)
     if mine and factory:
         filters["mine"] = call.author(factory)
-    devices = device_records.list_devices(call.db, seen, filters, sort=sort, page=page, limit=limit)
+    devices = device_records.list_devices(call.db, visible, filters, sort=sort, page=page, limit=limit)
     devices.next = call.next(page, limit, devices.total)
     return devices
 
 
 @operations("PUT", "/ota/devices/", status=201, query=("factory",), errors=(409,))
 def register_device(call: Call, body: Registration) -> wire.Device:
-    """Register the device that has the client certificate."""
+    """Register the device that has this client certificate."""
     certificate = _certificate(body.client_pem)
     unit = _attribute(certificate, NameOID.ORGANIZATIONAL_UNIT_NAME)
     factory = call.factory(call.query.get("factory") or unit)

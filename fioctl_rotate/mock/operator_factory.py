@@ -20,7 +20,7 @@ def list_factories(call: Call) -> list[wire.Factory]:
     return [
         wire.Factory(name=factory.name, reposerver_id=factory.reposerver_id)
         for factory in accounts.factories(call.db)
-        if factory.name in call.identity
+        if factory.name in call.caller
     ]
 
 
@@ -35,7 +35,7 @@ def show_certs(call: Call) -> wire.Certs:
 
 @operations("POST", f"{FACTORY}/certs/", errors=(409,))
 def create_csrs(call: Call, body: CsrRequest) -> wire.Csrs:
-    """Have the backend make keys for the certificates asked for; answers their CSRs, PEM."""
+    """Have the backend make the keys of the requested certificates; answers their CSRs, PEM."""
     return authority.create_csrs(call.db, call.directory, call.factory(), body)
 
 
@@ -60,7 +60,7 @@ def list_users(call: Call) -> list[wire.User]:
 
 @operations("GET", FACTORY + "/users/{user}/")
 def show_user(call: Call) -> wire.User:
-    """One user with teams and scopes; `self` is the token's."""
+    """One user with teams and scopes; `self` is the user of the token."""
     factory = call.factory()
     wanted = call.path["user"]
     return accounts.user(call.db, factory.name, call.author(factory) if wanted == "self" else wanted)
@@ -83,7 +83,7 @@ def create_group(call: Call, body: NewGroup) -> wire.DeviceGroup:
 
 @operations("PATCH", f"{GROUP}/", errors=(409,))
 def update_group(call: Call, body: GroupChange) -> wire.DeviceGroup:
-    """Rename a device group or describe it anew."""
+    """Change the name or the description of a device group."""
     factory = call.factory()
     changes: dict[str, str] = msgspec.to_builtins(body)
     return device_groups.update_group(
@@ -99,7 +99,7 @@ def delete_group(call: Call) -> None:
 
 @operations("GET", f"{FACTORY}/denied-devices/", query=PAGED)
 def list_denied(call: Call) -> wire.DeviceList:
-    """Devices that were deleted, which cannot come back."""
+    """Devices that were deleted and so cannot register again."""
     factory = call.factory()
     page, limit = call.page()
     devices = deny_list.list_denied(call.db, factory.name, page=page, limit=limit)

@@ -1,4 +1,4 @@
-"""What the mocked Factory refuses, with the status and the message that go over the wire."""
+"""A refusal of the mocked Factory, with the status and the message that go over the wire."""
 
 from collections.abc import Mapping, Sequence
 

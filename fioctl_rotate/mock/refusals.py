@@ -1,4 +1,4 @@
-"""How the mock's apps answer what they refuse."""
+"""How the mock's apps answer a request that they refuse."""
 
 from collections.abc import Callable
 
@@ -9,13 +9,14 @@ from fioctl_rotate.mock.problem import Problem
 from fioctl_rotate.mock.store.database import StateUnusable
 
 HANDLED = (Problem, HTTPException, StateUnusable)
-"""What the apps' exception handlers take."""
+"""The exceptions that the apps' handlers turn into answers."""
 
 
 def problem_of(request: Request, error: Exception, complain: Callable[[str], None]) -> Problem:
-    """The problem that an app's exception handler was called with.
+    """`error`, one of HANDLED, as a Problem.
 
-    A state that cannot be used now (locked for too long, disk full) is 503: clients try again; `complain` gets it.
+    A state that cannot be used now (locked for too long, disk full) is 503, so that clients retry; then `complain`
+    is called with the reason.
     """
     if isinstance(error, Problem):
         return error

@@ -1,4 +1,4 @@
-"""The bodies that the mocked Factory takes. Each forbids fields that it does not have."""
+"""The bodies that the mocked Factory takes. Each forbids unknown fields."""
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -17,7 +17,7 @@ class ConfigRequest(Struct, rename="kebab", kw_only=True, forbid_unknown_fields=
 
 
 class DeviceConfigRequest(Struct, rename="kebab", kw_only=True, forbid_unknown_fields=True):
-    """A device's change of its own configuration; `public_key` (PEM or "") is what encrypted it."""
+    """A device's change of its own configuration; `public_key` (PEM or "") is the key it is encrypted for."""
 
     reason: str = ""
     files: list[NewConfigFile] | None = None
@@ -25,7 +25,7 @@ class DeviceConfigRequest(Struct, rename="kebab", kw_only=True, forbid_unknown_f
 
 
 class KeyAnnouncement(wire.KeyAnnouncement, forbid_unknown_fields=True):
-    """The key that a device will come with next, PEM."""
+    """The key that a device will use next, PEM."""
 
 
 class CsrRequest(wire.CsrRequest, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ from fioctl_rotate.errors import UsageError
 from fioctl_rotate.est.server import LogRecord
 from fioctl_rotate.mock import new_factory
 from fioctl_rotate.mock.est_faults import EstFault
-from fioctl_rotate.mock.mock_server import QUIETLY, Ports, Serving, serve_factory
+from fioctl_rotate.mock.mock_server import DEFAULT_SERVING, Ports, Serving, serve_factory
 from fioctl_rotate.mock.new_factory import Addresses, token_file
 from fioctl_rotate.mock.store import accounts, event_queue
 from fioctl_rotate.mock.store.accounts import FactoryRecord
@@ -105,7 +105,7 @@ async def add_devices(
 async def serve(
     directory: Path,
     factory_name: str | None = None,
-    serving: Serving = QUIETLY,
+    serving: Serving = DEFAULT_SERVING,
 ) -> AsyncIterator[FactoryRecord]:
     """Serve a mocked Factory while the block runs; writes `fioctl_config`, with which the real fioctl reaches it.
 

@@ -97,6 +97,12 @@ def test_filters_and_orders(trio: Mock, query: dict[str, str], expected: list[st
     assert names(trio, **query) == expected
 
 
+def test_only_the_name_is_a_pattern(trio: Mock) -> None:
+    trio.admin("POST", "/ota/factories/acme/device-groups/", {"name": "plant-[!1]"})
+    trio.admin("PATCH", url("valve"), {"group": "plant-[!1]"})
+    assert names(trio, group="plant-[!1]") == ["valve"]
+
+
 def test_mine_are_not_another_users(trio: Mock) -> None:
     trio.admin("PATCH", url("valve"), {"owner": "somebody"})
     assert names(trio, mine="1") == ["pump-1", "pump-2"]

@@ -60,7 +60,7 @@ async def push(directory: Path, factory: FactoryRecord) -> None:
 def test_a_second_server_is_refused_and_the_first_goes_on(directory: Path) -> None:
     async def work() -> None:
         async with ops.serve(directory, serving=Serving(ports=ANY)) as first:
-            with pytest.raises(Refused, match="is served already"):
+            with pytest.raises(Refused, match="is already served"):
                 async with ops.serve(directory, serving=Serving(ports=ANY)):
                     pass
             assert str(first.api_port) in (directory / "fioctl.yaml").read_text()

@@ -1,1 +1,1 @@
-"""The mock's state: the only rooms with SQL. Each holds what belongs to one kind of record."""
+"""The mock's state: the only modules with SQL, one for each kind of record."""

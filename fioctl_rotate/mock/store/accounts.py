@@ -1,4 +1,4 @@
-"""Factories of the mock, who may use them, and with which token."""
+"""The factories of the mock, their users, and the users' tokens."""
 
 import base64
 import binascii
@@ -41,40 +41,40 @@ class FactoryRecord:
 
     @property
     def gateway_url(self) -> str:
-        """Where its devices check in."""
+        """The URL at which its devices check in."""
         return f"https://{self.gateway_name}:{self.gateway_port}"
 
     @property
     def api_url(self) -> str:
-        """Where its operators go."""
+        """The URL of its operator API."""
         return f"http://{self.api_host}:{self.api_port}"
 
 
 @dataclass(frozen=True)
 class Account:
-    """Somebody in a factory: who, and what they may do there."""
+    """A user of a factory, and the role that says what the user may do there."""
 
     polis_id: str
     role: str
 
 
 Caller = dict[str, Account]
-"""Who makes a request: their account in each factory that they see."""
+"""Who makes a request: the account in each factory that this user sees."""
 
 
 def factories(db: sqlite3.Connection) -> list[FactoryRecord]:
-    """All of them, in the order in which they were made."""
+    """All factories, in the order in which they were made."""
     return [FactoryRecord(**dict(row)) for row in db.execute("SELECT * FROM factory ORDER BY rowid")]
 
 
 def find_factory(db: sqlite3.Connection, name: str) -> FactoryRecord | None:
-    """The factory of that name."""
+    """The factory of that name, or None."""
     row = db.execute("SELECT * FROM factory WHERE name = ?", (name,)).fetchone()
     return FactoryRecord(**dict(row)) if row else None
 
 
 def choose_factory(db: sqlite3.Connection, name: str | None) -> FactoryRecord:
-    """The named factory, the first one where `name` is None; raises UsageError where it is not there."""
+    """The named factory, the first one where `name` is None; raises UsageError where there is none."""
     known = factories(db)
     for factory in known:
         if name in (None, factory.name):
@@ -104,7 +104,7 @@ def add_factory(
 
 
 def add_user(db: sqlite3.Connection, factory: str, account: Account, *, name: str, token: str) -> None:
-    """Add somebody to a factory, with a token."""
+    """Add a user to a factory, with a token."""
     db.execute(
         "INSERT INTO account (polis_id, factory, name, role) VALUES (?, ?, ?, ?)",
         (account.polis_id, factory, name, account.role),
@@ -141,7 +141,7 @@ def keep_certificates(
     author: str,
     now: datetime.datetime,
 ) -> None:
-    """Put these certificates in the place of those on file; servers that run see the new version."""
+    """Replace the certificates on file. Running servers notice the new `certs_version`."""
     db.execute(
         "UPDATE factory SET root_crt = ?, ca_crt = ?, tls_crt = ?, est_tls_crt = ?, disabled_ca_serials = ?,"
         " certs_version = certs_version + 1, updated_at = ?, updated_by = ? WHERE name = ?",
@@ -159,23 +159,23 @@ def keep_certificates(
 
 
 def keep_setting(db: sqlite3.Connection, name: str, value: str) -> None:
-    """Keep a setting of the whole mock, unless it is there already."""
+    """Keep a setting of the whole mock, unless it already has one."""
     db.execute("INSERT OR IGNORE INTO setting (name, value) VALUES (?, ?)", (name, value))
 
 
 def setting(db: sqlite3.Connection, name: str) -> str | None:
-    """A setting that was kept."""
+    """The setting of that name, or None."""
     row = db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
     return str(row["value"]) if row else None
 
 
 def forget_setting(db: sqlite3.Connection, name: str) -> None:
-    """Forget a setting, where it is there."""
+    """Delete a setting if it exists."""
     db.execute("DELETE FROM setting WHERE name = ?", (name,))
 
 
 def identify(db: sqlite3.Connection, token: str | None, authorization: str | None) -> Caller:
-    """Who a token is: `OSF-TOKEN` first, then `Authorization: Bearer <base64(access token)>`.
+    """Whose token it is: `OSF-TOKEN` first, then `Authorization: Bearer <base64(access token)>`.
 
     Raises Problem (401) where neither is a token of this mock.
     """
@@ -186,8 +186,8 @@ def identify(db: sqlite3.Connection, token: str | None, authorization: str | Non
     raise Problem(401, "the token is missing or not known")
 
 
-def anyone(db: sqlite3.Connection) -> Caller:
-    """The identity of whoever has the directory: every factory's administrator."""
+def administrator(db: sqlite3.Connection) -> Caller:
+    """The administrator of every factory, which a process that can read the mock's directory may be."""
     rows = db.execute("SELECT factory, polis_id FROM account WHERE role = ? ORDER BY rowid DESC", (ADMIN,))
     return {row["factory"]: Account(row["polis_id"], ADMIN) for row in rows}
 

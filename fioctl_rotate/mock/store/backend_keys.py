@@ -1,4 +1,4 @@
-"""The keys that a mocked Factory's backend has made, and the certificates it was given for them."""
+"""The keys that a mocked Factory's backend has made, and the certificates that were uploaded for them."""
 
 import sqlite3
 from dataclasses import dataclass
@@ -21,15 +21,17 @@ def add(db: sqlite3.Connection, factory: str, kind: str, key: BackendKey, csr: s
 
 
 def waiting_csr(db: sqlite3.Connection, factory: str, kind: str) -> str | None:
-    """The CSR (PEM) of that kind whose certificate has not come yet."""
+    """The CSR (PEM) of that kind whose certificate was not uploaded yet, or None."""
     row = db.execute(
         "SELECT csr FROM backend_key WHERE factory = ? AND kind = ? AND certificate IS NULL", (factory, kind)
     ).fetchone()
     return str(row["csr"]) if row else None
 
 
-def claim(db: sqlite3.Connection, factory: str, kind: str, public_key: str, certificate: str) -> bool:
-    """Note the certificate (PEM) at the key that it is for; False where the backend made no such key."""
+def keep_certificate(
+    db: sqlite3.Connection, factory: str, kind: str, public_key: str, certificate: str
+) -> bool:
+    """Keep the certificate (PEM) with its key; False where the backend has no such key."""
     changed = db.execute(
         "UPDATE backend_key SET certificate = ? WHERE factory = ? AND kind = ? AND public_key = ?",
         (certificate, factory, kind, public_key),
@@ -38,7 +40,7 @@ def claim(db: sqlite3.Connection, factory: str, kind: str, public_key: str, cert
 
 
 def newest_first(db: sqlite3.Connection, factory: str, kind: str) -> list[BackendKey]:
-    """The backend's keys of that kind."""
+    """The backend's keys of that kind, the newest first."""
     rows = db.execute(
         "SELECT public_key, file FROM backend_key WHERE factory = ? AND kind = ? ORDER BY id DESC",
         (factory, kind),

@@ -1,4 +1,4 @@
-"""Configuration of a Factory, its groups and devices: logs, changes, and what a device gets of them."""
+"""The configurations of a Factory, its groups and devices: logs, changes, and their merge for a device."""
 
 import datetime
 import sqlite3
@@ -16,27 +16,27 @@ from fioctl_rotate.mock.problem import Problem
 from fioctl_rotate.mock.store.database import DeviceRecord, moment, stamp
 
 KEPT = 10
-"""So many entries of a log are kept."""
+"""The number of entries that a log keeps."""
 
 LIMIT = 1 << 20
-"""A configuration's size in bytes at most (the manual: "1Mb")."""
+"""The most bytes of a configuration (the manual: "1Mb")."""
 
 MERGED_BY_KEY = "z-50-fioctl.toml"
-"""The one file whose levels are merged key by key rather than the device's winning."""
+"""The only file that is merged key by key; of any other file, the one on the highest level is used as a whole."""
 
 _Files = list[wire.ConfigFile]
 
 
 @dataclass(frozen=True)
 class Level:
-    """Whose configuration: `id` is the fleet's factory name, the group's number or the device's uuid."""
+    """Where a configuration lives; `id` is the factory's name, the group's number or the device's uuid."""
 
     kind: Literal["fleet", "group", "device"]
     id: str
 
     @property
     def key(self) -> str:
-        """How the store names it."""
+        """The level's name in the store."""
         return f"{self.kind}:{self.id}"
 
 
@@ -47,7 +47,7 @@ def log(db: sqlite3.Connection, level: Level) -> list[wire.Config]:
 
 
 def latest(db: sqlite3.Connection, level: Level) -> wire.Config | None:
-    """The newest entry, which is the one in force."""
+    """The newest entry, which is the one in force, or None."""
     row = _latest(db, level)
     return _entry(row, level) if row else None
 
@@ -62,7 +62,7 @@ def change(
     now: datetime.datetime,
     replace: bool,
 ) -> None:
-    """Make a new entry: the newest with the changed files put in by name, or, to `replace`, those alone.
+    """Add an entry: the newest one with the `changed` files merged in by name; with `replace` only these files.
 
     Raises Problem: a file's name is not valid or there twice (400); the result is too large (413).
     """
@@ -76,7 +76,7 @@ def change(
 def delete_file(
     db: sqlite3.Connection, level: Level, name: str, *, author: str, now: datetime.datetime
 ) -> None:
-    """Make a new entry without the file; raises Problem (404) where the newest has none of that name."""
+    """Add an entry without the file; raises Problem (404) where the newest has none of that name."""
     files = _files(_latest(db, level))
     kept = [file for file in files if file.name != name]
     if len(kept) == len(files):
@@ -85,40 +85,40 @@ def delete_file(
 
 
 def forget(db: sqlite3.Connection, level: Level) -> None:
-    """Delete a configuration with its whole log, as of something that is deleted itself."""
+    """Delete the configuration with its whole log, because its group or device is deleted."""
     db.execute("DELETE FROM config WHERE target = ?", (level.key,))
 
 
 def newest_change(db: sqlite3.Connection, levels: Sequence[Level]) -> int:
-    """A number that differs where any of these levels has changed; 0 where nothing was ever set."""
+    """A number that is another one after each change of these levels; 0 where nothing was ever set."""
     marks = ", ".join("?" * len(levels))
     row = db.execute(
-        f"SELECT max(id) FROM config WHERE target IN ({marks})",  # noqa: S608  nothing but marks
+        f"SELECT max(id) FROM config WHERE target IN ({marks})",  # noqa: S608  only question marks
         [level.key for level in levels],
     ).fetchone()
     return row[0] or 0
 
 
 def replace_text(db: sqlite3.Connection, old: str, new: str) -> None:
-    """Put `new` in the place of `old` in all files of all configurations, and change nothing else of them."""
+    """Replace the text `old` by `new` in all files of all configurations, without new entries."""
     db.execute("UPDATE config SET files = replace(files, ?, ?)", (old, new))
 
 
 def levels_of(device: DeviceRecord) -> list[Level]:
-    """The levels that a device follows, the one that wins last."""
+    """The levels that a device follows. A later one overrides an earlier one."""
     group = [] if device.group_id is None else [Level("group", str(device.group_id))]
     return [Level("fleet", device.factory), *group, Level("device", device.uuid)]
 
 
 def own_level(db: sqlite3.Connection, uuid: str) -> dict[str, wire.GatewayFile] | None:
-    """The device's own level as it fetches it, or None where it never had one."""
+    """The device's own level as the device fetches it, or None where it never had one."""
     row = _latest(db, Level("device", uuid))
     return None if row is None else {file.name: _served(file) for file in _files(row)}
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a device gets: its files, and when that last changed. `files` is None where nothing was ever set."""
+    """A device's merged configuration, and when it last changed. `files` is None where nothing was ever set."""
 
     files: dict[str, wire.GatewayFile] | None
     changed: datetime.datetime
@@ -127,8 +127,8 @@ class Merged:
 def merged(db: sqlite3.Connection, device: DeviceRecord) -> Merged:
     """The device's configuration: its own file over its group's over the Factory's, file by file.
 
-    It changed when a level last did, or when the device last came into or left a group. A device that once was
-    served a configuration and has none left gets an empty one, or it would keep the files.
+    It counts as changed when one of the levels or the device's group changes. A device that has fetched a
+    configuration and now has none gets an empty one: otherwise it would keep the files.
     """
     rows = [(level, row) for level in levels_of(device) if (row := _latest(db, level)) is not None]
     changes = [row["created_at"] for _, row in rows]
@@ -141,7 +141,9 @@ def merged(db: sqlite3.Connection, device: DeviceRecord) -> Merged:
         for file in _files(row):
             # Values above the device's level are stored in clear: the device must not try to decrypt them.
             served = _served(file, clear=level.kind != "device")
-            files[file.name] = _over(files.get(file.name), served) if file.name == MERGED_BY_KEY else served
+            files[file.name] = (
+                _merged_file(files.get(file.name), served) if file.name == MERGED_BY_KEY else served
+            )
     return Merged(files, moment(max([*changes, device.created_at])))
 
 
@@ -155,9 +157,9 @@ def mark_applied(db: sqlite3.Connection, level: Level, now: datetime.datetime) -
 
 
 def change_time(db: sqlite3.Connection, level: Level, now: datetime.datetime) -> str:
-    """When a change made now counts as made: later than all that its devices were served.
+    """The time to store for a change made now: later than any change that the level's devices have fetched.
 
-    The gateway knows whole seconds only, so a second change in one second would be answered 304.
+    The gateway knows only whole seconds: the second of two changes in one second would be answered 304.
     """
     column = {"fleet": "factory", "group": "group_id", "device": "uuid"}[level.kind]
     served = db.execute(f"SELECT max(served_at) FROM device WHERE {column} = ?", (level.id,)).fetchone()[0]  # noqa: S608  one of the three names above
@@ -226,8 +228,8 @@ def _served(file: wire.ConfigFile, *, clear: bool = False) -> wire.GatewayFile:
     )
 
 
-def _over(below: wire.GatewayFile | None, above: wire.GatewayFile) -> wire.GatewayFile:
-    """The TOML of both, `above` winning key by key; `above` alone where either cannot be read."""
+def _merged_file(below: wire.GatewayFile | None, above: wire.GatewayFile) -> wire.GatewayFile:
+    """The TOML of both; where both have a key, `above` wins. `above` alone where either is not TOML in clear."""
     if below is None or not above.unencrypted:
         return above
     try:
@@ -235,18 +237,18 @@ def _over(below: wire.GatewayFile | None, above: wire.GatewayFile) -> wire.Gatew
     except tomllib.TOMLDecodeError:
         return above
     return wire.GatewayFile(
-        value=tomli_w.dumps(_deep(*tables)),
+        value=tomli_w.dumps(_merged_tables(*tables)),
         on_changed=above.on_changed or below.on_changed,
         unencrypted=True,
     )
 
 
-def _deep(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merged_tables(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     result = dict(below)
     for key, value in above.items():
         present = result.get(key)
         if isinstance(present, dict) and isinstance(value, dict):
-            result[key] = _deep(present, value)
+            result[key] = _merged_tables(present, value)
         else:
             result[key] = value
     return result

@@ -1,8 +1,8 @@
 """The mocked Factory's state: one SQLite file that several processes read and write at once.
 
-Every change is one transaction that takes the write lock first (`BEGIN IMMEDIATE`): one that starts with a read
-would be refused as soon as another process has written in between. The write-ahead log makes a
-committed change survive kill -9.
+Every change is one transaction that takes the write lock first (`BEGIN IMMEDIATE`). A transaction that begins with
+a read would be refused where another process has written in between. The write-ahead log makes a committed change
+survive kill -9.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.mock.problem import Problem
 
 PATIENCE = 10
-"""Seconds that a writer waits for the writer of another process."""
+"""How many seconds a writer waits for the writer of another process."""
 
 _VERSION = 1
 
@@ -84,7 +84,7 @@ CREATE TABLE queue (
 
 @dataclass(frozen=True)
 class DeviceRecord:
-    """A device as the store has it: keys are PEM, times stamps; `served_at` is the newest change it has fetched."""
+    """A device in the store. Keys are PEM, times as by `stamp`; `served_at` is the newest change it has fetched."""
 
     uuid: str
     factory: str
@@ -112,7 +112,7 @@ class StateUnusable(Error):
 
 
 class Store:
-    """The state in `directory`. One connection, which threads take in turn; processes meet in SQLite's locks."""
+    """The state in `directory`. Threads use its one connection in turn; SQLite's locks keep processes apart."""
 
     def __init__(self, directory: Path) -> None:
         """Open the state; raises UsageError where `directory` holds none, Error where it cannot be used."""
@@ -147,17 +147,17 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A consistent view of the state, which waits for no writer."""
+        """A consistent view of the state. It does not wait for a writer."""
         with self._within("BEGIN") as db:
             yield db
 
     def others_changes(self) -> int:
-        """A number that is another one after anybody else, this process among them, has changed the state."""
+        """A number that is another one after a change of the state by another connection, also of this process."""
         with self._turn, _reported(self._path):
             return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
-        """Close the state. A closed one cannot be used any more."""
+        """Close the state. It cannot be used after that."""
         with self._turn:
             self._db.close()
 
@@ -169,7 +169,7 @@ class Store:
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
-                # A full disk has SQLite roll back by itself.
+                # On a full disk SQLite has rolled back by itself.
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -178,7 +178,7 @@ class Store:
 def copy_state(source: Path, target: Path) -> None:
     """Copy the state in the directory `source`, also while it is used, into `target`. Raises Error."""
     with contextlib.closing(Store(source)):
-        pass  # it is a state of this version
+        pass  # raises where it is not a state of this version
     with (
         _reported(source / "mock.db"),
         contextlib.closing(_connect(source / "mock.db")) as here,
@@ -188,7 +188,7 @@ def copy_state(source: Path, target: Path) -> None:
 
 
 def initialize(directory: Path) -> None:
-    """Make `directory` (0700) and an empty state in it, unless one is there. Safe to run twice at once."""
+    """Make `directory` (0700) and an empty state in it, unless one is there. Safe in two processes at once."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / "mock.db"
     with _reported(path), contextlib.closing(_connect(path)) as db:
@@ -222,7 +222,7 @@ def change_meta(values: Mapping[str, Any]) -> wire.ChangeMeta:
 
 
 def check_name(name: str, what: str) -> None:
-    """Raise Problem (400) for a name that no path of the API could name afterwards."""
+    """Raise Problem (400) for a name that cannot be part of an API path."""
     if not name or "/" in name or name in (".", "..") or not name.isprintable() or len(name) > 255:
         raise Problem(
             400,
@@ -233,7 +233,7 @@ def check_name(name: str, what: str) -> None:
 
 @contextlib.contextmanager
 def _reported(path: Path) -> Iterator[None]:
-    """Raise StateUnusable where SQLite cannot do its work, whatever the statement was."""
+    """Raise StateUnusable where SQLite cannot read or write the state."""
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
@@ -253,7 +253,7 @@ def _hint(message: str) -> str | None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # Transactions are ours to begin; a writer waits for the other process's.
+    # Without an isolation level the module begins no transactions: `_within` does.
     db = sqlite3.connect(
         path, timeout=PATIENCE, isolation_level=None, check_same_thread=False, cached_statements=256
     )

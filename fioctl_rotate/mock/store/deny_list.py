@@ -1,4 +1,4 @@
-"""Who may not come back to a mocked Factory: devices that were deleted, keys that were replaced."""
+"""The deny list of a mocked Factory: devices that were deleted, keys that were replaced."""
 
 import datetime
 import sqlite3
@@ -50,6 +50,6 @@ def list_denied(db: sqlite3.Connection, factory: str, *, page: int, limit: int) 
 
 
 def allow(db: sqlite3.Connection, factory: str, uuid: str) -> None:
-    """Take a deleted device off the deny list, so that it may register anew; raises Problem (404)."""
+    """Take a deleted device off the deny list, so that it may register again; raises Problem (404)."""
     if not db.execute("DELETE FROM denied_device WHERE factory = ? AND uuid = ?", (factory, uuid)).rowcount:
         raise Problem(404, f"no denied device {uuid}")

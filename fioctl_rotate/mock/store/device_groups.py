@@ -34,7 +34,7 @@ def create_group(
     author: str,
     now: datetime.datetime,
 ) -> wire.DeviceGroup:
-    """A new group; raises Problem: not a valid name (400), a name that exists (409)."""
+    """Make a group; raises Problem: not a valid name (400), a name that exists (409)."""
     check_name(name, "group")
     try:
         db.execute(
@@ -42,7 +42,7 @@ def create_group(
             (factory, name, description, stamp(now), author),
         )
     except sqlite3.IntegrityError:
-        raise Problem(409, f"a device group {name} exists already") from None
+        raise Problem(409, f"a device group {name} already exists") from None
     return find_group(db, factory, name)
 
 
@@ -65,7 +65,7 @@ def update_group(
             (new_name, changes.get("description", group.description), stamp(now), author, group.id),
         )
     except sqlite3.IntegrityError:
-        raise Problem(409, f"a device group {new_name} exists already") from None
+        raise Problem(409, f"a device group {new_name} already exists") from None
     return find_group(db, factory, new_name)
 
 

@@ -32,7 +32,7 @@ def register(
     group: str | None = None,
     production: bool = False,
 ) -> DeviceRecord:
-    """A new device, known by `uuid` and its public key (PEM).
+    """Add a device, which is known by `uuid` and its public key (PEM).
 
     Raises Problem: unknown group (404); uuid or name taken, or device or key denied (409).
     """
@@ -42,7 +42,7 @@ def register(
     if deny_list.is_denied_device(db, uuid):
         raise Problem(409, f"device {uuid} was deleted and is denied")
     if deny_list.is_denied(db, public_key):
-        raise Problem(409, f"device {uuid} comes with a key that is denied")
+        raise Problem(409, f"the key of device {uuid} is denied")
     try:
         db.execute(
             "INSERT INTO device (uuid, factory, name, owner, group_id, group_changed_at, is_prod, public_key,"
@@ -61,7 +61,7 @@ def register(
             ),
         )
     except sqlite3.IntegrityError:
-        raise Problem(409, f"a device with the uuid {uuid} or the name {name} exists already") from None
+        raise Problem(409, f"a device with the uuid {uuid} or the name {name} already exists") from None
     return find_device(db, factory, uuid, by_uuid=True)
 
 
@@ -74,17 +74,17 @@ def find_device(db: sqlite3.Connection, factory: str, key: str, *, by_uuid: bool
 
 
 def known_device(db: sqlite3.Connection, factory: str, uuid: str) -> DeviceRecord | None:
-    """The device, or None where nobody has registered it yet."""
+    """The device, or None where it is not registered."""
     return _find(db, factory, "uuid", uuid)
 
 
 def is_taken(db: sqlite3.Connection, uuid: str) -> bool:
-    """Whether any factory of the mock has a device of that uuid."""
+    """Whether any factory of the mock has a device with that uuid."""
     return db.execute("SELECT 1 FROM device WHERE uuid = ?", (uuid,)).fetchone() is not None
 
 
 def uuids(db: sqlite3.Connection, factory: str) -> list[str]:
-    """Of all devices of the factory."""
+    """The uuids of all devices of the factory."""
     return [row["uuid"] for row in db.execute("SELECT uuid FROM device WHERE factory = ?", (factory,))]
 
 
@@ -123,11 +123,11 @@ def update_device(
             ),
         )
     except sqlite3.IntegrityError:
-        raise Problem(409, f"a device named {name} exists already") from None
+        raise Problem(409, f"a device named {name} already exists") from None
 
 
 def delete_device(db: sqlite3.Connection, device: DeviceRecord, *, now: datetime.datetime) -> None:
-    """Delete a device with all that is kept of it, and deny it from then on."""
+    """Delete a device with its configuration and events, and deny it from then on."""
     deny_list.deny_device(db, device.factory, brief(device), device.public_key, now)
     config_levels.forget(db, Level("device", device.uuid))
     updates.forget(db, device.uuid)
@@ -135,7 +135,7 @@ def delete_device(db: sqlite3.Connection, device: DeviceRecord, *, now: datetime
 
 
 def announce_key(db: sqlite3.Connection, device: DeviceRecord, public_key: str) -> None:
-    """Keep the key (PEM) with which the device will come; raises Problem (400): it is or was its key."""
+    """Keep the key (PEM) that the device will use next; raises Problem (400): it is or was a device's key."""
     if public_key == device.public_key or deny_list.is_denied(db, public_key):
         raise Problem(400, "the key is not valid", {"next_pubkey": "is or was the device's key"})
     db.execute("UPDATE device SET next_public_key = ? WHERE uuid = ?", (public_key, device.uuid))
@@ -157,27 +157,27 @@ def take_new_key(
 def mark_fetched(
     db: sqlite3.Connection, device: DeviceRecord, changed: datetime.datetime, now: datetime.datetime
 ) -> None:
-    """Note that the device has fetched what changed at `changed`, its own newest entry among it."""
+    """Keep that the device has fetched its configuration as of `changed`, its own newest entry included."""
     db.execute("UPDATE device SET served_at = ? WHERE uuid = ?", (stamp(changed), device.uuid))
     config_levels.mark_applied(db, Level("device", device.uuid), now)
     event_queue.push_config_applied(db, device.factory, device.uuid, now)
 
 
 def see_device(db: sqlite3.Connection, device: DeviceRecord, now: datetime.datetime) -> DeviceRecord:
-    """Note that the device was seen."""
+    """Keep that the device was last seen `now`; returns the device with that."""
     if device.last_seen != stamp(now):
         db.execute("UPDATE device SET last_seen = ? WHERE uuid = ?", (stamp(now), device.uuid))
     return replace(device, last_seen=stamp(now))
 
 
 def newest_seen(db: sqlite3.Connection, factory: str) -> datetime.datetime | None:
-    """When any device of the factory was last seen."""
+    """When a device of the factory was last seen; None where none ever was."""
     seen = db.execute("SELECT max(last_seen) FROM device WHERE factory = ?", (factory,)).fetchone()[0]
     return moment(seen) if seen else None
 
 
 def see_devices(db: sqlite3.Connection, seen: Mapping[str, datetime.datetime]) -> None:
-    """Note when these devices (by uuid) were seen, where that is not known or earlier."""
+    """Keep when these devices (by uuid) were last seen, unless a later time is known."""
     db.executemany(
         "UPDATE device SET last_seen = :seen WHERE uuid = :uuid AND coalesce(last_seen, '') < :seen",
         [{"uuid": uuid, "seen": stamp(when)} for uuid, when in seen.items()],
@@ -203,7 +203,7 @@ def list_devices(
     page: int,
     limit: int,
 ) -> wire.DeviceList:
-    """A page of devices, without `next`. `filters` are the API's parameters; `mine` is the caller's polis id.
+    """A page of devices, without `next`. `filters` are the API's parameters, but `mine` is the caller's polis id.
 
     `sort` holds `[-]name` and `[-]last_seen`; without it the order is by owner and name.
     """
@@ -213,7 +213,8 @@ def list_devices(
     for parameter, condition in (
         ("group", "device_group.name = ?"),
         ("uuid", "device.uuid = ?"),
-        ("name", "device.name GLOB ?"),
+        # SQLite negates a set of characters as [^…], a shell as [!…].
+        ("name", "device.name GLOB replace(?, '[!', '[^')"),
         ("match_tag", "device.tag = ?"),
         ("target_name", "device.target_name = ?"),
         ("mine", "device.owner = ?"),
@@ -221,13 +222,11 @@ def list_devices(
     ):
         if parameter in filters:
             where.append(condition)
-            value = filters[parameter]
-            # SQLite negates a set of characters as [^…], a shell as [!…].
-            values.append(value.replace("[!", "[^") if isinstance(value, str) else value)
+            values.append(filters[parameter])
     order = [f"{_SORTS[key.lstrip('-')]} {'DESC' if key.startswith('-') else 'ASC'}" for key in sort]
     order += ["device.uuid"] if order else ["device.owner", "device.name"]
     found = f"{_WITH_GROUP} WHERE {' AND '.join(where)}"
-    total = db.execute(f"SELECT count(*) FROM ({found})", values).fetchone()[0]  # noqa: S608  our own text
+    total = db.execute(f"SELECT count(*) FROM ({found})", values).fetchone()[0]  # noqa: S608  only our own text
     rows = db.execute(
         f"{found} ORDER BY {', '.join(order)} LIMIT ? OFFSET ?", (*values, limit, (page - 1) * limit)
     )
@@ -255,7 +254,7 @@ def brief(device: DeviceRecord) -> wire.Device:
 
 
 def record(db: sqlite3.Connection, device: DeviceRecord) -> wire.Device:
-    """A device as it is shown alone: with its group, its public key and its configuration in force."""
+    """A device as it is shown by itself: with its group, its public key and its configuration in force."""
     shown = brief(device)
     shown.device_group = None
     shown.group = find_group(db, device.factory, device.group_name) if device.group_name else None

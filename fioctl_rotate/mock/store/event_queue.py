@@ -1,4 +1,4 @@
-"""The event queue of a mocked Factory, which a real one has in the cloud."""
+"""The event queue of a mocked Factory; the one of a real Factory is in the cloud."""
 
 import datetime
 import sqlite3
@@ -22,7 +22,7 @@ def push_key_change(
     old: str,
     now: datetime.datetime,
 ) -> None:
-    """A device has come with its new key. Both keys are PEM."""
+    """Queue that a device uses its new key now. Both keys are PEM."""
     change = wire.PublicKeyChange(
         uuid=uuid, device_group_id=group_id, time=int(now.timestamp()), new_pub_key=new, old_pub_key=old
     )
@@ -30,7 +30,7 @@ def push_key_change(
 
 
 def push_config_applied(db: sqlite3.Connection, factory: str, uuid: str, now: datetime.datetime) -> None:
-    """A device has fetched its configuration."""
+    """Queue that a device has fetched its configuration."""
     _push(db, factory, CONFIG_APPLIED, wire.ConfigApplied(uuid=uuid, time=int(now.timestamp())))
 
 

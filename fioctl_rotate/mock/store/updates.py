@@ -12,8 +12,8 @@ from msgspec import UNSET
 from fioctl_rotate import wire
 from fioctl_rotate.mock.problem import Problem
 
-KEPT = 10
-"""So many updates of a device are shown."""
+_SHOWN = 10
+"""The number of updates that the API shows of a device."""
 
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -21,8 +21,8 @@ _CORRELATION_ID = re.compile(r"[A-Za-z0-9_-]+")
 def keep(db: sqlite3.Connection, uuid: str, items: Iterable[Any], now: datetime.datetime) -> int:
     """Keep a device's events; returns how many were new.
 
-    One without an id or a valid correlation id is skipped, and so is one whose id is known (posts are retried); a
-    time that is not valid is replaced by now.
+    An event without an id or a valid correlation id is skipped. So is one whose id is known: devices retry their
+    posts. A time that is not valid is replaced by now.
     """
     new = 0
     for item in items:
@@ -36,7 +36,7 @@ def keep(db: sqlite3.Connection, uuid: str, items: Iterable[Any], now: datetime.
 
 
 def forget(db: sqlite3.Connection, uuid: str) -> None:
-    """Delete all that a device has sent."""
+    """Delete all events of a device."""
     db.execute("DELETE FROM event WHERE uuid = ?", (uuid,))
 
 
@@ -45,7 +45,7 @@ def updates(db: sqlite3.Connection, uuid: str) -> list[wire.Update]:
     rows = db.execute(
         "SELECT correlation_id, body FROM event WHERE seq IN"
         " (SELECT min(seq) FROM event WHERE uuid = ? GROUP BY correlation_id) ORDER BY seq DESC LIMIT ?",
-        (uuid, KEPT),
+        (uuid, _SHOWN),
     )
     found = []
     for row in rows:
@@ -77,7 +77,7 @@ def of_update(db: sqlite3.Connection, uuid: str, correlation_id: str) -> list[wi
 
 
 def _event(item: Any, now: datetime.datetime) -> wire.Event | None:
-    """The event, or None where it is not one."""
+    """`item` as an event, or None where it is not a valid one."""
     if not isinstance(item, dict):
         return None
     try:
