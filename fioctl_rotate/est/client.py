@@ -129,7 +129,7 @@ async def send(
 
 def _decompressed(body: bytes) -> bytes:
     try:
-        # 16 and the largest window: one gzip member, the only coding that a device asks for.
+        # 16 + MAX_WBITS: gzip, the only encoding that a device asks for; its first member alone.
         plain = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, MAX_ANSWER + 1)
     except zlib.error as error:
         raise NoAnswer(error) from error
@@ -177,8 +177,8 @@ def reason(error: BaseException) -> str:
 def build_csr(key: ec.EllipticCurvePrivateKey, current: x509.Certificate) -> bytes:
     """The body of a re-enrollment: base64 DER of a CSR for `key` with the subject of `current`, byte for byte.
 
-    It asks for KU digitalSignature and EKU clientAuth, both critical, as fioconfig does. Raises Error where
-    the subject is not valid DER and cannot be repeated.
+    It asks for KU digitalSignature and EKU clientAuth, both critical, as fioconfig does. Raises Error where the
+    subject cannot be copied byte for byte.
     """
     csr = (
         x509.CertificateSigningRequestBuilder()
@@ -206,9 +206,9 @@ def decode_certificates(body: bytes) -> list[x509.Certificate]:
 def accepted(answer: Answer, current: x509.Certificate, *, only_201: bool) -> x509.Certificate:
     """The new certificate in the answer to a re-enrollment, checked as fioconfig checks it.
 
-    Before 2026-02 fioconfig takes only status 201 and the bare type `application/pkcs7-mime` (`only_201`); later
-    versions take 200 as well, and parameters behind the type. `current` is the present certificate. Raises Error
-    that says what the device would not accept.
+    With `only_201` it is checked as fioconfig before 2026-02 does, which takes only status 201 and the bare type
+    `application/pkcs7-mime`; later versions also take 200, and parameters after the type. `current` is the present
+    certificate. Raises Error that says what the device would not accept.
     """
     if answer.status not in ((201,) if only_201 else (200, 201)):
         raise Error(f"the EST server answers {answer.status}: {answer.text}".rstrip(": "))
@@ -223,7 +223,7 @@ def accepted(answer: Answer, current: x509.Certificate, *, only_201: bool) -> x5
 def check_new_certificate(current: x509.Certificate, new: x509.Certificate) -> None:
     """What a device checks before it uses a new certificate: the subject, KU and EKU (fioconfig: verifyNewCert).
 
-    Raises Error that says which. The CA is not checked: only the gateway knows which CAs it trusts.
+    Raises Error that says which is wrong. The CA is not checked: only the gateway knows which CAs it trusts.
     """
     if raw_subject(new) != raw_subject(current):
         raise Error("the new certificate has another subject than the current one")
@@ -237,4 +237,4 @@ def check_new_certificate(current: x509.Certificate, new: x509.Certificate) -> N
         except x509.ExtensionNotFound:
             value = None
         if value != wanted:
-            raise Error(f"the new certificate lacks {usage}")
+            raise Error(f"the new certificate must have {usage} and no other")

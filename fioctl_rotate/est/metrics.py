@@ -14,7 +14,7 @@ from fioctl_rotate.est.server import CONNECTION, OPERATIONS, LogRecord
 class Status:
     """Counts what is logged, and is the ASGI app of `/metrics` and `/healthz`.
 
-    `expiries` gives by name (`ca`, `tls`) when a certificate of the server's ends; `clock` gives aware UTC time.
+    `expiries` returns when the server's certificates end, by name (`ca`, `tls`); `clock` returns aware UTC time.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""An EST server checked as a device would meet it: TLS chain, name, expiry, the enrollment endpoint, the roots."""
+"""Checks an EST server as a device would see it: TLS chain, name, expiry, the enrollment endpoint, the roots."""
 
 import asyncio
 import datetime
@@ -32,10 +32,10 @@ REACHABLE, CHAIN, NAME, EXPIRY, ENDPOINT, CACERTS = (
     "cacerts",
 )
 
-# OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name: each check is about one thing alone.
+# OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name. Only the check EXPIRY is about dates.
 _NO_CHECK_TIME = 0x200000
 
-# How a server answers a POST without a client certificate where re-enrollment is. RFC 7030 §3.2.3 says 401;
+# How a server that offers re-enrollment answers a POST without a client certificate. RFC 7030 §3.2.3 says 401;
 # nginx says 400, others 403.
 _THERE = (400, 401, 403)
 _NOT_THERE = (404, 405)
@@ -47,9 +47,9 @@ async def probe(
     """Check the EST server at `url` (ESTSERVER's value) as a device does that trusts `roots` alone.
 
     Each connection may take `timeout` seconds. The result holds REACHABLE alone where that failed, else one check
-    for each of REACHABLE, CHAIN, NAME, EXPIRY, ENDPOINT and CACERTS. (A server with TLS 1.2 alone that insists on
-    a client certificate shows its own to nobody else: then CHAIN stands for NAME and EXPIRY too.) Raises nothing
-    for what a server may do.
+    for each of REACHABLE, CHAIN, NAME, EXPIRY, ENDPOINT and CACERTS. (With TLS 1.2, a server that requires a client
+    certificate ends the handshake, so its own certificate cannot be read. Then there are only REACHABLE, CHAIN and
+    ENDPOINT, and CHAIN covers name and expiry.) Raises nothing, whatever the server does.
     """
     try:
         server = address_of(url)
@@ -87,15 +87,15 @@ async def probe(
 
 async def _leaf(server: ServerAddress, timeout: float) -> x509.Certificate:
     """The server's certificate, whoever signed it. Raises NoAnswer."""
+    der = await _handshake(server, _trusting_anything(), timeout)
     try:
-        der = await _handshake(server, _trusting_anything(), timeout)
-        return load_certificate_der(der, "its certificate")
+        return load_certificate_der(der, "it")
     except Error as error:
-        raise NoAnswer(ValueError(error.message)) from error
+        raise NoAnswer(ValueError(f"shows no valid certificate: {error.message}")) from error
 
 
 async def _shows_certificate(server: ServerAddress, timeout: float) -> bool:
-    """Whether the server comes as far as its certificate, before it asks for ours."""
+    """Whether the server sends its certificate before it ends the handshake."""
     try:
         await _handshake(server, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), timeout)
     except NoAnswer as error:
@@ -107,14 +107,16 @@ async def _chain(server: ServerAddress, context: ssl.SSLContext, timeout: float)
     try:
         await _handshake(server, context, timeout)
     except NoAnswer as error:
-        # A server asks for the client's certificate after its own was verified.
+        # The server's alert comes only after we have verified its certificate.
         if not asks_for_certificate(error):
-            return Check(CHAIN, Status.FAIL, f"devices do not trust its certificate: {error.message}")
-    return Check(CHAIN, Status.PASS, "its certificate leads to the Factory's root")
+            return Check(
+                CHAIN, Status.FAIL, f"devices do not trust the server's certificate: {error.message}"
+            )
+    return Check(CHAIN, Status.PASS, "the server's certificate leads to the Factory's root")
 
 
 async def _name(server: ServerAddress, leaf: x509.Certificate, timeout: float) -> Check:
-    # With the certificate as its own anchor, its name is all that is left to be wrong.
+    # The certificate is its own trust anchor here, so only its name can be wrong.
     context = client_context(pem(leaf))
     context.verify_flags |= _NO_CHECK_TIME
     try:
@@ -123,13 +125,14 @@ async def _name(server: ServerAddress, leaf: x509.Certificate, timeout: float) -
         if not isinstance(error.cause, ssl.SSLCertVerificationError):
             return Check(NAME, Status.FAIL, error.message)
         names = dns_names(leaf)
-        found = f"its certificate is for {', '.join(names)}" if names else _without_names(leaf)
+        found = f"the server's certificate is for {', '.join(names)}" if names else _without_names(leaf)
         return Check(NAME, Status.FAIL, f"{found}, not {server.host} ({error.message})")
-    return Check(NAME, Status.PASS, f"its certificate is for {server.host}")
+    return Check(NAME, Status.PASS, f"the server's certificate is for {server.host}")
 
 
 def _without_names(leaf: x509.Certificate) -> str:
-    return f"its certificate has no SAN, and devices do not read a name in the CN ({leaf.subject.rfc4514_string()})"
+    subject = leaf.subject.rfc4514_string()
+    return f"the server's certificate has no SAN, and devices do not read a name from the CN ({subject})"
 
 
 def _expiry(leaf: x509.Certificate, now: datetime.datetime) -> Check:
@@ -144,12 +147,12 @@ def _expiry(leaf: x509.Certificate, now: datetime.datetime) -> Check:
 
 
 async def _endpoint(url: str, timeout: float) -> Check:
-    """Ask for a re-enrollment without a client certificate, to see whether anything is there that refuses it."""
+    """Ask for a re-enrollment without a client certificate: a server that offers it refuses."""
     path = address_of(reenroll_url(url)).path.decode()
     try:
         answer = await send("POST", reenroll_url(url), context=_trusting_anything(), deadline=timeout)
     except NoAnswer as error:
-        # A server that closes while our request is on its way can reset the connection before its alert is read.
+        # A server that closes while we send the request can reset the connection before we have read its alert.
         if asks_for_certificate(error) or await _alerts(address_of(url), timeout):
             return Check(ENDPOINT, Status.PASS, "the server asks for a client certificate in the handshake")
         return Check(ENDPOINT, Status.WARN, f"no answer to POST {path}: {error.message}")
@@ -157,12 +160,12 @@ async def _endpoint(url: str, timeout: float) -> Check:
     if answer.status in _THERE:
         return Check(ENDPOINT, Status.PASS, f"{message}, as it should be without a client certificate")
     if answer.status in _NOT_THERE:
-        return Check(ENDPOINT, Status.FAIL, f"{message}: devices would not find re-enrollment there")
+        return Check(ENDPOINT, Status.FAIL, f"{message}: devices would not find the re-enrollment there")
     return Check(ENDPOINT, Status.WARN, f"{message}; expected 401 without a client certificate")
 
 
 async def _alerts(server: ServerAddress, timeout: float) -> bool:
-    """Whether the server ends a handshake with an alert that asks for a client certificate, if nothing is sent."""
+    """Whether the server asks for a client certificate by an alert after the handshake, before anything is sent."""
     try:
         async with asyncio.timeout(timeout):
             reader, writer = await _connect(server, _trusting_anything())
@@ -190,11 +193,13 @@ async def _cacerts(url: str, roots: Sequence[x509.Certificate], timeout: float) 
     missing = [root for root in roots if root not in handed_out]
     if missing:
         return Check(
-            CACERTS, Status.WARN, f"the Factory's root is not in it (SHA-256 {fingerprint(missing[0])[:16]}…)"
+            CACERTS,
+            Status.WARN,
+            f"does not hold the Factory's root (SHA-256 {fingerprint(missing[0])[:16]}…)",
         )
     more = len(handed_out) - len(roots)
     if more:
-        return Check(CACERTS, Status.WARN, f"has {more} certificate(s) beside the Factory's root")
+        return Check(CACERTS, Status.WARN, f"holds {more} certificate(s) besides the Factory's root")
     return Check(CACERTS, Status.PASS, "holds the Factory's root alone")
 
 

@@ -1,4 +1,4 @@
-"""The client's certificate where a proxy ends TLS: taken from one header, and verified here."""
+"""The client's certificate where a proxy ends TLS: it is read from one header and verified here."""
 
 import base64
 import binascii
@@ -22,12 +22,11 @@ RFC9440_HEADER = "client-cert"
 def client_from_header(
     header: str, authorities: Callable[[], Sequence[x509.Certificate]], clock: Callable[[], datetime.datetime]
 ) -> ClientOf:
-    """Finds the client's certificate in `header`, which the proxy sets, and verifies it against `authorities`.
+    """A function that finds the client's certificate in `header`, and verifies it against `authorities`.
 
     The header `Client-Cert` has the form of RFC 9440, any other one PEM with percent escapes (nginx:
     `$ssl_client_escaped_cert`, Envoy: `%DOWNSTREAM_PEER_CERT%`). An empty header means that the client sent no
-    certificate. The proxy has to show that the client holds the key, and to overwrite what a client sends in this
-    header.
+    certificate. The proxy must verify that the client has the key, and must overwrite this header in each request.
     """
 
     def client_of(request: Request) -> x509.Certificate | None:
@@ -85,7 +84,7 @@ def _verify(
     try:
         verifier.verify(certificate, [])
     except verification.VerificationError as error:
-        reason = str(error).partition(" (encountered")[0]  # which certificate is clear
+        reason = str(error).partition(" (encountered")[0]  # the rest repeats the certificate
         raise EstError(f"the client certificate is refused: {reason}", 403) from error
 
 

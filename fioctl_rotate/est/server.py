@@ -1,7 +1,7 @@
 """The EST server as an ASGI app (RFC 7030, RFC 8951); it does not know where its keys come from.
 
-Mutual TLS is the server's that runs it: the app reads the client's certificate from the ASGI TLS extension, or from
-a header where a proxy ends TLS. Whatever put it there must have verified the handshake.
+The web server that runs the app does mutual TLS. The app reads the client's certificate from the ASGI TLS
+extension, or from a header where a proxy ends TLS. Whatever put it there must have verified the handshake.
 """
 
 import datetime
@@ -30,18 +30,18 @@ PATH = "/.well-known/est"
 MAX_BODY = 16 * 1024
 
 OPERATIONS = {"cacerts": "GET", "csrattrs": "GET", "simpleenroll": "POST", "simplereenroll": "POST"}
-"""What an EST server offers here, and the method that each takes."""
+"""The operations of this EST server, and the method of each."""
 CONNECTION = "connection"
-"""The operation in the log of a connection that was refused before there was a request."""
+"""What the log shows as operation where a connection was refused before a request came."""
 
 ClientOf = Callable[[Request], x509.Certificate | None]
 """Finds the client's certificate, None where there is not exactly one. Raises EstError where it is not accepted."""
 
 
 class LogRecord(Struct, frozen=True, kw_only=True, rename="kebab"):
-    """One request: who asked (CN and OU of the client certificate), what for, and how it ended.
+    """One request: who asked for what (CN and OU of the client certificate), and how it ended.
 
-    Also one connection that was refused before there was a request: `operation` is then CONNECTION, `status` 0.
+    Also a connection that was refused before a request came: `operation` is then CONNECTION, `status` 0.
     `time` is RFC 3339, UTC; `peer` an address and port; `outcome` is `issued`, `sent`, or why the request was
     refused; `seconds` how long the answer took. Of a new certificate: `serial` (hexadecimal), `not-after` (RFC
     3339, UTC), `key-sha256`, the SHA-256 of its public key (SubjectPublicKeyInfo in DER, hexadecimal), and
@@ -74,7 +74,7 @@ def client_from_tls(request: Request) -> x509.Certificate | None:
         raise EstError(error.message) from error
 
 
-def _nobody(_certificate: x509.Certificate) -> None:
+def _not_denied(_certificate: x509.Certificate) -> None:
     return None
 
 
@@ -82,17 +82,17 @@ def _nobody(_certificate: x509.Certificate) -> None:
 class EstApp:
     """The ASGI app: cacerts, csrattrs, simpleenroll, simplereenroll below `PATH`.
 
-    `authority` gives who signs, or None while there is nobody. `clock` gives aware UTC time. `denied` says why a
-    certificate is on the deny list, None where it is not: it is asked about the client's and about the new one.
+    `authority` returns the CA that signs, or None while there is none. `clock` returns aware UTC time. `denied`
+    returns why a certificate is on the deny list, or None; it is called for the client's and for the new one.
     An enrollment is answered as estserver does, with 201 and the bare type `application/pkcs7-mime`, because
-    fioconfig before 2026-02 takes nothing else; `rfc7030` answers with the status and the type of RFC 7030 §4.2.3,
-    and with base64 in lines, as its older clients need. `log` is called once a request.
+    fioconfig before 2026-02 takes nothing else. With `rfc7030` it has the status and the type of RFC 7030 §4.2.3,
+    and base64 in lines, which older clients need. `log` is called once a request.
     """
 
     authority: Callable[[], Authority | None]
     clock: Callable[[], datetime.datetime]
     enroll: Enroll = Enroll.OWN
-    denied: Callable[[x509.Certificate], str | None] = _nobody
+    denied: Callable[[x509.Certificate], str | None] = _not_denied
     client_of: ClientOf = client_from_tls
     rfc7030: bool = False
     log: Callable[[LogRecord], None] = lambda _record: None
@@ -133,7 +133,7 @@ class EstApp:
     async def _answer(
         self, request: Request, client: x509.Certificate | None
     ) -> tuple[bytes, str, x509.Certificate | None]:
-        """The body, its media type and, where one was issued, the new certificate."""
+        """The body, its media type, and the new certificate or None. Raises Error."""
         if request.scope["http_version"] == "1.1" and len(request.headers.getlist("host")) != 1:
             raise EstError("expected one Host header")  # RFC 9110 §7.2
         operation = request.url.path.removeprefix(f"{PATH}/")
@@ -163,7 +163,7 @@ class EstApp:
             issued = service.reenroll(authority, body, client, now=self.clock())
         else:
             issued = service.enroll(authority, body, client, policy=self.enroll, now=self.clock())
-        # What is denied never leaves this process.
+        # A denied certificate is never sent.
         self._refuse_denied(issued)
         return issued
 

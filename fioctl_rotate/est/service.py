@@ -1,7 +1,6 @@
 """What an EST server answers: bytes in, bytes out (RFC 7030, RFC 8951).
 
-The rules are those of the EST server that FoundriesFactory devices meet (estserver: Service), so a device sees
-no difference.
+The rules are those of the EST server of FoundriesFactory (estserver: Service), so a device sees no difference.
 """
 
 import base64
@@ -47,10 +46,10 @@ class EstError(Error):
 
 @dataclass(frozen=True)
 class Authority:
-    """Who signs: the Factory's roots, and the device CA with its key. Certificates live for `lifetime`.
+    """Who signs: the Factory's roots, and the device CA with its key. Certificates are valid for `lifetime`.
 
-    `others` are further certificates (the server's own, other CAs) whose keys no client gets a certificate for,
-    as it gets none for the keys of the roots and of the CA.
+    `others` are further certificates: the server's own, other CAs. No client gets a certificate for a key of the
+    roots, the CA or these.
     """
 
     roots: Sequence[x509.Certificate]
@@ -61,7 +60,7 @@ class Authority:
 
     @functools.cached_property
     def reserved_keys(self) -> Sequence[PublicKeyTypes]:
-        """The keys that no client gets a certificate for."""
+        """The public keys that no client gets a certificate for."""
         return [c.public_key() for c in (self.certificate, *self.roots, *self.others)]
 
 
@@ -83,7 +82,7 @@ def csrattrs() -> bytes:
 def enroll(
     authority: Authority, body: bytes, client: x509.Certificate, *, policy: Enroll, now: datetime.datetime
 ) -> x509.Certificate:
-    """Sign the CSR in `body` (base64 DER) for the holder of `client`, as far as `policy` lets it. RFC 7030 §4.2.1.
+    """Sign the CSR in `body` (base64 DER) for the holder of `client`, if `policy` allows it. RFC 7030 §4.2.1.
 
     `now` is aware, UTC. Raises EstError where the policy refuses it, or the CSR is not valid, is not signed by its
     key, or asks for what a device does not get.
@@ -101,14 +100,14 @@ def reenroll(
 ) -> x509.Certificate:
     """Sign the CSR in `body` for the holder of `client`, whose subject and SAN it must repeat. RFC 7030 §4.2.2.
 
-    Raises EstError, as `enroll` and where either differs in as much as a byte.
+    Raises EstError as `enroll` does, and where the subject or the SAN differs in a single byte.
     """
     csr, key = _load_csr(authority, body)
     subject = raw_subject(csr)
     if subject != raw_subject(client):
-        raise EstError("the subject of the CSR is not the client certificate's, byte for byte")
+        raise EstError("the subject of the CSR differs from the one of the client certificate")
     if _alternative_names(csr) != _alternative_names(client):
-        raise EstError("the SubjectAltName of the CSR is not the client certificate's")
+        raise EstError("the SubjectAltName of the CSR differs from the one of the client certificate")
     return _sign(authority, csr, key, subject, now)
 
 
@@ -123,7 +122,7 @@ def certificate_answer(certificate: x509.Certificate) -> bytes:
 def _load_csr(
     authority: Authority, body: bytes
 ) -> tuple[x509.CertificateSigningRequest, ec.EllipticCurvePublicKey]:
-    """The CSR, every part of it read, and its key, which signed it with the CA's algorithm."""
+    """The CSR and its key. Every part that is used can be read, and the signature is checked. Raises EstError."""
     try:
         # White space of any kind is skipped: RFC 8951 §3.1.
         der = base64.b64decode(b"".join(body.split()), validate=True)
@@ -131,7 +130,7 @@ def _load_csr(
         raise EstError("the body is not base64") from error
     try:
         csr = x509.load_der_x509_csr(der)
-        # Parsed on access: what is broken is found here.
+        # The library parses these on access: a broken part is found here.
         _ = csr.subject, csr.extensions
         algorithm, hash_algorithm = csr.signature_algorithm_oid, csr.signature_hash_algorithm
     except x509.DuplicateExtension as error:
@@ -147,7 +146,7 @@ def _load_csr(
         # Not `is_signature_valid`, which would parse the key again.
         key.verify(csr.signature, csr.tbs_certrequest_bytes, ec.ECDSA(hash_algorithm))
     except InvalidSignature as error:
-        raise EstError("the signature of the CSR is wrong") from error
+        raise EstError("the signature of the CSR is not valid") from error
     except UNPARSED as error:
         raise EstError("the key of the CSR is not valid") from error
     if not isinstance(key.curve, _CURVES):
@@ -186,17 +185,17 @@ def _sign(
 
 
 def _usages(extensions: x509.Extensions) -> tuple[bool, bool]:
-    """Whether the CSR asks for KU and for EKU; other extensions are dropped, but a CA is refused aloud."""
+    """Whether the CSR asks for KU and for EKU. Other extensions are ignored, but CA:TRUE is refused: EstError."""
     key_usage = extended_key_usage = False
     for extension in extensions:
         value = extension.value
         if isinstance(value, x509.KeyUsage):
             if value != DIGITAL_SIGNATURE:
-                raise EstError("the CSR asks for another KeyUsage than digitalSignature alone")
+                raise EstError("the CSR must ask for KeyUsage digitalSignature and no other")
             key_usage = True
         elif isinstance(value, x509.ExtendedKeyUsage):
             if list(value) != [ExtendedKeyUsageOID.CLIENT_AUTH]:
-                raise EstError("the CSR asks for another ExtendedKeyUsage than clientAuth alone")
+                raise EstError("the CSR must ask for ExtendedKeyUsage clientAuth and no other")
             extended_key_usage = True
         elif isinstance(value, x509.BasicConstraints) and value.ca:
             raise EstError("the CSR asks for a CA certificate")

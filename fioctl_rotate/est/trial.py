@@ -1,4 +1,4 @@
-"""A re-enrollment tried as a device does it, to see which devices would succeed."""
+"""Tries a re-enrollment as a device does it, to see which devices would succeed."""
 
 import contextlib
 from collections.abc import Sequence
@@ -52,9 +52,9 @@ async def try_reenrollment(
 ) -> Trial:
     """Re-enroll at `url` (ESTSERVER's value) as `identity` with a new key, trusting `roots` alone: as fioconfig.
 
-    The result has one check for each of REENROLL, NEW_DEVICES and OLD_DEVICES, and ISSUER where `authorities`, the
-    Factory's device CAs, are known. Only REENROLL where no answer came in `timeout` seconds (fioconfig waits 30).
-    Raises Error where `identity` is not usable.
+    The result has one check for each of REENROLL, NEW_DEVICES and OLD_DEVICES. With a new certificate and
+    `authorities`, the Factory's device CAs, it also has ISSUER. Where no answer came in `timeout` seconds
+    (fioconfig waits 30), it has only REENROLL. Raises Error where `identity` is not usable.
     """
     key = generate_key()
     context = client_context(pem(*roots), cert=identity.certificate_file, key=identity.key_file)
@@ -67,7 +67,7 @@ async def try_reenrollment(
     checks = [_reenroll(answer, issued), *_devices(answer, identity.certificate)]
     if issued is not None:
         if issued.public_key() != key.public_key():
-            checks.append(Check(ISSUER, Status.FAIL, "the new certificate is for another key than the CSR's"))
+            checks.append(Check(ISSUER, Status.FAIL, "the new certificate has another key than the CSR"))
         elif authorities:
             checks.append(_issuer(issued, authorities))
     return Trial(checks, issued)
@@ -90,12 +90,12 @@ def _reenroll(answer: Answer, issued: x509.Certificate | None) -> Check:
         )
     message = f"no certificate: the EST server answers {answer.status}: {answer.text}".rstrip(": ")
     if 300 <= answer.status < 400:
-        message += "; devices would follow it, this check does not: check the URL that it leads to"
+        message += "; devices would follow the redirect, this check does not: check the URL that it leads to"
     return Check(REENROLL, Status.FAIL, message)
 
 
 def _devices(answer: Answer, current: x509.Certificate) -> list[Check]:
-    """Which versions of fioconfig would take the answer; one that would not is a failure where none would."""
+    """A check for each kind of device: would it accept the answer? FAIL where no kind would, else WARN."""
     faults: dict[str, str | None] = {}
     for name, _, only_201 in _KINDS:
         try:

@@ -140,7 +140,7 @@ def test_cacerts_of_another_factory(est_server, pki):
     other = type(pki).make()
     statuses, words = est_server(cacerts=Reply(200, service.cacerts(other.authority())))
     assert statuses == {**ALL_WELL, "cacerts": "warn"}
-    assert "root is not in it" in words["cacerts"]
+    assert "does not hold the Factory's root" in words["cacerts"]
 
 
 def test_cacerts_with_more_than_the_root(est_server, pki):
