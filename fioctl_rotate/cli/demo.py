@@ -155,7 +155,7 @@ def _proof_table(proofs: "list[DeviceProof]") -> Table:
     def row(proof: "DeviceProof") -> tuple[str, ...]:
         if proof.failed:
             return proof.name, "failed"
-        seen = (proof.new_certificate, proof.same_subject, proof.new_taken, proof.old_refused)
+        seen = (proof.new_certificate, proof.same_subject, proof.new_accepted, proof.old_refused)
         return proof.name, *("yes" if true else "NO" for true in seen)
 
     headers = ("DEVICE", "NEW CERTIFICATE", "SAME SUBJECT", "NEW ONE TAKEN", "OLD ONE REFUSED")

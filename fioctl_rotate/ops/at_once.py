@@ -16,8 +16,8 @@ MOST = 32
 class Pace:
     """How many requests may be under way: from START up to `most`, halved each time the server is busy.
 
-    It doubles after so many answers as requests may be under way; once the server was busy, it grows by one. One
-    pace is kept for a whole watch.
+    The limit doubles after as many answers as it allows requests. Once the server was busy, it grows by one.
+    A watch keeps one pace from start to end.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -26,15 +26,15 @@ class Pace:
         self.most = most
         self.limit = min(START, most)
         self._answers = 0
-        self._under_way = 0
+        self._sent_before_halving = 0
         self._was_busy = False
 
     def answered(self, *, busy: bool = False) -> None:
         """The server has answered a request; `busy` says that it did so with 429 or 503."""
-        self._under_way = max(0, self._under_way - 1)
-        if busy and not self._under_way:
-            # The requests that are under way now may get the same answer: they count once.
-            self._under_way, self._was_busy = self.limit, True
+        self._sent_before_halving = max(0, self._sent_before_halving - 1)
+        if busy and not self._sent_before_halving:
+            # The requests that are under way now may be answered "busy" too: halve once for all of them.
+            self._sent_before_halving, self._was_busy = self.limit, True
             self.limit, self._answers = max(1, self.limit // 2), 0
         elif not busy:
             self._answers += 1
@@ -51,7 +51,7 @@ async def for_each(
 ) -> None:
     """Await `work(item)` for all items, `pace.limit` at a time. An error of one ends the others, and is raised.
 
-    `counted` hears how many are done, at the start and after each.
+    `counted` is called at the start and after each item, with how many are done and how many there are.
     """
     waiting = iter(items)
     running = done = 0
@@ -73,7 +73,7 @@ async def for_each(
 
     def start() -> None:
         nonlocal running
-        # Each worker that goes on starts up to two: as fast as a pace grows.
+        # After each item a worker starts up to two others, since a pace can double.
         if running < pace.limit:
             running += 1
             group.create_task(worker())

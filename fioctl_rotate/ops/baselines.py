@@ -1,4 +1,4 @@
-"""What polls of a rotation leave on this machine, so that a later one asks only for what has changed since.
+"""What a poll of a rotation stores on this machine, so that a later poll asks only for what has changed since.
 
 One file for each server, Factory, ROTATIONID and target, in the user's state folder: JSON lines, a header and
 then one line a device. It holds states, digests of public keys and times, nothing secret. Without it (another
@@ -36,7 +36,7 @@ class _Header(msgspec.Struct, rename="kebab", kw_only=True):
 
 
 def load(api: FactoryApi, rotation: Rotation) -> Readings:
-    """What is kept of a rotation; nothing where there is no file that can be read, or it is of another push."""
+    """The stored readings of a rotation. Empty where no file can be read, or where it is of another push."""
     readings = Readings()
     with suppress(OSError, ValueError, msgspec.MsgspecError, RecursionError, MemoryError):
         lines = _lines(_file(api, rotation))
@@ -68,7 +68,7 @@ def save(api: FactoryApi, rotation: Rotation, readings: Readings) -> None:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    # Without O_NONBLOCK a FIFO would be waited for.
+    # Without O_NONBLOCK, opening a FIFO would wait for a writer.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         status = os.fstat(file.fileno())
         if stat.S_ISREG(status.st_mode) and status.st_size <= _LARGEST:
@@ -78,7 +78,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _file(api: FactoryApi, rotation: Rotation) -> Path:
     kind, _, directory = api.server.partition(" ")
     server = f"mock {Path(directory).resolve()}" if kind == "mock" else api.server
-    # What is named may be anything that somebody typed; its digest is a file name.
+    # Typed names may hold any character; a digest of them is always a valid file name.
     key = "\0".join((server, api.factory, rotation.id, str(rotation.scope)))
     name = hashlib.sha256(key.encode()).hexdigest()[:32]
     return state_folder() / "watched" / f"{name}.jsonl"

@@ -1,4 +1,4 @@
-"""Device CAs revoked, disabled or replaced, after the devices that this would cut off were counted."""
+"""Revoke, disable or replace device CAs, after counting the devices that this would cut off."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ _SERIAL = re.compile(r"[0-9]{1,60}")
 
 @dataclass(frozen=True)
 class CutOff:
-    """A device that could not connect any more. `issuer` is `removed`, or `unknown`: perhaps a CA that stays."""
+    """A device that could no longer connect. `issuer` is `removed`, or `unknown` (it may be a CA that stays)."""
 
     uuid: str
     name: str
@@ -41,7 +41,7 @@ class CutOff:
 
 @dataclass(frozen=True)
 class Removal:
-    """What was done, or on a dry run what would be. `removed` are the CAs; `crl` is PEM."""
+    """What was done, or on a dry run what would be done. `removed` are the CAs; `crl` is PEM."""
 
     removed: Sequence[x509.Certificate]
     cut_off: Sequence[CutOff]
@@ -59,14 +59,14 @@ class CaUpdate:
 
 @dataclass(frozen=True)
 class Consent:
-    """How many devices the operator expects to be cut off, None for none, and a log that says who isn't."""
+    """How many devices the operator agrees to cut off (None: none), and the EST log that shows each issuer."""
 
     cut_off: int | None = None
     est_log: Path | None = None
 
 
 def serial_numbers(values: Iterable[str]) -> list[int]:
-    """Serials as typed, base 10. Raises UsageError."""
+    """The serials, typed in base 10, as numbers. Raises UsageError."""
     numbers = []
     for value in values:
         if not _SERIAL.fullmatch(value):
@@ -114,7 +114,7 @@ async def disable_device_cas(
     dry_run: bool = False,
     now: Clock = utc_now,
 ) -> Removal:
-    """Disable device CAs: new devices cannot be registered with them; devices that are there go on.
+    """Disable device CAs: new devices cannot be registered with them; devices that are registered go on.
 
     Source: fioctl `keys ca disable-device-ca`.
     """
@@ -129,7 +129,7 @@ async def disable_device_cas(
         landed = (await api.certs()).disabled_ca_serials or []
         if not {str(ca.serial_number) for ca in disabled} <= set(landed):
             raise Error(
-                f"{api.server} took the CRL, and does not say that the device CAs are disabled",
+                f"{api.server} took the CRL, but does not say that the device CAs are disabled",
                 hint="`fioctl-rotate keys ca show --just-device-cas` shows them",
             )
     return Removal(disabled, [], crl)
@@ -168,10 +168,10 @@ async def devices_cut_off(
     trusted: Sequence[x509.Certificate],
     est_log: Path | None,
 ) -> list[CutOff]:
-    """Every device whose present certificate isn't known to come from a CA of `trusted` that stays.
+    """Every device whose present certificate is not known to come from a CA of `trusted` that stays.
 
-    A rotation after a newer CA appeared may still have been signed by the old one, so an unknown issuer counts.
-    Only the EST server's log says which: by the digest of the public key that the Factory has of the device.
+    A device with an unknown issuer counts: an old CA can sign certificates even after a newer CA was added. Only
+    the EST server's log shows the issuer. Its record is found by the digest of the public key that the Factory has.
     """
     issued: dict[str, list[Issued]] = {}
     for record in read_est_log(est_log) if est_log is not None else []:
@@ -195,7 +195,7 @@ async def _issuer(api: FactoryApi, device: wire.Device, issued: Sequence[Issued]
     """The key id of the CA that issued the device's present certificate, as far as the log says."""
     if not issued:
         return None
-    # Lists leave the key out.
+    # A device in a list comes without its key.
     key = (await api.device(device.uuid, by_uuid=True)).public_key
     try:
         present = key_digest(load_public_key(key, f"the public key of {device.name}"))
@@ -244,7 +244,7 @@ def _require_consent(cut_off: Sequence[CutOff], consent: Consent) -> None:
     count = f"{len(cut_off)} device" + ("" if len(cut_off) == 1 else "s")
     raise Refused(
         f"{count} may be cut off, expected {expected}: {names or 'none'}",
-        hint=f"--cut-off {len(cut_off)} goes on; with --est-log FILE, devices of other CAs do not count",
+        hint=f"--cut-off {len(cut_off)} accepts this; with --est-log FILE, devices of other CAs do not count",
     )
 
 

@@ -1,7 +1,7 @@
 """The ceremony that sets up a Factory's PKI.
 
-It is safe to run again after it was cut off anywhere: what is on disk and fits is used, the backend gives its CSRs
-again until it has the certificates, and the root that was made first is the root that ends up there.
+It is safe to run again after an interruption at any point. Files on disk that fit are used. The backend gives its
+CSRs again until it has the certificates. The Factory always gets the root that was made first.
 """
 
 import datetime
@@ -75,7 +75,7 @@ async def create_pki(
 
 @dataclass(frozen=True)
 class _Csrs:
-    """The backend's CSRs, found fit."""
+    """The backend's CSRs, already checked."""
 
     tls: x509.CertificateSigningRequest
     online_ca: x509.CertificateSigningRequest | None
@@ -97,7 +97,7 @@ def _made(
     prompter: Prompter,
     now: datetime.datetime,
 ) -> CreatedPki:
-    """Key and certificates on disk; `owner` is the polis id of the local CA's user, None for no local CA."""
+    """Make what is missing on disk; `owner` is the polis id of the local CA's user, None for no local CA."""
     root = directory.make_root(api.factory, now=now)
     prompter.note(f"root: {root.certificate.subject.rfc4514_string()}, its key: {directory.root_key.name}")
     tls = kept_or_signed(directory, GATEWAY_TLS, csrs.tls, root, Purpose.GATEWAY_TLS, prompter, now)
@@ -117,7 +117,7 @@ async def _upload(api: FactoryApi, made: CreatedPki) -> None:
         wire.CertsPatch(
             root_crt=certificates.pem(made.root),
             tls_crt=certificates.pem(made.gateway_tls),
-            # The API does not take an empty bundle for none.
+            # To the API an empty bundle does not mean "no device CAs".
             ca_crt=joined(*map(certificates.pem, made.device_cas)) if made.device_cas else UNSET,
         )
     )
@@ -128,7 +128,7 @@ async def _upload(api: FactoryApi, made: CreatedPki) -> None:
 
 
 def _announce(directory: PkiDirectory, adopted: x509.Certificate | None, prompter: Prompter) -> None:
-    """Say what is used of what is there."""
+    """Say which existing key or root is used."""
     if adopted is None:
         if directory.root_key.load() is not None:
             prompter.note(f"using the key that is there: {directory.root_key.name}")
@@ -143,7 +143,7 @@ def _already_there(
 ) -> CreatedPki:
     if adopted is None:
         raise Refused(
-            f"{api.factory} on {api.server} has a root already, and {directory.path} has none",
+            f"{api.factory} on {api.server} already has a root, but {directory.path} has none",
             hint="a root is set once; use the PKI directory that it was made in",
         )
     require_own_root(api, certs, adopted)

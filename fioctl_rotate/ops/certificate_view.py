@@ -1,4 +1,4 @@
-"""Certificates as they are shown: as PEM, to people, as JSON, with a warning before one expires."""
+"""Views of a certificate: as PEM, as text and as JSON, with a warning before it expires."""
 
 import datetime
 from collections.abc import Sequence
@@ -42,14 +42,14 @@ def view(what: str, certificate: x509.Certificate, now: datetime.datetime | None
 
 
 def crl_text(crl_pem: str) -> str:
-    """A CRL for people."""
+    """A CRL as text for people."""
     return revocation.as_text(crl_pem)
 
 
 async def factory_certificates(api: FactoryApi) -> tuple[dict[str, list[CertificateView]], list[str]]:
-    """What the Factory has: under `root`, `tls` (none or one each) and `device-cas`; and its disabled CA serials.
+    """The Factory's certificates under `root`, `tls` (at most one each) and `device-cas`; and disabled CA serials.
 
-    Raises Error where it has no PKI of its own.
+    Raises Error where the Factory has no PKI of its own.
     """
     certs = await api.certs()
     if not certs.root_crt:

@@ -34,16 +34,16 @@ from fioctl_rotate.rotation.faults import ClockOffset
 from fioctl_rotate.rotation.progress import parse_time
 from fioctl_rotate.rotation.state import OLDEST_LMP, is_offline, lmp_release
 
-_KEPT = "clone.jsonl"
+_READ_SO_FAR = "clone.jsonl"
 _EST_SERVER = re.compile(r"^ESTSERVER=(.*)$", re.MULTILINE)
 _UUID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
 class Cloned:
-    """A clone, and how many of its devices are offline, too old to rotate, shadowed, and have completed a rotation.
+    """A clone. It counts the devices that are offline, unsupported (too old to rotate), shadowed, or completed.
 
-    `notes` says what could not be read or was left out.
+    `completed` devices have completed a rotation. `notes` says what could not be read or was left out.
     """
 
     factory: FactoryRecord
@@ -69,21 +69,21 @@ async def clone(
 ) -> Cloned:
     """Make a clone of the Factory, or of these `groups` of it, in `directory`, new or empty.
 
-    `clocks` says which of its devices have clocks that are wrong, `check_in` how many seconds are between two of
-    their check-ins. Offline devices stay offline; what a device has completed is marked as completed, so nothing is
-    replayed. Each ESTSERVER becomes the clone's EST server. Once cut off, it goes on when it is run again. Raises
-    Error, UsageError and Refused as `read_factory` and `mock.init` do.
+    `clocks` says which of its devices have wrong clocks; `check_in` is the seconds between two check-ins. Offline
+    devices stay offline. A rotation that a device has completed is marked as completed, so it does not run again.
+    Each ESTSERVER becomes the clone's EST server. After an interruption, run it again: it continues. Raises Error,
+    UsageError and Refused as `read_factory` and `mock.init` do.
     """
     new_factory.check(api.factory, addresses)
     with claimed(directory):
         factory = begun(directory, api.factory, addresses, clock=clock)
         say(f"reading factory {api.factory} at {api.server}")
-        reading = await read_factory(api, groups, directory / _KEPT)
+        reading = await read_factory(api, groups, directory / _READ_SO_FAR)
         usable = [read for read in reading.devices if _UUID.fullmatch(read.device.uuid)]
         now, est = clock(), est_url(factory.est_name, factory.est_port)
         async with open_api(in_directory(directory, factory.name)) as mock:
             pki = await set_up(mock, directory, factory, clock=clock, say=say)
-            made = await mock.device_count() or await mock.groups()
+            filled = await mock.device_count() or await mock.groups()
 
         def shape(db: sqlite3.Connection) -> None:
             author = factory.created_by
@@ -99,10 +99,10 @@ async def clone(
 
         offsets = clocks.of([read.device.uuid for read in usable]) if clocks else {}
         devices = [_new_device(read, now, offsets.get(read.device.uuid, 0), check_in) for read in usable]
-        if not made:
+        if not filled:
             make_devices(directory, factory, pki, devices, clock=clock, say=say, before=shape)
         new_factory.finish(directory, factory.name)
-        (directory / _KEPT).unlink(missing_ok=True)
+        (directory / _READ_SO_FAR).unlink(missing_ok=True)
     kinds = [device.kind for device in devices]
     return Cloned(
         factory=factory,
@@ -148,7 +148,7 @@ def _keep_entry(
     est: str,
     now: datetime.datetime,
 ) -> None:
-    """Give the level the entry, with the clone's own EST server in it."""
+    """Store the entry at the level, with the clone's EST server as its ESTSERVER."""
     if entry is None:
         return
     file = wire.ConfigFile(
@@ -181,24 +181,24 @@ def _keep_rotations(db: sqlite3.Connection, read: DeviceRead, now: datetime.date
 
 
 def _notes(reading: FactoryReading, usable: int) -> list[str]:
-    """What a reader of the clone should know, because it is not as on the original."""
+    """How the clone differs from the original."""
     notes = []
     found = len(reading.devices)
     if found != reading.expected:
-        notes.append(f"the Factory says that it has {reading.expected} devices, {found} were read")
+        notes.append(f"the Factory says that it has {reading.expected} devices, but {found} were read")
     if usable != found:
         notes.append(
-            f"{found - usable} devices were left out: their uuid is not one that a directory can have"
+            f"{found - usable} devices were left out: their uuid is not valid as the name of a directory"
         )
     if unsure := sum(read.unsure for read in reading.devices):
         notes.append(
             f"{unsure} devices have no completed rotation among their last {UPDATES_KEPT} updates, and the Factory"
-            " knows no more: if they completed their entry earlier, they will rotate again"
+            " keeps no older ones: if they completed their entry earlier, they will rotate again"
         )
     entries = [reading.fleet, *(group.entry for group in reading.groups), *(d.entry for d in reading.devices)]
     values = [match[1] for entry in entries if entry and (match := _EST_SERVER.search(entry.file.value))]
     notes.extend(
-        f"ESTSERVER is the clone's in {values.count(url)} entries that have {url}"
+        f"ESTSERVER is the clone's EST server in {values.count(url)} entries that had {url}"
         for url in dict.fromkeys(values)
     )
     return notes

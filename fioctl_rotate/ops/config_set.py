@@ -1,4 +1,4 @@
-"""Files set in a configuration, as fioctl does it: a device's are encrypted for it, others are sent as they are."""
+"""Set files in a configuration as fioctl does: those of a device are encrypted for it, others sent as they are."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ UPDATES_FILE = "z-50-fioctl.toml"
 
 
 def request(reason: str, arguments: Sequence[str]) -> wire.ConfigRequest:
-    """The request to set what `NAME=VALUE` and `NAME==PATH` name. Raises UsageError, and Error for a PATH.
+    """The request that sets files, each from `NAME=VALUE` or `NAME==PATH`. Raises UsageError, and Error for a PATH.
 
     Source: fioctl `config set`.
     """
@@ -54,8 +54,8 @@ async def set_config(
 ) -> Scope:
     """Merge the request's files into the scope's configuration, or `replace` all of it; returns the scope as found.
 
-    For a device each value is encrypted with its public key, unless it says `unencrypted`. Raises Error where there
-    is no such scope, Refused for the entry of a rotation: the commands for that check it first.
+    For a device each value is encrypted with its public key, unless the file is `unencrypted`. Raises Error where
+    there is no such scope. Raises Refused for the entry of a rotation: other commands set it, after checks.
     """
     if any(file.name == FILE_NAME for file in request.files):
         raise Refused(
@@ -73,7 +73,7 @@ async def set_config(
 async def read_overrides(
     api: FactoryApi, scope: Scope, *, by_uuid: bool = False
 ) -> tuple[Scope, wire.Device | None, dict[str, object]]:
-    """What the scope's configuration sets for updates: `tags` and `docker_apps`, as far as it does.
+    """The scope as found, its device (None for another scope), and those of `tags` and `docker_apps` that it sets.
 
     Source: fioctl `config updates`, which keeps them in `z-50-fioctl.toml`, under `[pacman]`.
     """

@@ -1,4 +1,4 @@
-"""Configuration logs with the names of those who made them, and deleting files."""
+"""Read configuration logs with the names of their authors, and delete files."""
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
@@ -9,7 +9,7 @@ from fioctl_rotate.rotation.scope import Scope
 
 
 async def user_names(api: FactoryApi) -> dict[str, str]:
-    """The factory's users, name by polis id; {} where they cannot be read, since names are only an aid."""
+    """The names of the factory's users, by polis id. {} where they cannot be read: no command depends on them."""
     try:
         return {user.polis_id: user.name for user in await api.users() if user.name}
     except (ApiError, Unreachable):
@@ -19,7 +19,7 @@ async def user_names(api: FactoryApi) -> dict[str, str]:
 async def read_log(
     api: FactoryApi, scope: Scope, limit: int | None, *, by_uuid: bool = False
 ) -> tuple[list[wire.Config], dict[str, str]]:
-    """The scope's configuration log, newest first, and the factory's users by polis id."""
+    """The scope's configuration log, newest first, and the names of the factory's users by polis id."""
     found, _ = await find(api, scope, by_uuid=by_uuid)
     return await api.config(found).log(limit), await user_names(api)
 
@@ -27,7 +27,7 @@ async def read_log(
 async def delete_file(api: FactoryApi, scope: Scope, file: str, *, by_uuid: bool = False) -> Scope:
     """Delete `file` of the scope's configuration; returns the scope that was found.
 
-    Raises Error where the scope or the file are not there.
+    Raises Error where the scope or the file does not exist.
     """
     found, _ = await find(api, scope, by_uuid=by_uuid)
     config = api.config(found)

@@ -41,10 +41,10 @@ async def open_api(
 
     `trace` gets a line for each request, `announce` one for each wait of more than 5 seconds. `timeout` is how long
     the command may take, in seconds from now (None: no end); no wait that a server asks for goes beyond it.
-    `counted` hears how far the reading of many devices has come (see `FactoryApi`).
-    `clock` says when an access token has expired, and is a mock's clock. When `rehearsing`, the names that were
-    seen are not kept for completion, and a mock answers in the event loop. Raises UsageError where no factory is
-    named, or where the mock's directory or CACERT cannot be used.
+    `counted` is called as the reading of many devices goes on (see `FactoryApi`). `clock` is the clock of a mock;
+    it also decides whether an access token has expired. When `rehearsing`, the names that were seen are not kept
+    for completion, and a mock answers in the event loop. Raises UsageError where no factory is named, or where the
+    mock's directory or CACERT cannot be used.
     """
     factory = settings.require_factory()
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -74,7 +74,7 @@ async def renewed(
 async def _operator(
     settings: Settings, trace: Trace | None, clock: Clock, *, threads: bool
 ) -> AsyncIterator[Peer]:
-    """The operator API's server, to which we say who we are as fioctl does it."""
+    """The operator API's server. We authenticate to it as fioctl does."""
     if settings.mock is not None:
         from fioctl_rotate.mock.operator import operator_app
         from fioctl_rotate.mock.store.database import Store
@@ -96,9 +96,9 @@ async def _operator(
 def _server(
     settings: Settings, url: str, trace: Trace | None, credentials: "_Credentials | None" = None
 ) -> Peer:
-    """The server at `url`, by way of the proxy that the environment names."""
+    """The server at `url`, through the proxy that the environment names."""
     try:
-        _ = httpx.URL(url).host  # decoded when it is asked for
+        _ = httpx.URL(url).host  # httpx decodes the host only when it is read
     except (httpx.InvalidURL, ValueError) as error:
         raise UsageError(f"the server's URL {url} is not valid: {error}") from error
     proxy = proxy_for(url, os.environ)
@@ -112,7 +112,7 @@ def _server(
         return httpx.AsyncHTTPTransport(verify=context, trust_env=False, proxy=via)
 
     try:
-        transport()  # what is wrong with the proxy's URL shows now
+        transport()  # finds a fault in the proxy's URL before the first request
     except (httpx.InvalidURL, ValueError) as error:
         raise UsageError(f"{proxy} cannot be used: its URL is not valid") from error
     except ImportError as error:
@@ -124,10 +124,10 @@ def _server(
 
 
 class _Credentials:
-    """The headers that say who we are: the API token, and an access token that is renewed, and kept, when expired.
+    """The headers that authenticate us: the API token and the OAuth access token, those that there are.
 
-    Beside an API token the access token is sent as it is: fioctl, too, renews it only where there is no other way
-    to log in.
+    Without an API token, an access token that has expired is renewed and stored. With one it is sent as it is:
+    fioctl does the same.
     """
 
     def __init__(self, settings: Settings, clock: Clock, trace: Trace | None) -> None:
@@ -159,9 +159,9 @@ class _Credentials:
 
 
 def _trust(cacert: str | None, *, system: bool) -> ssl.SSLContext:
-    """What trusts the CAs in the file `cacert`, which may have text around its certificates, and the system's.
+    """A context that trusts the CAs in the file `cacert`, and with `system` those of the system.
 
-    The system's take their time to load, so a server without TLS is spared them.
+    The file may have text around its certificates. The system's CAs load slowly, and plain HTTP needs none.
     """
     context = ssl.create_default_context() if system else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if cacert:

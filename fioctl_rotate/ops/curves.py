@@ -9,13 +9,13 @@ from fioctl_rotate.ops.watch import Snapshot
 from fioctl_rotate.rotation.progress import LAST
 from fioctl_rotate.rotation.state import DeviceState
 
-# Times that devices give are drawn from this long before the push to this long after the last reading.
+# A device's clock can be wrong: times further than this before the push or after now do not stretch the axis.
 _AROUND = timedelta(minutes=10)
 _TICKS = [
     1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 604800, 2592000,
 ]  # fmt: skip
 _MOST_TICKS = 5
-_COLUMNS = 500  # so fine is a line drawn, however many devices there are
+_COLUMNS = 500  # a line has at most this many steps, however many devices there are
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """What is drawn. `levels` and `ticks` are labels and their places in percent; `outside` times are not drawn."""
+    """What is drawn. `levels` and `ticks` are labels and their places in percent; `outside` counts wrong times."""
 
     curves: Sequence[Curve]
     total: int
@@ -40,7 +40,7 @@ class Curves:
 
 
 def curves_of(snapshot: Snapshot) -> Curves | None:
-    """The lines, None where no device has begun. Devices tell their own times, which may be anything."""
+    """The lines; None where there is no time to draw. Times come from the devices' clocks, which can be wrong."""
     times = {
         "begun": [time for state in snapshot.states if (time := state.progress.started)],
         "finalized": [time for state in snapshot.states if (time := _finalized(state))],
@@ -68,7 +68,7 @@ def drawn(
 ) -> Curves:
     """A line for each name, out of `total` devices, from `first` to `last`.
 
-    The axis shows times of day, or those `elapsed` since the first. `outside` is how many times are not drawn.
+    The axis shows times of day, or with `elapsed` the time since `first`.
     """
     axis = _Axis(first, last)
     return Curves(
@@ -114,13 +114,12 @@ def _finalized(state: DeviceState) -> datetime | None:
 
 
 def _path(times: Sequence[datetime], axis: _Axis, total: int) -> str:
-    # Earlier and later times than the drawn ones are still counted, at the edges.
-    count = sum(time < axis.first for time in times)
+    # Times before and after the axis still count: at its edges.
+    before = count = sum(time < axis.first for time in times)
     columns: dict[int, int] = {}
     for time in sorted(time for time in times if axis.first <= time <= axis.last):
         count += 1
         columns[round(axis.at(time) * _COLUMNS / 100)] = count
-    before = sum(time < axis.first for time in times)
     path = f"M0 {_height(before, total)}"
     for column, height in columns.items():
         path += f"H{100 * column / _COLUMNS:g}V{_height(height, total)}"

@@ -1,7 +1,7 @@
 """The demo: a whole rotation on a mocked Factory, from a root key to the proof on every device.
 
-Everything is done with the functions that the commands call, against real servers on free ports of this machine.
-What there is to see goes to a `Stage`.
+It calls the functions that the commands call, against real servers on free ports of this machine. It shows its
+steps on a `Stage`.
 """
 
 import asyncio
@@ -41,13 +41,13 @@ from fioctl_rotate.rotation.state import DeviceState, Rotation, State
 from fioctl_rotate.settings import Flags, resolve
 
 FACTORY, GROUP = "demo", "field"
-CANARY, SOAK = "device-1", 1  # the first stage, and for how many seconds it must stay well
+CANARY, SOAK = "device-1", 1  # the device of the first stage, and the soak time in seconds
 REASON = "demo"
-PATIENCE = 60.0  # seconds without any progress on any device
+PATIENCE = 60.0  # seconds without progress on any device, after which the demo fails
 POLL = 0.1  # seconds between two polls
 CHECK_IN = 0.5  # seconds between a device's check-ins
-STARTS = 1.5  # seconds over which the devices start, one after the other
-PAUSE = 0.2  # seconds that each step takes longer, so that a person can follow it
+STARTS = 1.5  # seconds from the start of the first device to that of the last
+PAUSE = 0.2  # seconds added to each step of a device, so that a person can follow it
 
 
 class Stage(Protocol):
@@ -57,39 +57,39 @@ class Stage(Protocol):
         """A step begins; `commands` are what an operator would type for it."""
 
     def say(self, text: str) -> None:
-        """Something came of it."""
+        """Show a result of the step."""
 
     def plan(self, plan: Plan) -> None:
-        """The dry run."""
+        """Show the dry run."""
 
     def progress(self, snapshot: Snapshot) -> None:
-        """How far each device came, as the operator sees it."""
+        """Show how far each device has come, as the operator sees it."""
 
 
 @dataclass(frozen=True)
 class DeviceProof:
-    """What was found out about one device at the end; `failed` is the device's error where it did not rotate."""
+    """What was seen of one device at the end; `failed` is the device's error where it did not rotate."""
 
     name: str
     new_certificate: bool
     same_subject: bool
-    new_taken: bool
+    new_accepted: bool
     old_refused: bool
     failed: str | None = None
 
     @property
     def holds(self) -> bool:
-        """Whether all of it is as it should be."""
-        return self.new_certificate and self.same_subject and self.new_taken and self.old_refused
+        """Whether the device has rotated."""
+        return self.new_certificate and self.same_subject and self.new_accepted and self.old_refused
 
 
 async def run(
     directory: Path, stage: Stage, *, devices: int, fail: Sequence[MadeToFail] = ()
 ) -> list[DeviceProof]:
-    """Play the demo in `directory`, which must not exist or be empty, and return a proof a device.
+    """Play the demo in `directory`, which must not exist or be empty, and return a proof for each device.
 
-    `fail` has the steps that are made to fail, on the first devices. Raises TimedOut where
-    no device makes any progress for PATIENCE seconds.
+    `fail` has the steps that are made to fail, on the first devices. Raises TimedOut where no device makes any
+    progress for PATIENCE seconds.
     """
     settings = resolve(Flags(factory=FACTORY, mock=str(directory)), {})
     made = await mock.init(directory, FACTORY, addresses=Addresses(0, 0, 0), bare=True)
@@ -108,7 +108,7 @@ async def run(
                 'fioctl-rotate mock serve "$D" &',
             )
             stage.say(f"gateway {factory.gateway_url}, EST server https://localhost:{factory.est_port}")
-            # A device that fails would stop the first stage, and its failure counts after ten minutes only.
+            # A failing device would stop the first stage, and only after ten minutes: too long for a demo.
             staged = devices > 1 and not fail
             plan = await _plan(api, stage, factory.est_port, staged=staged)
             return await _rotate(api, directory, factory, plan, stage, fail)
@@ -184,7 +184,8 @@ async def _rotate(
     devices = [Device(path, fail=failing.get(path.name), pause=PAUSE) for path in paths]
     late = devices[-2] if len(devices) > 2 else None
     stage.step(
-        "The devices check in" + (f"; {names[late.uuid]} is offline until late" if late else ""),
+        "The devices check in"
+        + (f"; {names[late.uuid]} is offline until the others are done" if late else ""),
         " ".join(
             [f'fioctl-rotate mock devices "$D" -g {GROUP} --interval 1', *map("--fail {}".format, fail), "&"]
         ),
@@ -205,7 +206,7 @@ async def _rotate(
     snapshot = await _until_done(watch, devices, late, stage, pushed, failing=bool(failing))
     watch.keep()
     stage.step(
-        "The proof: new certificates, same subjects, the new ones taken, the old ones refused",
+        "The proof: new certificates, same subjects, the new ones accepted, the old ones refused",
         f"fioctl-rotate rotations show {plan.rotation_id} -g {GROUP}",
         'fioctl-rotate mock events "$D"',
     )
@@ -234,7 +235,7 @@ class _Fleet:
         self._stop = asyncio.Event()
 
     def start(self, group: asyncio.TaskGroup) -> None:
-        """Have the devices check in, one begins after the other."""
+        """Start the devices one after the other."""
         for number, device in enumerate(self._devices):
             delay = 0.0 if device is self.late else number * STARTS / len(self._devices)
             group.create_task(self._run(device, delay))
@@ -262,17 +263,17 @@ async def _until_done(
 ) -> Snapshot:
     """Run the devices, the late one last, and `pushed`, until all are done.
 
-    A device that is to fail is waited for until its second attempt.
+    A device that is made to fail counts as done once it makes its second attempt.
     """
     fleet = _Fleet(devices, late)
     async with asyncio.TaskGroup() as group:
         fleet.start(group)
         push_task = group.create_task(pushed)
-        snapshot, open_ = await _poll(watch, fleet, stage, push_task, failing=failing)
+        snapshot, not_done = await _poll(watch, fleet, stage, push_task, failing=failing)
         push_task.cancel()
         fleet.stop()
-    if open_:
-        names = ", ".join(state.name for state in open_)
+    if not_done:
+        names = ", ".join(state.name for state in not_done)
         raise TimedOut(f"no progress for {PATIENCE:g} s: {names}")
     return snapshot
 
@@ -280,23 +281,23 @@ async def _until_done(
 async def _poll(
     watch: Watch, fleet: _Fleet, stage: Stage, push_task: "asyncio.Task[object]", *, failing: bool
 ) -> tuple[Snapshot, list[DeviceState]]:
-    """Poll until all is done or nothing moves any more; returns the last snapshot, and who is not done."""
+    """Poll until all is done or no device makes progress; returns the last snapshot, and who is not done."""
     before: list[tuple[str, State, int, int]] = []
     clock = asyncio.get_running_loop().time
     moved = clock()
     while True:
         snapshot = await watch.poll()
         stage.progress(snapshot)
-        open_ = [state for state in snapshot.states if state.state is not State.DONE]
+        not_done = [state for state in snapshot.states if state.state is not State.DONE]
         if failing:
-            open_ = [s for s in open_ if not (s.state is State.FAILING and s.attempts >= 2)]
-        if all(fleet.late is not None and state.uuid == fleet.late.uuid for state in open_):
+            not_done = [s for s in not_done if not (s.state is State.FAILING and s.attempts >= 2)]
+        if all(fleet.late is not None and state.uuid == fleet.late.uuid for state in not_done):
             fleet.others_done.set()
-        now = [(state.uuid, state.state, state.step, state.attempts) for state in open_]
+        now = [(state.uuid, state.state, state.step, state.attempts) for state in not_done]
         if now != before:
             before, moved = now, clock()
-        if (not open_ and push_task.done()) or clock() - moved > PATIENCE:
-            return snapshot, open_
+        if (not not_done and push_task.done()) or clock() - moved > PATIENCE:
+            return snapshot, not_done
         await asyncio.sleep(POLL)
 
 
@@ -308,16 +309,16 @@ async def _prove(
         new_certificate=new.certificate.serial_number != old.certificate.serial_number
         and new.certificate.public_key() != old.certificate.public_key(),
         same_subject=new.certificate.subject.public_bytes() == old.certificate.subject.public_bytes(),
-        new_taken=await _is_taken(gateway, root, new),
-        old_refused=not await _is_taken(gateway, root, old),
+        new_accepted=await _is_accepted(gateway, root, new),
+        old_refused=not await _is_accepted(gateway, root, old),
         failed=failed,
     )
 
 
-async def _is_taken(gateway: str, root: str, identity: Identity) -> bool:
-    """Whether the gateway answers to this certificate. A refusal in the handshake shows as a network error.
+async def _is_accepted(gateway: str, root: str, identity: Identity) -> bool:
+    """Whether the gateway accepts this certificate. A refusal in the handshake shows as a network error.
 
-    Raises TimedOut where no answer comes: that proves nothing.
+    Raises TimedOut where no answer comes: silence proves nothing.
     """
     context = tls.client_context(root, cert=identity.certificate_path, key=identity.key_path)
     async with httpx.AsyncClient(verify=context, trust_env=False, timeout=PATIENCE) as client:

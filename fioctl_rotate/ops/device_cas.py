@@ -1,7 +1,6 @@
-"""Device CAs added to those that the Factory's gateway trusts."""
+"""Add device CAs to those that the Factory's gateway trusts."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from cryptography import x509
 
@@ -10,7 +9,7 @@ from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.ops.factory_certs import checked_csr, device_cas, joined, require_landed, require_own_root
-from fioctl_rotate.ops.issuing import key_name, own_device_ca, signed
+from fioctl_rotate.ops.issuing import key_name, own_device_ca, require_pem_file_name, signed
 from fioctl_rotate.ops.prompter import NOBODY, Prompter
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.directory import LOCAL_CA, ONLINE_CA, PkiDirectory, Root
@@ -31,16 +30,13 @@ async def add_device_ca(
 ) -> list[x509.Certificate]:
     """Add device CAs to those that the Factory trusts; returns the new ones.
 
-    The local CA's key is made in `local_ca_key`, or where that is None in a file beside the certificate. A file
-    that is in the Factory's bundle already is refused; one that a cut-off run left is uploaded. Source: fioctl
+    The local CA's key is made in `local_ca_key`; if that is None, in a file beside the certificate. A certificate
+    file that the Factory already trusts is refused; one that an interrupted run left is uploaded. Source: fioctl
     `keys ca add-device-ca`.
     """
     if not (online_ca or local_ca):
         raise UsageError("at least one of --online-ca and --local-ca is needed")
-    if Path(local_ca_filename).name != local_ca_filename or not local_ca_filename.endswith(".pem"):
-        raise UsageError(
-            f"--local-ca-filename: expected a file name that ends in .pem, got {local_ca_filename!r}"
-        )
+    require_pem_file_name("--local-ca-filename", local_ca_filename)
     directory.check_there()
     with directory.locked():
         root = directory.root(api.factory, now=now())
@@ -51,7 +47,7 @@ async def add_device_ca(
         if local_ca:
             if directory.certificate(local_ca_filename) in trusted:
                 raise Error(
-                    f"{directory.path / local_ca_filename} is a device CA of {api.factory} already",
+                    f"{directory.path / local_ca_filename} is already a device CA of {api.factory}",
                     hint="another one needs another name: --local-ca-filename NAME.pem",
                 )
             key = local_ca_key or directory.key_file(key_name(local_ca_filename))
@@ -89,8 +85,8 @@ async def _online_ca(
 def same_subject(cas: Sequence[x509.Certificate]) -> Iterator[str]:
     """A warning for each subject that several CAs have.
 
-    OpenSSL finds a certificate's issuer by its name unless an authority key identifier says which. It uses
-    the first that it finds and never tries the second. Go tries all of them.
+    Without an authority key identifier, OpenSSL finds a certificate's issuer by name: it uses the first one and
+    never tries the second. Go tries all of them.
     """
     subjects: dict[x509.Name, list[x509.Certificate]] = {}
     for ca in cas:

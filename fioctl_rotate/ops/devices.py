@@ -1,8 +1,8 @@
-"""Devices of a Factory: listed as the operator asks, renamed, moved between groups, deleted, allowed again."""
+"""List, move and rename devices of a Factory, and take them off its deny list."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
@@ -11,13 +11,14 @@ from fioctl_rotate.clock import utc_now
 from fioctl_rotate.errors import Error, UsageError
 from fioctl_rotate.ops.configs import user_names
 from fioctl_rotate.ops.targets import find_device, find_group
+from fioctl_rotate.rotation.progress import parse_time
 
 PAGE_SIZES = (10, 20, 30, 40, 50, 100, 200, 500, 1000)
 
 
 @dataclass(frozen=True)
 class DeviceQuery:
-    """Which devices are listed, and how; None is any. `name` is a shell pattern, `sortby` as the API takes it.
+    """Which devices are listed, and how; None means any. `name` is a shell pattern, `sortby` as the API takes it.
 
     `page` and `limit` ask for one page; without them all devices are listed.
     """
@@ -49,7 +50,7 @@ class DeviceQuery:
 
 @dataclass(frozen=True)
 class DevicePage:
-    """Devices that were listed; `more` is whether a later page has others; `users` has names by id."""
+    """Listed devices; `more` says whether a later page has others; `users` has names by polis id."""
 
     devices: Sequence[wire.Device]
     more: bool
@@ -57,7 +58,7 @@ class DevicePage:
 
 
 async def list_devices(api: FactoryApi, query: DeviceQuery, *, with_users: bool = False) -> DevicePage:
-    """The devices that `query` asks for. Raises Error for a group that there is not, UsageError for a page size."""
+    """The devices that `query` asks for. Raises Error if there is no such group, UsageError for the page size."""
     if query.group is not None:
         await find_group(api, query.group)
     users = await user_names(api) if with_users else {}
@@ -71,20 +72,15 @@ async def list_devices(api: FactoryApi, query: DeviceQuery, *, with_users: bool 
 
 
 def check_page_size(limit: int) -> None:
-    """Raise UsageError for a size that the API has no pages of."""
+    """Raise UsageError if the API has no pages of this size."""
     if limit not in PAGE_SIZES:
         raise UsageError(f"--limit {limit}: expected one of {', '.join(map(str, PAGE_SIZES))}")
 
 
 def is_online(device: wire.Device, threshold_hours: int, now: datetime | None = None) -> bool:
-    """Whether the device was seen in the last `threshold_hours` hours; a time that cannot be read is never."""
-    try:
-        seen = datetime.fromisoformat(device.last_seen or "")
-    except ValueError:
-        return False
-    if seen.tzinfo is None:
-        seen = seen.replace(tzinfo=UTC)
-    return (now or utc_now()) - seen <= timedelta(hours=threshold_hours)
+    """Whether the device was seen in the last `threshold_hours` hours. Not if its time cannot be read."""
+    seen = parse_time(device.last_seen)
+    return seen is not None and (now or utc_now()) - seen <= timedelta(hours=threshold_hours)
 
 
 async def set_group(api: FactoryApi, name: str, group: str, *, by_uuid: bool) -> tuple[wire.Device, bool]:
@@ -102,7 +98,7 @@ async def set_group(api: FactoryApi, name: str, group: str, *, by_uuid: bool) ->
 
 
 async def rename(api: FactoryApi, name: str, new_name: str, *, by_uuid: bool) -> wire.Device:
-    """Give a device another name. Raises Error where there is no such device, or the name is taken."""
+    """Give a device another name. Raises Error where there is no such device, or another one has the name."""
     device = await find_device(api, name, by_uuid=by_uuid)
     if device.name != new_name:
         await api.update_device(device.uuid, name=new_name)
@@ -110,7 +106,7 @@ async def rename(api: FactoryApi, name: str, new_name: str, *, by_uuid: bool) ->
 
 
 async def allow(api: FactoryApi, uuid: str) -> None:
-    """Take a uuid off the deny list. Raises Error where it is not on it."""
+    """Take a uuid off the deny list. Raises Error where the list does not have it."""
     try:
         await api.allow_denied(uuid)
     except ApiError as error:

@@ -1,7 +1,7 @@
-"""Reading who must rotate by when: each device's updates, the configurations that made them rotate, the EST log.
+"""Find out when each device must rotate: from its updates, the configurations with its entries, and the EST log.
 
-Answers are kept in the user's state folder, a file for each server and Factory: a device that was not seen since is
-not asked again, and of one that was, only the updates that are new.
+Answers are stored in the user's state folder, in one file for each server and Factory. A device that was not seen
+since is not read again. Of a device that was seen, only its new updates are read.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _LARGEST = 256 << 20  # bytes of the file of answers
 
 
 class Answer(msgspec.Struct):
-    """What is kept of a device: the last-seen and the updates when it was asked, and its last rotation."""
+    """What is stored of a device: its last-seen and updates when it was read, and its last rotation."""
 
     last_seen: Time | None
     updates: list[str]
@@ -46,7 +46,7 @@ async def who_is_due(
     now: datetime,
     est_log: Path | None = None,
 ) -> list[Due]:
-    """When each device of the scope must rotate, the first first. Raises Error where the EST log cannot be read."""
+    """When each device of the scope must rotate, the earliest first. Raises Error if the EST log cannot be read."""
     issued = _newest(read_est_log(est_log)) if est_log is not None else {}
     devices = await api.devices(scope.device_filters)
     known = _load(api)
@@ -65,7 +65,7 @@ async def who_is_due(
         try:
             await for_each(asked, ask, Pace(), api.counted)
         finally:
-            # A large Factory takes minutes to ask: a run that was cut off is gone on with.
+            # Reading a large Factory takes minutes: after an interruption the next run continues from here.
             _save(api, known)
     return by_date(
         [
@@ -90,13 +90,13 @@ def _changed(device: wire.Device, answer: Answer | None) -> bool:
 async def _ask(
     api: FactoryApi, device: wire.Device, answer: Answer | None, pushed: Mapping[str, datetime]
 ) -> Answer:
-    """The device's last rotation that ended well; what was known already is not asked again."""
+    """The device's last rotation that ended well. Updates that `answer` knows are not read again."""
     seen = parse_time(device.last_seen)
     updates = [update.correlation_id for update in await api.device_updates(device.uuid)]
     old = set(answer.updates) if answer else set()
     for rotation_id in updates:
         if answer is not None and rotation_id in old and answer.ended is not None:
-            # Older ones than the newest that is known were asked before.
+            # Updates come newest first: this one and all older ones were read before.
             break
         progress = from_events(await events_of(api, device.uuid, rotation_id))
         if progress.phase is Phase.NONE or not progress.finalized:
@@ -127,7 +127,7 @@ async def _applied(api: FactoryApi, device: wire.Device, rotation_id: str) -> da
 
 
 async def _pushes(api: FactoryApi, scope: Scope) -> dict[str, datetime]:
-    """When each rotation of the scope's log was pushed, by its id; {} for a group that is gone."""
+    """When each rotation in the scope's log was pushed, by its id; {} for a group that no longer exists."""
     try:
         rotations = in_log(await api.config(scope).log(), scope)
     except ApiError as error:
@@ -143,7 +143,7 @@ def _newest(issued: Sequence[Issued]) -> dict[str, Issued]:
 
 
 def _exact(ended: Ended | None, issued: Issued | None) -> Ended | None:
-    """The rotation with the dates of the EST log, where that has a certificate of the device."""
+    """The rotation with the dates of the EST log, if the log has a certificate of the device."""
     at, not_after = (parse_time(issued.time), parse_time(issued.not_after)) if issued else (None, None)
     if at is None or not_after is None:
         return ended

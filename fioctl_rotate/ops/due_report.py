@@ -1,4 +1,4 @@
-"""Who must rotate by when, as JUnit XML and as an HTML page with a plot of the months."""
+"""When devices must rotate, as JUnit XML and as an HTML page with a plot of the months."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fioctl_rotate.rotation.due import Due, Urgency, by_month, message_of
 
 
 def junit(devices: Sequence[Due], allowed: Collection[str]) -> str:
-    """A case a device: fine passes, another status in `allowed` is skipped, any other has failed."""
+    """A test case for each device: `fine` passes, another status in `allowed` is skipped, any other fails."""
     cases = []
     for device in devices:
         case = ElementTree.Element(
@@ -36,7 +36,7 @@ class Group:
 
 
 def page(devices: Sequence[Due], scope: str, now: datetime) -> str:
-    """A self-contained page: who must rotate first, then the rest. What the Factory says is shown as text."""
+    """A self-contained page: devices that must rotate, then the others. Values of the Factory are escaped."""
     months = by_month(devices)
     most = max((count for _, count in months), default=1)
     by_status = {status: [d for d in devices if d.status is status] for status in Urgency}

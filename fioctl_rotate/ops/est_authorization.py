@@ -1,4 +1,4 @@
-"""The EST server's TLS certificate: the managed one's is authorized, one's own is made.
+"""The TLS certificate of an EST server: authorize the managed server's, or make one for a server of your own.
 
 Only the functions that take an `api` talk to a Factory; the rest runs on a machine without network.
 """
@@ -22,7 +22,7 @@ from fioctl_rotate.ops.factory_certs import (
     require_own_root,
     upload_est,
 )
-from fioctl_rotate.ops.issuing import key_name, signed
+from fioctl_rotate.ops.issuing import key_name, require_pem_file_name, signed
 from fioctl_rotate.ops.prompter import NOBODY, Prompter
 from fioctl_rotate.pki import certificate_rules, certificates, policy
 from fioctl_rotate.pki.describe import as_text
@@ -54,10 +54,10 @@ async def authorize_est(
 ) -> AuthorizedEst:
     """Sign the TLS certificate of the Factory's managed EST server, upload it and read it back.
 
-    Before anything is asked of the backend: key and certificate are a pair, the root is this Factory's (else
-    Refused), and replacing a certificate that is in use is confirmed. The CSR is the backend's newest, or
-    the one in `csr_file`; `dns_name` is the one name it may ask for (default: what `expected_est_name` finds).
-    A dry run stops before the CSR is asked for. Source: fioctl `keys est authorize`.
+    Before it asks the backend for a CSR, it checks that root key and certificate are a pair, and that the root is
+    this Factory's (else Refused). It asks the operator before it replaces a certificate that is in use. The CSR is
+    the backend's newest, or the one in `csr_file`; `dns_name` is the one name it may ask for (default: what
+    `expected_est_name` finds). A dry run asks for no CSR. Source: fioctl `keys est authorize`.
     """
     directory.check_there()
     csr_pem = None if csr_file is None else read(csr_file)
@@ -82,7 +82,7 @@ async def authorize_est(
         return AuthorizedEst(certificate, present, expected)
 
 
-# --- In three steps: fetch the CSR, sign it with no network, upload -----------------------------------------------
+# --- In three steps: fetch the CSR, sign it without a network, upload ---------------------------------------------
 
 
 async def fetch_est_csr(
@@ -133,7 +133,7 @@ async def upload_est_certificate(
     require_own_root(api, certs, root)
     present = present_est(certs)
     if present == certificate:
-        prompter.note("it is there already")
+        prompter.note("the Factory already has this certificate")
         return certificate
     if present is not None:
         prompter.confirm(
@@ -151,14 +151,13 @@ def make_est_keypair(
 ) -> tuple[Path, Path]:
     """A TLS key and certificate, signed by the root, for an EST server that the operator runs as `dns_name`.
 
-    Returns the paths of key and certificate; made as far as they are not there. Raises UsageError for a name that
-    devices would not accept, Error where the certificate is there.
+    Returns the paths of key and certificate. A key that is there is used. Raises UsageError for a name that devices
+    would not accept, Error where the certificate already exists.
     """
     fault = host_name_fault(dns_name)
     if fault:
         raise UsageError(f"`{dns_name}` is not a valid EST server name: {fault}")
-    if Path(certificate_name).name != certificate_name or not certificate_name.endswith(".pem"):
-        raise UsageError(f"--filename: expected a file name that ends in .pem, got {certificate_name!r}")
+    require_pem_file_name("--filename", certificate_name)
     directory.check_there()
     with directory.locked():
         root = directory.root(now=now())

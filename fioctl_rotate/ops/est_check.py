@@ -1,4 +1,4 @@
-"""Checking an EST server as the devices of a Factory would meet it."""
+"""Check an EST server as the devices of a Factory use it."""
 
 import datetime
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from fioctl_rotate.settings import Settings
 
 @dataclass(frozen=True)
 class EstCheck:
-    """What was checked, with the certificate that was issued where a re-enrollment was tried."""
+    """The checks of an EST server, and the certificate that it issued if a re-enrollment was tried."""
 
     url: str
     checks: Sequence[Check]
@@ -45,8 +45,8 @@ async def check_est(
 ) -> EstCheck:
     """Probe the EST server at `url`, with the root in the PKI directory `pki`.
 
-    What is None is asked of the Factory that `settings` name: its EST server's name, of which `url_of` makes a URL,
-    and its root. With the certificate and the key of `identity` a re-enrollment is tried as well. Raises Error
+    If one of them is None, it comes from the Factory that `settings` name: `url_of` makes a URL from the name of
+    its EST server. With the certificate and the key of `identity` a re-enrollment is tried as well. Raises Error
     where the Factory has no root or EST server, or a file is not usable.
     """
     device = _identity(*identity) if identity is not None else None

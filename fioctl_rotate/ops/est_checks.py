@@ -1,4 +1,4 @@
-"""Checks before a push, of the EST server as devices see it, and of certificates that end too soon."""
+"""Checks before a push: the EST server as devices see it, and certificates that end too soon."""
 
 import contextlib
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _MANAGED_YEARS, _OWN_YEARS = 1, 3
 async def est_checks(plan: Plan, certs: wire.Certs, now: datetime, timeout: float) -> list[Check]:
     """The EST server, asked as a device asks it; each attempt to connect may take `timeout` seconds.
 
-    One that cannot be reached from here fails: a device that can't reach it either is wedged.
+    If it cannot be reached from here, the check fails: a device that cannot reach it is wedged.
     """
     roots = load_bundle(certs.root_crt, "the Factory's root")
     if not roots:
@@ -36,7 +36,7 @@ async def est_checks(plan: Plan, certs: wire.Certs, now: datetime, timeout: floa
 
 
 def _mock_that_is_not_served(plan: Plan) -> Path | None:
-    """The mock's directory, where the plan's EST server is the mock's own and nothing serves it."""
+    """The mock's directory, if the plan's EST server is the mock's own and nothing serves it."""
     mock = plan.server.removeprefix("mock ")
     if mock == plan.server:
         return None
@@ -57,7 +57,7 @@ def _mock_that_is_not_served(plan: Plan) -> Path | None:
 
 
 def lifetimes(plan: Plan, certs: wire.Certs, now: datetime) -> Iterable[Check]:
-    """Certificates that end before the new device certificates would, and cut them short."""
+    """A check for certificates that end before the new device certificates would."""
     est = load_bundle(certs.est_tls_crt, "the EST TLS certificate")
     managed = any(plan.entry.host in dns_names(certificate) for certificate in est)
     years = _MANAGED_YEARS if managed else _OWN_YEARS
@@ -76,13 +76,15 @@ def lifetimes(plan: Plan, certs: wire.Certs, now: datetime) -> Iterable[Check]:
         yield Check("lifetimes", Status.WARN, "not checked: the Factory has no device CAs on file")
     elif all(_ends(c, now) for c in authorities):
         yield Check(
-            "lifetimes", Status.FAIL, "every device CA has expired: the gateway would take no new certificate"
+            "lifetimes",
+            Status.FAIL,
+            "every device CA has expired: the gateway would accept no new certificate",
         )
     elif short:
         yield Check(
             "lifetimes",
             Status.WARN,
-            f"end before a new device certificate's {term} are over: {'; '.join(short)}",
+            f"a new device certificate is valid for {term}, but these end before it: {'; '.join(short)}",
         )
     else:
         yield Check("lifetimes", Status.PASS, f"EST and device CA certificates outlive a new one's {term}")

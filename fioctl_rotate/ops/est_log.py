@@ -1,4 +1,4 @@
-"""What the log of `est serve --log-format json` says of the certificates that it issued."""
+"""Read issued certificates from the log of `est serve --log-format json`."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import msgspec
 from fioctl_rotate.errors import Error
 from fioctl_rotate.files import read
 
-_MOST = 256 << 20  # bytes of a log: about a million lines
+_LARGEST = 256 << 20  # bytes of a log: about a million lines
 
 
 class Issued(msgspec.Struct, rename="kebab", frozen=True):
@@ -25,12 +25,12 @@ class Issued(msgspec.Struct, rename="kebab", frozen=True):
 
 
 def read_est_log(path: Path) -> list[Issued]:
-    """The certificates in a log, in its order. Other lines are skipped: the log stands on stderr beside others.
+    """The certificates in a log, in its order. Other lines are skipped: stderr holds more than the log.
 
     Raises Error where the file cannot be read, or has no issued certificate.
     """
     found = []
-    for line in read(path, most=_MOST).splitlines():
+    for line in read(path, most=_LARGEST).splitlines():
         start = line.find(b"{")  # journald and others put something before it
         if b'"issued"' not in line or start < 0:
             continue

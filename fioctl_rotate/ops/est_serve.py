@@ -1,4 +1,4 @@
-"""Running an EST server for a user-managed Factory, with estserver's files and one or more processes."""
+"""Run an EST server for a user-managed Factory, with estserver's files and one or more processes."""
 
 import asyncio
 import contextlib
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 class EstFiles:
     """The files of an EST server, PEM; `client_cas` are device CAs to trust beside `ca_cert`.
 
-    `tls_cert` and `tls_key` are None where a proxy ends TLS. The CA's key is in a file or in a token. The store
-    goes to worker processes with its PIN or passphrase. `deny` is a deny list.
+    `tls_cert` and `tls_key` are None where a proxy ends TLS. `ca_key` finds the CA's key in a file or in a token.
+    Worker processes get `ca_key` with its PIN or passphrase. `deny` is a deny list.
     """
 
     root_cert: Path
@@ -66,9 +66,9 @@ class EstFiles:
 class EstService:
     """How an EST server answers.
 
-    `cert_duration` is how long new certificates are valid, as Go writes it: `26280h`. Answers are as estserver's or
-    as RFC 7030's. `client_cert_header` is where a proxy puts the client's certificate, None where this server ends
-    TLS itself. `connections` is how many there may be at once in each process.
+    `cert_duration` is how long new certificates are valid, as Go writes it: `26280h`. Answers follow estserver, or
+    with `rfc7030` RFC 7030. `client_cert_header` is where a proxy puts the client's certificate; None where this
+    server ends TLS itself. `connections` is how many there may be at once in each process.
     """
 
     files: EstFiles
@@ -84,7 +84,7 @@ class EstService:
 class Listening:
     """Where an EST server listens: a UNIX socket, the socket that systemd passes, or `host` and `port`.
 
-    `status_port` on loopback has /healthz and /metrics; of several workers, each has the next one.
+    `status_port` on loopback has /healthz and /metrics. Of several workers, each has the port after the one before.
     """
 
     host: str
@@ -103,7 +103,7 @@ class Listening:
         first = listen(self.host, self.port)
         if self.workers == 1:
             return [first]
-        # The port was free for us alone; now it is shared, among us.
+        # Without reuse_port, `listen` has shown that no other program has the port. Now our workers share it.
         port = first.getsockname()[1]
         first.close()
         return [listen(self.host, port, reuse_port=True) for _ in range(self.workers)]
@@ -122,7 +122,7 @@ def serve_est(service: EstService, where: Listening, *, started: Callable[[str],
     the UNIX socket. With more than one worker, each is a process that shares nothing but the port. Raises Error
     where a file is not usable, the port is taken, or a worker ends by itself.
     """
-    loaded = load(service)  # so that what is wrong is said once, here
+    loaded = load(service)  # reports a fault once, not once in each worker
     _warn(service, loaded)
     sockets = where.sockets()
     name = _url(sockets[0], secure=service.client_cert_header is None)
@@ -143,7 +143,7 @@ def _url(sock: socket.socket, *, secure: bool) -> str:
 class Loaded:
     """What the files hold: who signs, which CAs clients may come from, who is denied, and TLS.
 
-    `tls` is the server's certificate, and those above it that are sent with it; empty where a proxy ends TLS.
+    `tls` is the server's certificate and the chain that is sent with it; empty where a proxy ends TLS.
     """
 
     authority: Authority
@@ -153,7 +153,7 @@ class Loaded:
     tls: Sequence[x509.Certificate]
 
     def expiries(self) -> dict[str, datetime.datetime]:
-        """When the certificates end that the server needs, by name."""
+        """When the server's own certificates end, by name."""
         found = {"ca": self.authority.certificate.not_valid_after_utc}
         return found | ({"tls": self.tls[0].not_valid_after_utc} if self.tls else {})
 
@@ -187,7 +187,7 @@ def load(service: EstService) -> Loaded:
 
 
 def _warnings(service: EstService, loaded: Loaded, now: datetime.datetime) -> Iterator[str]:
-    """What will go wrong for some clients, or all."""
+    """Faults that some or all clients will meet."""
     files, roots, ca = service.files, loaded.authority.roots, loaded.authority.certificate
     if loaded.tls:
         yield from same_subject(list(dict.fromkeys(loaded.client_cas)))
@@ -232,7 +232,7 @@ async def _serve(
         try:
             loaded = load(service)
         except Error as error:
-            _tell(f"files not read again, the ones before stay in use: {error.message}")
+            _tell(f"reload failed, the files from before stay in use: {error.message}")
         else:
             _warn(service, loaded)
             _tell("files read again")
@@ -268,7 +268,7 @@ async def _serve(
             await stack.enter_async_context(running(status, status_sock))
         limits = Limits(connections=service.connections)
         await stack.enter_async_context(running(app, sock, context, limits=limits, refused=refused))
-        # What lives as long as the process is never garbage: not looking at it again saves CPU.
+        # The objects made so far live as long as the process. Leaving them out of garbage collection saves CPU.
         gc.freeze()
         await until_interrupted(lambda: _started(started, status_sock))
 
@@ -292,9 +292,9 @@ def _status(expiries: Callable[[], dict[str, datetime.datetime]]) -> "Status":
 async def _supervise(
     service: EstService, where: Listening, sockets: Sequence[socket.socket], started: Callable[[], None]
 ) -> None:
-    """Run a worker on each socket, pass signals on, and end when one of them does."""
+    """Run a worker on each socket, pass signals on, and end when a worker ends."""
     context = multiprocessing.get_context("spawn")
-    # Workers get what they need of these; an environment can be read by other processes of the same user.
+    # Workers get the secrets that they need as arguments. Other processes of the user could read an environment.
     for variable in ("FIOCTL_TOKEN", PIN_VARIABLE, PASSPHRASE_VARIABLE):
         os.environ.pop(variable, None)
     # A worker that is still starting must not die of a signal that the supervisor answers.
@@ -350,7 +350,7 @@ def _work(service: EstService, sock: socket.socket, status_sock: socket.socket |
 
 
 def _end_with_supervisor() -> None:
-    """Have this worker end when its supervisor has ended: otherwise it would keep the port."""
+    """End this worker when its supervisor has ended: otherwise it would keep the port."""
     supervisor = multiprocessing.parent_process()
     if supervisor is None:
         return

@@ -16,12 +16,12 @@ _MANAGED_EST = ".est.foundries.io"
 
 
 def require_own_root(api: FactoryApi, certs: wire.Certs, root: x509.Certificate) -> None:
-    """Raise Refused where the Factory has no root, or another one than `root`."""
+    """Raise Refused where the Factory has no root, or one that is not `root`."""
     require_same_root(api, factory_root(api, certs), root)
 
 
 def require_same_root(api: FactoryApi, theirs: x509.Certificate, root: x509.Certificate) -> None:
-    """Raise Refused where the Factory's root is another one than `root`."""
+    """Raise Refused where the Factory's root is not `root`."""
     if theirs != root:
         raise Refused(
             f"the root in this directory is not the root of {api.factory} on {api.server}",
@@ -45,17 +45,17 @@ def device_cas(certs: wire.Certs) -> list[x509.Certificate]:
 
 
 def present_est(certs: wire.Certs) -> x509.Certificate | None:
-    """The EST TLS certificate that the Factory has. Raises Error where it is not one certificate."""
+    """The Factory's EST TLS certificate, None if it has none. Raises Error where it is not one certificate."""
     if not (certs.est_tls_crt or "").strip():
         return None
     return load_certificate(certs.est_tls_crt, "the Factory's EST TLS certificate")
 
 
 def expected_est_name(certs: wire.Certs) -> str | None:
-    """The one DNS name that the EST server must have, where that can be known.
+    """The one DNS name that the EST server must have; None where that cannot be known.
 
-    A certificate that is there already says it: devices were sent there. Else the managed service calls its
-    gateway `<repoid>.ota-lite.foundries.io` and its EST server `<repoid>.est.foundries.io`.
+    It is the name in the certificate that is there already: devices were sent to it. Without one, the name follows
+    from the managed gateway's: `<repoid>.ota-lite.foundries.io` goes with `<repoid>.est.foundries.io`.
     """
     present = present_est(certs)
     if present is not None:
@@ -80,7 +80,7 @@ def checked_csr(
     api: FactoryApi,
     expected_names: Sequence[str] | None = None,
 ) -> x509.CertificateSigningRequest:
-    """The backend's CSR, found fit for `purpose`. Raises Error or PolicyRefused."""
+    """The backend's CSR, after checking that it is fit for `purpose`. Raises Error or PolicyRefused."""
     if not pem:
         raise Error(f"{api.server} gave no CSR: expected {what}")
     csr = load_csr(pem, what)
@@ -93,7 +93,7 @@ def checked_csr(
 
 
 async def upload_est(api: FactoryApi, certificate: x509.Certificate) -> None:
-    """Upload an EST TLS certificate that was checked, and read it back. Raises Error where another one is there."""
+    """Upload an EST TLS certificate that was checked. Raises Error where it cannot be read back."""
     await api.patch_certs(wire.CertsPatch(est_tls_crt=certificates.pem(certificate)))
     landed = (await api.certs()).est_tls_crt
     require_landed("EST TLS certificate", landed, [certificate], api)

@@ -1,7 +1,7 @@
-"""What a clone needs to know of a Factory: its groups, devices, rotation entries and completed rotations.
+"""Read from a Factory what a clone needs: its groups, devices, rotation entries and completed rotations.
 
 Of all configurations only the rotation entries are kept: the other files hold people's secrets. Each device is
-written to a file as soon as it was read, so a reading that was cut off goes on where it stopped.
+written to a file as soon as it was read, so an interrupted reading continues where it stopped.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from fioctl_rotate.rotation.progress import Phase, from_events
 from fioctl_rotate.rotation.scope import Scope
 
 UPDATES_KEPT = 10
-"""So many updates of a device the Factory knows."""
+"""How many updates of a device the Factory keeps."""
 
 
 class RotationEntry(Struct, frozen=True):
@@ -44,8 +44,8 @@ class GroupRead(Struct, frozen=True):
 class DeviceRead(Struct, frozen=True):
     """A device: as the list shows it, its own entry, and the events of its last rotations, the newest first.
 
-    `completed` is the id of the last one that it has completed; `unsure` says that it may be an older one, which
-    the Factory does not know any more.
+    `completed` is the id of the rotation that it completed last. If that is None, `unsure` says that the device may
+    have completed a rotation that the Factory no longer keeps.
     """
 
     device: wire.Device
@@ -56,7 +56,7 @@ class DeviceRead(Struct, frozen=True):
 
 
 class _Header(Struct, frozen=True):
-    """Whose devices the lines after it are."""
+    """The Factory of the devices in the lines after it."""
 
     server: str
     factory: str
@@ -76,9 +76,9 @@ async def read_factory(
     groups: Sequence[str],
     kept: Path,
 ) -> FactoryReading:
-    """Read the Factory, or these `groups` of it alone; `kept` is the file for devices that were read.
+    """Read the Factory, or only these `groups` of it; `kept` is the file for devices that were read.
 
-    Raises Error where an answer does not come, or for an unknown group; Refused where `kept` is of another Factory.
+    Raises Error where the Factory does not answer or has no such group, Refused where `kept` is of another Factory.
     """
     header = _Header(api.server, api.factory)
     known = {read.device.uuid: read for read in _kept_devices(kept, header)}
@@ -90,7 +90,7 @@ async def read_factory(
         devices |= {device.uuid: device for device in await api.devices(filters)}
     missing = [device for uuid, device in devices.items() if uuid not in known]
     try:
-        # What a reading that was cut off has written last may be half a line.
+        # Write it anew: the last line of an interrupted reading may be half a line.
         write_atomic(kept, b"".join(msgspec.json.encode(item) + b"\n" for item in (header, *known.values())))
         with kept.open("ab") as file:
 
@@ -133,7 +133,7 @@ async def _read_device(api: FactoryApi, device: wire.Device) -> DeviceRead:
 async def _entry(api: FactoryApi, scope: Scope) -> RotationEntry | None:
     for config in await api.config(scope).log(1):
         for file in config.files or []:
-            # One without a ROTATIONID in clear is not an entry that a device follows.
+            # A file without a ROTATIONID in clear text is not an entry that a device follows.
             if file.name == FILE_NAME and "ROTATIONID=" in file.value:
                 applied = config.applied_at if isinstance(config.applied_at, str) else None
                 return RotationEntry(file, config.reason or "", config.created_at, applied)
@@ -151,7 +151,7 @@ def _kept_devices(kept: Path, header: _Header) -> list[DeviceRead]:
         if msgspec.json.decode(first, type=_Header) != header:
             raise Refused(f"{kept} is of another Factory", hint="clone into a new directory")
         found = []
-        for line in lines[:-1]:  # what follows the last line feed was cut off
+        for line in lines[:-1]:  # after the last line feed comes nothing, or half a line
             found.append(msgspec.json.decode(line, type=DeviceRead))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         kept.unlink()  # damaged: read again

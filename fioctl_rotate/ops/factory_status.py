@@ -12,7 +12,7 @@ from fioctl_rotate.rotation.scope import Scope
 
 @dataclass
 class GroupStatus:
-    """A group, or with the name None the devices without one. `rotation` is the ROTATIONID that it has now."""
+    """A group, or with the name None the devices without a group. `rotation` is the ROTATIONID that it has now."""
 
     name: str | None
     devices: int = 0

@@ -1,4 +1,4 @@
-"""fioctl's own settings file, read for what can be taken over from it."""
+"""Read from fioctl's own settings file the settings that we can use, too."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.files import read_file
 from fioctl_rotate.settings import OAUTH_KEYS
 
-_MOST_BYTES = 64 << 10  # fioctl's own has less than one KiB, and PyYAML takes a second for 64
+_LARGEST = 64 << 10  # bytes; fioctl's file has less than one KiB, and PyYAML needs a second for 64 KiB
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Our settings (`factory`, `token`, `server`, `oauth`) from fioctl's YAML, and a line for what was left out.
+    """Our settings (`factory`, `token`, `server`, `oauth`) from fioctl's YAML, and a line for each one left out.
 
-    Raises UsageError where it cannot be read or holds no way to log in, Refused where it switches off the check of
-    the server's certificate.
+    Raises UsageError where the file cannot be read or has no credentials, Refused where it switches off the check
+    of the server's certificate.
     """
     document = _lower(_load(path))
     server = _table(document, "server", path)
@@ -31,14 +31,14 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
         "null",
     ):
         raise Refused(
-            f"{path} has insecure_skip_verify: whoever sits between here and the server could take the token",
+            f"{path} has insecure_skip_verify: anyone on the network path could read the token",
             hint="put the server's CA into a PEM file, name it with CACERT, and take that line out",
         )
     credentials = _table(document, "clientcredentials", path)
     kept = {name: credentials[name] for name in OAUTH_KEYS if credentials.get(name)}
     for name, value in kept.items():
         if not isinstance(value, str):
-            raise UsageError(f"{path}: `clientcredentials.{name}` is not a text")
+            raise UsageError(f"{path}: `clientcredentials.{name}` is not a string")
     values: dict[str, Any] = {
         "factory": document.get("factory"),
         "token": document.get("token"),
@@ -47,7 +47,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
     }
     for name in ("factory", "token", "server"):
         if not isinstance(values[name], str | None):
-            raise UsageError(f"{path}: `{name}` is not a text")
+            raise UsageError(f"{path}: `{name}` is not a string")
     values = {name: value for name, value in values.items() if value}
     if "token" not in values and "oauth" not in values:
         raise UsageError(
@@ -58,7 +58,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 class _Loader(yaml.BaseLoader):
-    """Every value as the text that it is: a time must not become an object. No aliases, which grow without end."""
+    """Loads values as strings: a time must not become an object. Refuses aliases: they can grow without limit."""
 
     def __init__(self, text: str, name: str) -> None:
         super().__init__(text)
@@ -73,7 +73,7 @@ class _Loader(yaml.BaseLoader):
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        text = read_file(path, most=_MOST_BYTES).decode("utf-8-sig")
+        text = read_file(path, most=_LARGEST).decode("utf-8-sig")
         document = _Loader(text, str(path)).get_single_data()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
@@ -84,7 +84,7 @@ def _load(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise UsageError(f"{path} is not YAML{where}") from error
-    except (RecursionError, ValueError, OverflowError) as error:  # the last two of escapes in strings
+    except (RecursionError, ValueError, OverflowError) as error:  # the last two come from escapes in strings
         raise UsageError(f"{path} is not YAML that can be read") from error
     if not isinstance(document, dict):
         raise UsageError(f"{path} is not a settings file of fioctl: no keys")
@@ -92,7 +92,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _lower(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with keys in lower case, in which fioctl takes them."""
+    """The document with keys in lower case: to fioctl, case does not matter."""
     return {
         str(key).lower(): _lower(value) if isinstance(value, dict) else value
         for key, value in document.items()

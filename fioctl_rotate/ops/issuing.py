@@ -1,10 +1,11 @@
-"""Certificates that the root signs into a PKI directory, made as far as they are not there."""
+"""Certificates that the root signs, kept in a PKI directory. What is there already is not made again."""
 
 import datetime
+from pathlib import Path
 
 from cryptography import x509
 
-from fioctl_rotate.errors import Refused
+from fioctl_rotate.errors import Refused, UsageError
 from fioctl_rotate.ops.prompter import Prompter
 from fioctl_rotate.pki import certificate_rules, certificates, policy
 from fioctl_rotate.pki.directory import PkiDirectory, Root
@@ -16,6 +17,12 @@ from fioctl_rotate.pki.stores import KeyStore
 def key_name(certificate_name: str) -> str:
     """The file of the key that goes with a certificate's file, as fioctl names it."""
     return certificate_name.removesuffix(".pem") + ".key"
+
+
+def require_pem_file_name(option: str, name: str) -> None:
+    """Raise UsageError for a name that is not that of a `.pem` file inside the PKI directory."""
+    if Path(name).name != name or not name.endswith(".pem"):
+        raise UsageError(f"{option}: expected a file name that ends in .pem, got {name!r}")
 
 
 def signed(
@@ -41,9 +48,9 @@ def kept_or_signed(
     *,
     replaces: x509.Certificate | None = None,
 ) -> x509.Certificate:
-    """The certificate for the CSR, in the file `name`: what a run that was cut off left there, or a new one.
+    """The certificate for the CSR, in the file `name`: the one that an interrupted run left there, or a new one.
 
-    A file for another CSR, or with the certificate that is replaced, is kept as `NAME.bak`.
+    A file for another CSR, or with the certificate that it `replaces`, is kept as `NAME.bak`.
     """
     present = directory.certificate(name)
     if present is not None:
@@ -65,9 +72,10 @@ def own_device_ca(
     *,
     now: datetime.datetime,
 ) -> x509.Certificate:
-    """The operator's device CA in the file `name`, its key in `store`, made as far as they are not there.
+    """The operator's device CA in the file `name`, with its key in `store`. Makes those that are missing.
 
-    `owner` is the polis id of the user who will own the devices that it registers.
+    `owner` is the polis id of the user who will own the devices that this CA registers. Raises Refused where file
+    and key are not a pair, or the certificate breaks a rule.
     """
     present = directory.certificate(name)
     key = store.load(present)

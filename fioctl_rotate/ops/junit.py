@@ -1,4 +1,4 @@
-"""Rotations as JUnit XML for the systems that show tests: a suite for each rotation or stage, a case a device."""
+"""Rotations as JUnit XML for systems that show tests: a suite for each rotation or stage, a case a device."""
 
 from collections.abc import Sequence
 from xml.etree import ElementTree
@@ -30,7 +30,10 @@ def render(snapshot: Snapshot, *, mark: str = "") -> str:
 
 
 def render_rollout(rollout: Rollout, decision: Decision, picture: Picture, *, mark: str = "") -> str:
-    """The document of a rollout, a suite a stage, as `render` makes it; a device that has not begun is skipped."""
+    """The document of a rollout, as `render` makes it, with a suite for each stage.
+
+    A device that has not got the entry yet is skipped.
+    """
     suites = [
         suite_of(
             f"{mark}stage {stage.number} of {rollout.last}",
@@ -44,7 +47,7 @@ def render_rollout(rollout: Rollout, decision: Decision, picture: Picture, *, ma
 
 
 def no_devices(what: str, message: str) -> ElementTree.Element:
-    """The failed case that stands for devices that are not there: an empty suite passes."""
+    """A failed case for a suite without devices: CI systems let an empty suite pass."""
     case = ElementTree.Element("testcase", classname=printable(what), name="devices", time="0")
     ElementTree.SubElement(case, "failure", type="no-devices", message=printable(message))
     return case
@@ -75,9 +78,9 @@ def suite_of(name: str, cases: Sequence[ElementTree.Element]) -> ElementTree.Ele
 
 
 def _case(rotation: Rotation, state: DeviceState, again: Again | None = None) -> ElementTree.Element:
-    """A device. `time` is how long its steps took; the `type` of a failure is its state, or why it is not there.
+    """The case of a device. `time` is how long its steps took. The `type` of a failure is its reason, or its state.
 
-    One that has begun an older rotation `again` has failed, though it is done.
+    A device that is done, but then began an older rotation (`again`), has failed.
     """
     case = ElementTree.Element(
         "testcase",

@@ -16,7 +16,7 @@ __all__ = ["KeyAccess", "KeyStore", "PkiDirectory", "named_hsm"]
 
 
 def named_hsm(module: Path | None, token_label: str | None, uri: str | None) -> Pkcs11Uri | None:
-    """The HSM that these options name, None for none of them. Raises UsageError for half of one, or two."""
+    """The HSM that these options name; None without options. Raises UsageError if one is missing or given twice."""
     if uri is None:
         if (module is None) != (token_label is None):
             raise UsageError("--hsm-module and --hsm-token-label are needed together")
@@ -34,9 +34,10 @@ def named_hsm(module: Path | None, token_label: str | None, uri: str | None) -> 
 
 @dataclass(frozen=True)
 class KeyAccess:
-    """The token that holds keys, if any, and who knows the secrets.
+    """The token that holds keys, if any, and how to ask for secrets.
 
-    `ask_pin` and `ask_passphrase` (called with the key's name; None where nobody knows it) are each asked once.
+    `ask_pin` is called at most once, `ask_passphrase` once for each key, with its name; it returns None where
+    nobody knows the passphrase.
     """
 
     hsm: Pkcs11Uri | None

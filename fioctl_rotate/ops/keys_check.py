@@ -133,7 +133,7 @@ def _factory(
         yield Check("device CAs", Status.FAIL, error.message)
         return
     yield from _device_cas(cas, certs.disabled_ca_serials or [], api.factory, root, now)
-    yield from _strangers(directory, cas, root)
+    yield from _untrusted_cas(directory, cas, root)
 
 
 def _servers(
@@ -171,7 +171,7 @@ def _device_cas(
         yield Check("device CA subjects", Status.WARN, warning)
 
 
-def _strangers(
+def _untrusted_cas(
     directory: PkiDirectory, cas: Sequence[x509.Certificate], root: x509.Certificate
 ) -> Iterator[Check]:
     """CAs in the directory that the Factory does not trust."""

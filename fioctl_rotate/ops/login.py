@@ -1,4 +1,4 @@
-"""Logging in: credentials are tried before they are kept; and whose they are."""
+"""Log in: try credentials before they are stored, and find out whose they are."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,14 +29,14 @@ async def log_in(
     trace: Trace | None = None,
     clock: Clock = utc_now,
 ) -> wire.User | None:
-    """Try `values` (factory, token or oauth, server), and keep them as a profile of the settings file `path`.
+    """Try `values` (factory, token or oauth, server), and store them as a profile of the settings file `path`.
 
-    Returns their user, None where the token may not read its own user. Raises Error or UsageError; then nothing is
-    kept but an access token that had to be renewed: the refresh token before it may not work any more.
+    Returns the user, None where the token may not read its own user. Raises Error or UsageError. Then nothing is
+    stored, except an access token that had to be renewed: the old refresh token may not work any more.
     """
     document = load_file(path)
-    there = document if profile is None else document.get("profiles", {}).get(profile, {})
-    others = {name: there[name] for name in ("cacert", "timeout") if name in there}
+    stored = document if profile is None else document.get("profiles", {}).get(profile, {})
+    others = {name: stored[name] for name in ("cacert", "timeout") if name in stored}
     reach = {name: environ[name] for name in _REACH if name in environ}
     settings = merge(Flags(profile=profile), reach, {**others, **values}, path)
     if not settings.token and settings.oauth and not oauth.is_usable(settings.oauth, clock()):
@@ -57,9 +57,9 @@ async def log_in(
 
 
 async def find_user(api: FactoryApi) -> wire.User | None:
-    """The user whose token it is; None where the token is valid, but may not read its own user.
+    """The user of the token; None where the token is valid, but may not read its own user.
 
-    Raises Error where no call works: an answer of 403 to everything is not a login.
+    Raises Error where no call works: a token that gets 403 for everything is not valid here.
     """
     try:
         return await api.user()

@@ -1,4 +1,4 @@
-"""Markdown for the page that a CI job shows of itself. What servers and devices say can't become markup."""
+"""Markdown for the summary page of a CI job. Text from servers and devices can't become markup."""
 
 import html
 import re
@@ -19,7 +19,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|~:@$^=/])")
 
 
 def text(value: str) -> str:
-    """`value` as text on one line, with nothing that Markdown or HTML would read as more."""
+    """`value` on one line, escaped so that Markdown and HTML read it as plain text."""
     return _escaped(printable(value))
 
 
@@ -28,7 +28,7 @@ def _escaped(value: str) -> str:
 
 
 def sentence(line: str) -> str:
-    """Our own sentence, in which a command of ours stands between backticks."""
+    """Our own sentence, escaped. A command of ours between backticks becomes code."""
     pieces = _COMMAND.split(printable(line))
     return "".join(
         f"<code>{_escaped(piece)}</code>" if number % 2 else _escaped(piece)
@@ -37,14 +37,14 @@ def sentence(line: str) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, cell: Callable[[str], str] = text) -> str:
-    """A table of texts; of many rows the first hundred, and how many more there are."""
+    """A table of texts: the first hundred rows, and how many more there are."""
     lines = [headers, ["---"] * len(headers), *([cell(value) for value in row] for row in rows[:_MOST_ROWS])]
     more = f"\nand {len(rows) - _MOST_ROWS} more\n" if len(rows) > _MOST_ROWS else ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n" + more
 
 
 def _diff(plan: Plan) -> str:
-    """The entry and what it replaces, as a block of lines that none of them can end."""
+    """The entry and what it replaces, in a code block that no line of them can end."""
     changes = plan.changes() if plan.current is not None else []
     removed = [printable(line) for line in changes if line.startswith("-")]
     entry = [
@@ -56,14 +56,14 @@ def _diff(plan: Plan) -> str:
 
 
 def _checks(checks: Sequence[Check]) -> str:
-    """A row a check, those that did not pass first."""
+    """A row for each check; those that did not pass come first."""
     order = (Status.FAIL, Status.WARN, Status.PASS)
     rows = [(str(c.status), c.name, c.message) for c in sorted(checks, key=lambda c: order.index(c.status))]
     return table(("Status", "Check", "Message"), rows, cell=sentence)
 
 
 def of_checks(title: str, checks: Sequence[Check], error: Error | None) -> str:
-    """What was checked, and `error`, where a check stops something."""
+    """The checks, and the `error` where one of them stops something."""
     passed = sum(check.status is Status.PASS for check in checks)
     parts = [
         f"## {text(title)}\n",
@@ -128,16 +128,16 @@ def of_rotation(snapshot: Snapshot, *, factory: str, server: str, mark: str = ""
     counts = [(str(state), str(count)) for state, count in snapshot.summary.states.items() if count]
     if counts:
         parts.append(table(("State", "Devices"), counts))
-    open_ = [state for state in snapshot.states if state.state != State.DONE]
-    if open_:
-        rows = [(state.name, where(state), why(rotation, state)) for state in open_]
+    not_done = [state for state in snapshot.states if state.state != State.DONE]
+    if not_done:
+        rows = [(state.name, where(state), why(rotation, state)) for state in not_done]
         parts.append(table(("Device", "State", "Why"), rows))
     parts += [f"- {sentence(line)}\n" for line in advice(rotation, snapshot.states, where_it_is)]
     return "\n".join(parts) + "\n"
 
 
 def of_rollout(head: str, state: str, rows: Sequence[Sequence[str]], message: str) -> str:
-    """A rollout in stages: how it stands, a row a stage (`rotation.rollout_document.rows`), what stopped it."""
+    """A rollout in stages: its state, a row for each stage (`rollout_document.rows`), and what stopped it."""
     parts = [
         f"## {text(head)}\n",
         f"**{text(state)}**\n",

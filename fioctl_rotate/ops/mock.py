@@ -1,4 +1,4 @@
-"""A mocked Factory: made ready to rotate, served, and its event queue read."""
+"""Make a mocked Factory that is ready to rotate, serve it, and read its event queue."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -52,8 +52,8 @@ async def init(
     """Make a mocked Factory in `directory`, ready to rotate: PKI, EST authorized, `devices` registered and seen.
 
     A `bare` one has none of that. Ports of `addresses` that are 0 become free ones. `kinds` gives the kind of the
-    first, second, … device. Once cut off, it goes on when it is run again. Raises UsageError where it cannot be
-    made, or exists already; Refused where `directory` holds what no `init` has made.
+    first, second, … device. After an interruption, run it again: it continues. Raises UsageError where the Factory
+    cannot be made, or exists already; Refused where `directory` holds what no `init` has made.
     """
     if bare and (group or devices):
         raise UsageError(
@@ -86,7 +86,7 @@ async def add_devices(
     clock: Clock = utc_now,
     say: Say = lambda _text: None,
 ) -> MadeFactory:
-    """Make and register `devices` more in a Factory (the first unless named) whose PKI `keys ca create` made.
+    """Make and register `devices` more devices in a Factory (the first unless named) that has a PKI directory.
 
     Raises Error where the Factory has no PKI directory with a local CA, or no such group.
     """
@@ -114,7 +114,7 @@ async def serve(
     async with serve_factory(directory, factory_name, serving) as factory:
         move_devices(directory, factory)
         token = token_file(directory, factory.name).read_text()
-        # fioctl reads a file as YAML by its name's ending. JSON's strings are YAML's too.
+        # fioctl takes a file for YAML by the ending of its name.
         text = f'factory: "{factory.name}"\ntoken: "{token}"\nserver:\n  url: "{factory.api_url}"\n'
         files.write_atomic(fioctl_config(directory, factory.name), text.encode())
         yield factory

@@ -1,4 +1,4 @@
-"""Running the simulated devices of a mocked Factory against its gateway and EST server."""
+"""Run the simulated devices of a mocked Factory against its gateway and EST server."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from fioctl_rotate.ops.targets import find
 from fioctl_rotate.rotation.made_to_fail import MadeToFail, failing_steps
 from fioctl_rotate.rotation.scope import Scope
 
-_CHECK_IN = 10.0  # seconds: a person watches
+_CHECK_IN = 10.0  # seconds; short, since a person watches
 
 
 def factory_in(directory: Path, name: str | None) -> str:
@@ -29,8 +29,8 @@ def factory_in(directory: Path, name: str | None) -> str:
 async def mock_devices(api: FactoryApi, directory: Path, *, group: str | None = None) -> dict[str, str]:
     """The simulated devices of the mocked Factory in `directory`, of one group or of all: name by uuid.
 
-    Those that a clone has as offline stay off, and are left out.
-    Raises Error for an unknown group, and where there is none.
+    Devices of a clone that were offline stay off, and are left out. Raises Error for an unknown group, and where
+    there is no simulated device.
     """
     scope, _ = await find(api, Scope.group_or_fleet(group))
     names = {device.uuid: device.name for device in await api.devices(scope.device_filters)}
@@ -38,7 +38,7 @@ async def mock_devices(api: FactoryApi, directory: Path, *, group: str | None = 
     found = [path.name for path in there if not stays_off(path)]
     where = f"group {group}" if group else f"factory {api.factory}"
     if there and not found:
-        raise Error(f"every device of {where} stays off, as it is offline on the Factory that was cloned")
+        raise Error(f"every device of {where} stays off, because it was offline when the Factory was cloned")
     if not found:
         raise Error(
             f"{where} has no simulated device in {directory}",
@@ -48,7 +48,7 @@ async def mock_devices(api: FactoryApi, directory: Path, *, group: str | None = 
 
 
 def check_in_intervals(directory: Path, uuids: Iterable[str], interval: float | None) -> dict[str, float]:
-    """The seconds between two check-ins, by uuid: `interval`; where that is None those of the clone, or 10."""
+    """The seconds between two check-ins, by uuid: `interval`, or if that is None those of the clone, or 10."""
     base = directory / "devices"
     return {uuid: interval or check_in_interval(base / uuid) or _CHECK_IN for uuid in uuids}
 
@@ -66,8 +66,8 @@ async def run_mock_devices(
 ) -> None:
     """Let these devices of the mock (name by uuid) check in until `stop` is set; `intervals` are seconds by uuid.
 
-    `fail` has what fails on how many of them, the first by name; a run without it lets them recover. `reboot` is
-    the probability (0 to 1) that a device reboots before a check-in. `observe` is called at each step of a
+    `fail` says which step fails on how many devices, the first by name; they recover in a run without it. `reboot`
+    is the probability (0 to 1) that a device reboots before a check-in. `observe` is called at each step of a
     rotation; `problem` once for each reason why a device cannot check in, at the first failed request, and again
     when the reason changes or comes back. Raises Refused where another process runs one of these devices.
     """

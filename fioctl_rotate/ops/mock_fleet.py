@@ -1,4 +1,4 @@
-"""The simulated devices of a mocked Factory: made and registered, and moved along with its gateway."""
+"""Make and register the simulated devices of a mocked Factory, and tell them the address of its gateway."""
 
 import contextlib
 import datetime
@@ -57,7 +57,7 @@ def numbered(
     kinds: Callable[[int], Kind],
     now: datetime.datetime,
 ) -> list[NewDevice]:
-    """`count` devices more, named `device-N`; `kinds` gives the kind of the first, second, … one."""
+    """`count` more devices, named `device-N`; `kinds` gives the kind of the first, second, … one."""
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
         known = len(device_records.uuids(db, factory))
     width = len(str(known + count))
@@ -86,9 +86,9 @@ def make_devices(
 ) -> dict[str, str]:
     """Make the devices in `directory`, all registered or none; returns their names by uuid.
 
-    They are registered in one transaction, not one request each: thousands take seconds. `before` is called in it,
-    before the first one. Raises Error: no local CA, a name or uuid that is taken, a full disk; Refused: a CA that
-    is not the mock's own.
+    They are registered in one transaction, not one request each, so thousands take seconds. `before` is called in
+    the transaction, before the first device. Raises Error: no local CA, a name or uuid that is in use, a full disk.
+    Raises Refused: a CA that is not the mock's own.
     """
     if devices:
         say(f"registering {len(devices)} devices")
@@ -98,10 +98,10 @@ def make_devices(
         with store.reading() as db:
             taken = next((device for device in devices if device_records.is_taken(db, device.uuid)), None)
         if taken is not None:
-            raise Error(f"{directory} has a device {taken.uuid} already")
+            raise Error(f"{directory} already has a device {taken.uuid}")
         for device in devices:
             path = directory / "devices" / device.uuid
-            # What is there now was left by a run that was cut off: nobody has registered it.
+            # A folder that is there now was left by an interrupted run: its device is not registered.
             shutil.rmtree(path, ignore_errors=True)
             undo.callback(shutil.rmtree, path, ignore_errors=True)
             try:
@@ -178,11 +178,11 @@ def _register(
 
 
 def move_devices(directory: Path, factory: FactoryRecord) -> None:
-    """Have the simulated devices of the factory use the gateway's present address."""
+    """Tell the simulated devices of the factory the gateway's present address."""
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
         uuids = device_records.uuids(db, factory.name)
     for path in device_directories(directory / "devices", uuids):
-        # A damaged directory is named by `mock devices`.
+        # `mock devices` names a damaged directory.
         with contextlib.suppress(Error):
             sota = Sota(path / "sota.toml")
             if sota.text("tls.server") != factory.gateway_url:

@@ -23,7 +23,7 @@ from fioctl_rotate.pki.parsing import load_certificate
 from fioctl_rotate.serving import listen
 from fioctl_rotate.settings import Flags, Settings, resolve
 
-# Below those that systems give by themselves: Linux from 32768 on, others from 49152 on.
+# Below the ports that a system gives by itself: Linux from 32768 on, others from 49152 on.
 _FREE_PORTS = (20_000, 32_000)
 
 
@@ -51,7 +51,7 @@ def claimed(directory: Path) -> Iterator[None]:
 def begun(
     directory: Path, factory: str, addresses: Addresses, *, clock: Clock, bare: bool = False
 ) -> FactoryRecord:
-    """The factory, new or as far as it was made before it was cut off; a `bare` one is ready with that.
+    """The factory: a new one, or the unfinished one of an interrupted run. A `bare` one is finished with that.
 
     Ports of `addresses` that are 0 become free ones. Raises UsageError where the factory is there already.
     """
@@ -64,7 +64,7 @@ def begun(
 async def set_up(
     api: FactoryApi, directory: Path, factory: FactoryRecord, *, clock: Clock, say: Say
 ) -> PkiDirectory:
-    """The factory's PKI, created and EST authorized, or as far as it was, completed. `api` is the mock's own.
+    """Create the factory's PKI and authorize its EST server, or complete what is missing. `api` is the mock's own.
 
     Raises Refused where a root is there that was not made for this factory.
     """
@@ -88,7 +88,7 @@ def pki_path(directory: Path, factory: str) -> Path:
 
 
 def suffix(directory: Path, factory: str) -> str:
-    """What names of files of a factory end in: nothing for the first of the directory."""
+    """The end of the names of a factory's files: "" for the first factory of the directory."""
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
         first = accounts.choose_factory(db, None).name == factory
     return "" if first else f"-{factory}"
@@ -117,17 +117,17 @@ def _with_free_ports(addresses: Addresses) -> Addresses:
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """So many different ports that are free now. Raises Error where there are none."""
-    # They are found together, so that they differ.
+    """`count` different ports that are free now. Raises Error where there are not enough."""
+    # All stay open until the last one is found, so that they differ.
     with contextlib.ExitStack() as stack:
         return tuple(_free_port(stack) for _ in range(count))
 
 
 def _free_port(stack: contextlib.ExitStack) -> int:
-    """A port that is free now, and is taken while `stack` is open. Raises Error where there is none.
+    """A port that is free now, and in use while `stack` is open. Raises Error where there is none.
 
-    It is not one of those that the system gives to connections and to whoever asks for port 0: somebody else would
-    soon have it, and it is listened on only later.
+    It is not one that the system gives to connections or for port 0: our server uses the port only later, and until
+    then another program could get it.
     """
     tries = 100
     while True:

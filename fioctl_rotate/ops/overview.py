@@ -23,7 +23,7 @@ class Listed:
 async def rotations(api: FactoryApi, scope: Scope | None) -> list[Listed]:
     """The rotations of the scope, or of all groups, newest first.
 
-    Of all groups, the current rotation's devices are read; of others the counts are what this machine knows.
+    For all groups, the devices of current rotations are read. Other counts come from what this machine has stored.
     Raises Error for an unknown group or device.
     """
     found = await of_groups(api) if scope is None else (await of_scope(api, scope))[1]

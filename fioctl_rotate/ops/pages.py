@@ -1,4 +1,4 @@
-"""Self-contained HTML pages, from the templates beside this file. What servers and devices said is text in them."""
+"""Self-contained HTML pages, from the templates beside this file. Values from servers and devices are escaped."""
 
 import base64
 import hashlib
@@ -31,7 +31,7 @@ def render(template: str, **values: object) -> str:
 
 
 def rows_of(counts: Sequence[int]) -> list[int]:
-    """How many rows each of some groups of devices gets: as many as it has, or as any other that has too many."""
+    """How many rows each group of devices gets: all of a small group; the large groups share the rest equally."""
     rows, left = [0] * len(counts), _MOST_ROWS
     by_size = sorted(range(len(counts)), key=counts.__getitem__)
     for before, number in enumerate(by_size):
@@ -45,7 +45,7 @@ def _read(name: str) -> str:
 
 
 def _sentence(line: str) -> list[tuple[bool, str]]:
-    """Our own sentence, in pieces: what stood between backticks is a command (True)."""
+    """Our own sentence in pieces; True marks a piece that stood between backticks, a command."""
     text = f"{line[0].upper()}{line[1:]}."
     return [(number % 2 == 1, piece) for number, piece in enumerate(re.split(r"`([^`]*)`", text))]
 

@@ -20,7 +20,7 @@ _MOST_BYTES = 16 << 20  # a plan in stages lists its devices
 
 @dataclass(frozen=True)
 class PlanFile:
-    """A plan that was read from a file, and whether it is there just as it was written."""
+    """A plan that was read from a file, and whether the file is exactly as it was written."""
 
     plan: Plan
     intact: bool
@@ -28,7 +28,7 @@ class PlanFile:
     def accept(self, *, edited: bool, digest: str | None) -> Plan:
         """The plan, if it may be applied.
 
-        Raises Refused where it was edited, or is not the one of that digest; UsageError for what is not a digest.
+        Raises Refused where it was edited, or has another digest; UsageError where `digest` is not a digest.
         """
         if not self.intact and not edited:
             raise Refused(
@@ -60,8 +60,8 @@ def read_plan(path: Path) -> PlanFile:
 def parse_plan(data: bytes, what: str) -> PlanFile:
     """The plan in a file's bytes; `what` is what errors call it. Raises UsageError where there is none.
 
-    A byte order mark and another way to end lines change nothing. Anything else that the file has and the plan has
-    not, a comment above all, could tell a reviewer what is not so: it counts as an edit.
+    A byte order mark and other line endings are allowed. Anything else that is in the file but not in the plan,
+    such as a comment, could mislead a reviewer: it counts as an edit.
     """
     document = parse_toml(data, what)
     try:
@@ -78,7 +78,7 @@ def write_plan(path: Path, plan: Plan) -> None:
 
 
 def keep_plan(plan: Plan) -> Path:
-    """Keep a plan in stages that was typed, so that `apply` can go on with it; returns where. Raises OSError."""
+    """Store a plan in stages that has no file, so that `apply` can continue it; returns where. Raises OSError."""
     path = state_folder() / "plans" / f"{plan.rotation_id}-{plan.mark}.toml"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_plan(path, plan)
@@ -86,7 +86,7 @@ def keep_plan(plan: Plan) -> Path:
 
 
 def kept_plan(plan: Plan) -> Path | None:
-    """Where a plan of the same rotation is kept, which may have other devices; None where none is."""
+    """The path of a stored plan of the same rotation, which may have other devices; None where there is none."""
     with contextlib.suppress(OSError):
         for path in sorted((state_folder() / "plans").glob(f"{plan.rotation_id}-*.toml")):
             with contextlib.suppress(UsageError):
@@ -109,5 +109,5 @@ def to_toml(document: Mapping[str, Any]) -> str:
     import tomli_w
 
     text = tomli_w.dumps(document, multiline_strings=True)
-    # In strings that span lines tomli-w writes CR LF as LF: where somebody's entry has one, none may span lines.
+    # In multi-line strings tomli-w writes CR LF as LF. If an entry has CR LF, use single-line strings.
     return text if tomllib.loads(text) == document else tomli_w.dumps(document)

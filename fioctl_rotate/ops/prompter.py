@@ -1,16 +1,16 @@
-"""Who is told and asked while an operation with the Factory's keys runs."""
+"""How an operation with the Factory's keys shows messages to the operator, and asks questions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 
 def _nobody(_text: str) -> None:
-    """Say and ask nothing."""
+    """Show and ask nothing."""
 
 
 @dataclass(frozen=True)
 class Prompter:
-    """`note` and `warn` tell something; `confirm` asks, and raises where the answer is no."""
+    """`note` and `warn` show a message; `confirm` asks a question, and raises where the answer is no."""
 
     note: Callable[[str], None] = _nobody
     warn: Callable[[str], None] = _nobody

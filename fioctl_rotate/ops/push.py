@@ -1,4 +1,4 @@
-"""Pushing a rotation: make the plan from what the Factory has, send it, and read back what landed."""
+"""Push a rotation: make the plan from what the Factory has, send it, and read back what landed."""
 
 import asyncio
 import contextlib
@@ -18,10 +18,10 @@ from fioctl_rotate.rotation.scope import Scope
 Tell = Callable[[str], None]
 
 DEVICES_CHANGED = "devices-changed"
-"""The name under which --allow waives that a plan is for the devices that are there now."""
+"""The name for --allow, to apply a plan to other devices than it was made for."""
 
 _INTERRUPTED = 3.0  # seconds for reading back after a signal
-# Answers after which a server does not come back to the request. 408, 425 and all else may be a proxy's.
+# Statuses that mean: refused for good. Others may be a proxy's, 408 and 425 too: the request may still arrive.
 _REFUSALS = frozenset({*range(300, 400), *range(400, 500)} - {408, 425})
 
 
@@ -37,8 +37,8 @@ async def plan_push(
 ) -> tuple[Plan, Target]:
     """The plan that rotates the devices of `scope`, and what was read for it.
 
-    `by_uuid` has the scope's name be a device's uuid, `allow` are checks that may fail, `checked` says whether
-    `check_push` follows. Raises UsageError for what is wrong with the request, Refused for a used id, Error for an
+    With `by_uuid` the scope's name is a device's uuid. `allow` are checks that may fail; `checked` says whether
+    `check_push` follows. Raises UsageError for a request that is not valid, Refused for a used id, Error for an
     unknown group or device, or a Factory without an EST server.
     """
     request.check()
@@ -51,7 +51,7 @@ async def plan_push(
         est_host=request.server_name or _est_host(target.certs, api.factory),
         unix_seconds=unix_seconds,
         current=current_entry_of(target.log),
-        # An id of its group's would be taken for that rotation by whoever reads the device's events.
+        # With an id of its group, nobody could tell the device's events of the two rotations apart.
         taken=current_entry_of(target.group_log).ids,
         devices=len(target.devices),
         members=members_digest(device.uuid for device in target.devices),
@@ -66,8 +66,8 @@ async def resume(
 ) -> tuple[Plan, Target]:
     """A plan from a file with what its scope has now, and what was read for that.
 
-    Raises Refused where the scope's entry or its devices are not those that the plan was made for any more. What is
-    applied already is not compared.
+    Raises Refused where the scope has another entry or other devices than the plan was made for. The devices of a
+    plan that is already applied are not compared.
     """
     target = await read_target(api, plan.scope, certs=checked)
     plan = plan.at(current_entry_of(target.log))
@@ -88,7 +88,7 @@ def require_same_devices(plan: Plan, target: Target, allow: Collection[str]) -> 
 
 
 async def made_by(api: FactoryApi) -> Made:
-    """Who makes a plan, and when; a token may not be allowed to say whose it is."""
+    """Who makes a plan, and when. The name is None where the token may not read its own user."""
     by = None
     with contextlib.suppress(ApiError):
         by = (await api.user()).name or None
@@ -132,7 +132,7 @@ async def push(api: FactoryApi, plan: Plan, *, tell: Tell = lambda _text: None) 
 async def _send(config: ScopeConfig, plan: Plan) -> tuple[bool, str | None]:
     """Send; returns whether the server has refused it for good, and what went wrong.
 
-    Raises Unreachable where it cannot have reached the server.
+    Raises Unreachable where the request cannot have reached the server.
     """
     try:
         await config.merge(plan.body)
@@ -171,12 +171,12 @@ async def settle(api: FactoryApi, scope: Scope, rotation_id: str) -> None:
     """Send the scope's present entry once more, unchanged, so that its devices store it.
 
     A device that has rotated still stores the configuration of before the push, with a time that hides the push
-    (fioconfig: finalizeStep). At its next boot it would write the stored entry again and, the id being another,
-    rotate as it says, against an EST server that may be gone. Any later change has it store the present one; this
-    is the smallest: devices that are done see the same ROTATIONID and do nothing.
+    (fioconfig: finalizeStep). At its next boot it would write that older entry again. Since its id differs, the
+    device would rotate by it, against an EST server that may be gone. After any later change the device stores the
+    present configuration. This change is the smallest: devices that are done see the same ROTATIONID, do nothing.
 
-    Raises Refused as `require_present` does, Error where it is not known whether it landed: sending it again does
-    no harm.
+    Raises Refused as `require_present` does. Raises Error where it is not known whether the change landed: to send
+    it again does no harm.
     """
     scope, before = await require_present(api, scope, rotation_id)
     config, reason = api.config(scope), settle_reason(rotation_id)
@@ -209,7 +209,7 @@ async def require_present(api: FactoryApi, scope: Scope, rotation_id: str) -> tu
 
 
 def _est_host(certs: wire.Certs, factory: str) -> str:
-    # Reading certificates takes a library that most pushes do not need.
+    # Imported here, since certificates need a library that loads slowly, and a push with --server-name needs none.
     from fioctl_rotate.ops.est_host import est_host
 
     return est_host(certs, factory)

@@ -1,4 +1,4 @@
-"""Checks before a push: what would go wrong on devices, found while nothing has been sent."""
+"""Checks before a push, to find what would go wrong on devices before anything is sent."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -45,9 +45,9 @@ CHECKS = (
 
 @dataclass(frozen=True)
 class Findings:
-    """The checks, and who will not follow as far as it is known.
+    """The checks, and the devices that are known not to follow.
 
-    `baselines` are the devices, and their keys where they were read, before the push.
+    `baselines` are the devices before the push, with those keys that were read.
     """
 
     checks: Sequence[Check]
@@ -55,7 +55,7 @@ class Findings:
     baselines: Readings
 
     def added_to(self, plan: Plan) -> Plan:
-        """The plan with what was found, beside what it has already of its stages."""
+        """The plan with these findings; checks of its stages stay."""
         return plan.replace(checks=(*plan.checks, *self.checks), not_following=tuple(self.not_following))
 
 
@@ -78,8 +78,8 @@ async def check_push(
 ) -> Findings:
     """Everything that can be checked before `plan` is pushed to `target`.
 
-    Up to 200 devices are asked one by one, more where `each_device` wants it: for entries of their own, and for an
-    earlier rotation under way. Each attempt to connect to the EST server may take `timeout` seconds.
+    Up to 200 devices, or all with `each_device`, are asked one by one: for entries of their own, and for an earlier
+    rotation under way. Each attempt to connect to the EST server may take `timeout` seconds.
     """
     devices = target.devices
     old = [d for d in devices if (lmp_release(d.lmp_ver) or OLDEST_LMP) < OLDEST_LMP]
@@ -122,7 +122,7 @@ def _reasons(devices: Mapping[str, Sequence[wire.Device]]) -> list[NotFollowing]
 
 
 def keep_baselines(api: FactoryApi, plan: Plan, findings: Findings) -> None:
-    """Keep the devices and their keys of before the push, so that a watch sees which changed and who left."""
+    """Store the devices and keys from before the push. A watch then sees which keys changed, and who left."""
     baselines.save(api, Rotation(plan.rotation_id, plan.scope), findings.baselines)
 
 
@@ -168,7 +168,7 @@ class _Asked:
 async def _ask_each(
     api: FactoryApi, devices: Sequence[wire.Device], earlier: Rotation, now: datetime
 ) -> _Asked:
-    """Each device's record and own configuration, and what the earlier rotation came to on it."""
+    """Read of each device its record, its own entry, and the state of the earlier rotation."""
     tracker = Tracker(earlier, baselines.load(api, earlier) if earlier.id else None)
     tracker.begin(now)
     tracker.take_page(wire.DeviceList(devices=list(devices), total=len(devices)))
@@ -179,8 +179,8 @@ async def _ask_each(
         uuid = device.uuid
         record = await api.device(uuid, by_uuid=True)
         asked.records.append(record)
-        # A configuration in force without an entry means that the device has none of its own. One with an entry may
-        # hold that of a group.
+        # If its active configuration has no entry, the device has none of its own. If it has one, that may be the
+        # group's.
         if record.active_config is not None and current_entry_of([record.active_config]).file is not None:
             log = await api.config(Scope.of_device(device.name, uuid)).log(1)
             asked.own_entries[uuid] = current_entry_of(log).rotation_id
@@ -204,7 +204,7 @@ def _shadowed(shadowed: Sequence[wire.Device]) -> Check:
 
 
 def _earlier(earlier: Rotation, states: Sequence[DeviceState]) -> Check:
-    """Under way is reason to wait; what did not end well is reason to find out why before more devices follow."""
+    """Fails while the earlier rotation is under way on a device; warns where it failed or is not proven."""
     counts = Counter(state.state for state in states)
     running = [state for state in states if state.state == State.RUNNING and state.reason is None]
     if running:
@@ -217,10 +217,10 @@ def _earlier(earlier: Rotation, states: Sequence[DeviceState]) -> Check:
     left = []
     if counts[State.FAILING]:
         left.append(
-            f"failed on {counts[State.FAILING]} device(s), which fetch nothing new before they get over it"
+            f"failed on {counts[State.FAILING]} device(s), which fetch nothing new until the failed step works"
         )
     if counts[State.FINALIZED]:
-        left.append(f"is finalized on {counts[State.FINALIZED]} device(s) that were not seen to come back")
+        left.append(f"is finalized on {counts[State.FINALIZED]} device(s) that have not come back yet")
     if left:
         return Check("earlier", Status.WARN, f"rotation {earlier.id} {', and '.join(left)}")
     return Check("earlier", Status.PASS, f"rotation {earlier.id} is under way on no device")

@@ -60,7 +60,7 @@ def test_a_broken_file_leaves_the_old_ones_in_use_and_is_named(
     process = started()
     files[name].write_text("broken")
     told = process.reload()
-    assert told.startswith("files not read again, the ones before stay in use: ")
+    assert told.startswith("reload failed, the files from before stay in use: ")
     assert str(files[name]) in told
     assert enroll(process.url).status_code == 201
 

@@ -119,7 +119,7 @@ def test_a_first_access_token_is_got_with_the_client_secret(
         ("- canary", 2, "not a settings file of fioctl"),
         ("token: 'canary", 2, "is not YAML, line 1"),
         ("a: 1\n\ttoken: canary", 2, "is not YAML, line 2"),
-        ("token: !!python/object/apply:os.system ['true']", 2, "`token` is not a text"),
+        ("token: !!python/object/apply:os.system ['true']", 2, "`token` is not a string"),
         ("factory: acme", 2, "neither a token nor client credentials"),
         ("factory: acme\nclientcredentials: {client_secret: canary}", 2, "neither a token nor client"),
         ("server: x\ntoken: canary", 2, "`server` is not a table"),

@@ -126,7 +126,10 @@ def test_entries_have_the_clone_s_est_server_and_their_own_ids(
         assert file["value"].splitlines()[1:] == known["value"].splitlines()[1:]
         assert copy["config"][0]["reason"] == original["config"][0]["reason"]
         assert copy["config"][0]["created-at"] == original["config"][0]["created-at"]
-    assert "ESTSERVER is the clone's in 2 entries that have https://est.example.com:8443/" in result.err
+    assert (
+        "ESTSERVER is the clone's EST server in 2 entries that had https://est.example.com:8443/"
+        in result.err
+    )
 
 
 def ops_factory(directory: Path) -> Any:
@@ -279,7 +282,7 @@ def test_a_device_of_another_factory_in_the_directory_stays_as_it_is(
         device_records.register(db, "other", "uuid-done-1", "key", owner="me", author="me", now=world.now)
     key = (mock_dir / "devices" / "uuid-done-1" / "pkey.pem").read_bytes()
     result = cli("mock", "clone", mock_dir, "-f", "other", "--mock", other, *FREE)
-    assert (result.code, f"{mock_dir} has a device uuid-done-1 already" in result.err) == (1, True)
+    assert (result.code, f"{mock_dir} already has a device uuid-done-1" in result.err) == (1, True)
     assert (mock_dir / "devices" / "uuid-done-1" / "pkey.pem").read_bytes() == key
 
 
@@ -323,5 +326,5 @@ def test_a_reading_that_may_not_be_complete_says_so(
 
     monkeypatch.setattr(FactoryApi, "device_count", more)
     result = clone(cli, world.directory, mock_dir)
-    assert "the Factory says that it has 13 devices, 10 were read\n" in result.err
+    assert "the Factory says that it has 13 devices, but 10 were read\n" in result.err
     assert "1 devices have no completed rotation among their last 10 updates" in result.err

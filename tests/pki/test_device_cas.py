@@ -156,7 +156,7 @@ def test_revoking_is_refused_until_the_right_number_is_given(cli: Cli, pki: Path
         refused = cli(*revoke, *flags)
         assert (refused.code, refused.out) == (5, "")
         assert f"2 devices may be cut off, expected {expected}: device-1, device-2" in refused.err
-        assert "hint: --cut-off 2 goes on" in refused.err
+        assert "hint: --cut-off 2 accepts this" in refused.err
     assert serial in trusted(cli)[0]
 
     done = cli(*revoke, "--cut-off", 2, "--format", "json")
