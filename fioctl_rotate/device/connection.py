@@ -23,7 +23,7 @@ Sleep = Callable[[float], Awaitable[object]]
 class Connection:
     """Sends requests to gateway and EST server as the holder of `identity`, trusting the roots in `cacert` alone.
 
-    `failed` is called with the reason each time that a request is about to be retried. Raises Error where the files
+    `failed` is called with the reason before a request is retried. Raises Error where the files
     of the device cannot be used for TLS.
     """
 
@@ -43,7 +43,7 @@ class Connection:
         self._context = client_context(
             roots, roots_name=str(cacert), cert=identity.certificate_path, key=identity.key_path
         )
-        # Never closed: each answer closes its connection, so nothing stays open. One client costs less than ten.
+        # Never closed: each answer closes its connection, so nothing stays open. A client for each would cost more.
         self._client = httpx.AsyncClient(verify=self._context, timeout=TIMEOUT, trust_env=False)
 
     async def request(
@@ -97,7 +97,7 @@ class Connection:
 
 
 def refusal(response: httpx.Response) -> Error:
-    """What to raise for an answer of the gateway that a device does not accept."""
+    """The error for an answer of the gateway that a device does not accept."""
     return Error(f"the gateway answers {response.status_code}: {response.text.strip()[:500]}".rstrip(": "))
 
 

@@ -25,8 +25,9 @@ def copy_device(
 ) -> None:
     """Copy the device in `source` to `target`, which must not exist.
 
-    `gateway` is its new gateway's URL, `est` what to replace in what it stores of rotations, and by what.
-    `clock_offset` is how many seconds its clock is ahead, None: as it is. Raises Error, OSError.
+    `gateway` is the URL of the copy's gateway. `est` is a text and what replaces it in all that the device stores
+    about rotations. `clock_offset` is how many seconds the copy's clock is ahead; None: as in `source`. Raises
+    Error, OSError.
     """
     shutil.copytree(source, target)
     sota = Sota(target / "sota.toml")
@@ -48,7 +49,7 @@ def copy_device(
 
 
 def _replace(path: Path, old: bytes, new: bytes) -> None:
-    """Replace text, and keep the time of modification: a device sends it with its check-ins."""
+    """Replace the text, and keep the time of modification, which the device sends when it checks in."""
     status = path.stat()
     path.write_bytes(path.read_bytes().replace(old, new))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -1,8 +1,8 @@
 """A device as fioconfig runs it: it checks in, writes what changed, and rotates its certificate.
 
 Its directory holds everything: sota.toml, keys and certificates, the stored configuration, a rotation's state, and
-`secrets/` with the configuration's files. What a device writes is whole after a kill; it is not synced to the disk,
-for a simulation need not survive a power cut. Source: fioconfig's app.go, state.go, rotate.go.
+`secrets/` with the configuration's files. A file that it writes is whole after a kill. It is not synced to the
+disk: a simulation need not survive a power cut. Source: fioconfig's app.go, state.go, rotate.go.
 """
 
 import asyncio
@@ -37,19 +37,20 @@ from fioctl_rotate.toml import read_toml
 
 SECRETS = "secrets"
 
-# LmP before this has no handler for rotations; from FIRST_V3 on fioconfig calls itself fioconfig-client/3.
 FIRST_ROTATING_LMP = 90
+"""Earlier ones have no handler for rotations."""
 FIRST_V3_LMP = 97
+"""From this one on fioconfig calls itself fioconfig-client/3."""
 
 Observe = Callable[[str, str, str | None], None]
 """Called with a device's name, an event's type and its error text (None: success)."""
 
-Problem = Callable[[str, str], None]
+RequestFailed = Callable[[str, str], None]
 """Called with a device's name and why a request failed, before the device retries it."""
 
 
 class StartOutcome(enum.Enum):
-    """How a start of fioconfig ended. After ROTATED fioconfig has restarted itself, and checks in again at once."""
+    """How a start of fioconfig ended. After ROTATED fioconfig restarts itself and checks in again at once."""
 
     UNCHANGED = "unchanged"
     CHANGED = "changed"
@@ -59,9 +60,9 @@ class StartOutcome(enum.Enum):
 class Device:
     """A device in its directory, which is named by its UUID.
 
-    `clock` gives aware UTC time, which the device's own clock follows; `sleep` waits between retries. `fail` names
-    a step of `rotation.progress.STEPS` that is made to fail; `pause` is how many seconds each step takes longer, so
-    that a person can follow.
+    `clock` returns aware UTC time; the device's own clock may be ahead of it. `sleep` waits between retries. `fail`
+    is the step of `rotation.progress.STEPS` that is made to fail. Each step begins after `pause` seconds, so that a
+    person can follow.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Device:
         clock: Clock = utc_now,
         sleep: Sleep = asyncio.sleep,
         observe: Observe = lambda _name, _event, _error: None,
-        problem: Problem = lambda _name, _message: None,
+        problem: RequestFailed = lambda _name, _message: None,
         fail: str | None = None,
         pause: float = 0.0,
     ) -> None:
@@ -96,23 +97,23 @@ class Device:
         """
         with self._disk():
             runtime = self._start()
-            left = state_file.load(self.directory)
-            if left is not None:
-                await renew_cert.resume(runtime, left)
+            unfinished = state_file.load(self.directory)
+            if unfinished is not None:
+                await renew_cert.resume(runtime, unfinished)
                 return StartOutcome.ROTATED
             return await self._fetch(runtime)
 
     async def extract(self) -> StartOutcome:
         """Early at boot: finish a Finalize that was under way, write the stored files again (fioconfig: extract).
 
-        Files that were gone (LmP keeps them in memory alone) count as changed, so their handlers run: the entry of
-        an older rotation makes the device rotate by it. Raises as `check_in` does.
+        LmP keeps the files only in memory. So after a boot each of them counts as changed, and its handler runs: by
+        the stored entry of an older rotation the device rotates again. Raises as `check_in` does.
         """
         with self._disk():
             runtime = self._start()
-            left = state_file.load(self.directory)
-            if left is not None:
-                renew_cert.finish_offline(runtime, left)
+            unfinished = state_file.load(self.directory)
+            if unfinished is not None:
+                renew_cert.finish_offline(runtime, unfinished)
                 runtime = self._start()
             config = decrypted(self._stored() or {}, runtime.identity.key)
             return StartOutcome.ROTATED if await self._write(runtime, config, {}) else StartOutcome.UNCHANGED
@@ -127,7 +128,7 @@ class Device:
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
-        """A disk that is full, or has something else where a file should be, is an Error like any other."""
+        """Raise Error for an OSError, such as a full disk, or a directory where a file should be."""
         try:
             yield
         except OSError as error:
@@ -179,7 +180,7 @@ class Device:
         return StartOutcome.CHANGED
 
     async def _write(self, runtime: Runtime, config: GatewayConfig, previous: GatewayConfig) -> bool:
-        """Write changed files, remove removed ones. True where a rotation ended it: nothing is stored then."""
+        """Write changed files, delete removed ones. True where a rotation ended it; then do not store `config`."""
         for name, file in config.items():
             if _write_if_changed(self._secret(name), file.value) and await self._on_changed(
                 runtime, name, file.on_changed
@@ -193,7 +194,7 @@ class Device:
         return False
 
     async def _on_changed(self, runtime: Runtime, name: str, command: list[str] | None) -> bool:
-        """Run the file's handler. True where it rotated, so fioconfig is on its way down to start anew."""
+        """Run the file's handler. True where it rotated, so that fioconfig restarts itself."""
         if not command or command[0] != HANDLER:
             return False
         if runtime.sota.number("simulation.lmp", FIRST_V3_LMP) < FIRST_ROTATING_LMP:

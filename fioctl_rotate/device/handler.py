@@ -1,7 +1,7 @@
-"""What the on-changed handler `renew-client-cert` makes of `fio-rotate-certs`.
+"""How the on-changed handler `renew-client-cert` reads `fio-rotate-certs`.
 
-The real one is a shell script: it greps the lines of a key, cuts field 2 at `=`, and hands the values, unquoted, to
-`fioconfig renew-cert`. So here, with the same blind spots (the shell's globs excepted).
+The real one is a shell script: it greps the lines of a key, cuts field 2 at `=`, and passes the values, unquoted,
+to `fioconfig renew-cert`. This module reads the same, mistakes included, except for the shell's globs.
 """
 
 import re
@@ -28,7 +28,7 @@ class RenewCert:
 
 
 class HandlerExit(Error):
-    """The handler ends with this exit status, other than 0."""
+    """The handler ends with this exit status, which is not 0."""
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
@@ -36,10 +36,10 @@ class HandlerExit(Error):
 
 
 def read_entry(text: str, storage: Path) -> RenewCert | None:
-    """What the handler would run for the entry `text`, or None where that rotation is completed already.
+    """What the handler would run for the entry `text`, or None where that rotation is already completed.
 
-    Raises HandlerExit: status 1 where ROTATIONID or ESTSERVER is missing, 123 where `renew-cert` would not take
-    what the shell makes of the values.
+    Raises HandlerExit: status 1 where ROTATIONID or ESTSERVER is missing, 123 where the shell makes a number of
+    arguments from the values that `renew-cert` does not take.
     """
     rotation_id, est_server = value_of(text, "ROTATIONID"), value_of(text, "ESTSERVER")
     for key, value in (("ROTATIONID", rotation_id), ("ESTSERVER", est_server)):

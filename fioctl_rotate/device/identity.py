@@ -1,7 +1,7 @@
-"""Who a device is: its sota.toml, and the key and certificate that it names, in files or in slots of a token.
+"""Who a device is: its sota.toml, and the key and certificate named there, in files or in slots of a token.
 
-The token here is a directory that stands in for PKCS#11: `p11.module` names it, an object is a PEM file named by
-its id. A rotation swaps ids exactly as on real hardware.
+Here a token is a directory in place of PKCS#11: `p11.module` names it, and an object is a PEM file with its id in
+the name. A rotation swaps ids exactly as on real hardware.
 """
 
 import os
@@ -23,7 +23,7 @@ from fioctl_rotate.pki.parsing import load_certificate, load_private_key
 from fioctl_rotate.toml import read_toml
 
 MAX_NUMBER = 10**9
-"""The largest number in sota.toml that means something: 32 years in seconds."""
+"""The largest number in sota.toml that is valid: 32 years in seconds."""
 
 
 class Sota:
@@ -84,13 +84,13 @@ class TokenDirectory:
         return self._directory / f"cert-{_object_id(slot)}.pem"
 
     def generate_key(self, slot: str) -> ec.EllipticCurvePrivateKey:
-        """Make a key in the slot, in the place of one that is there."""
+        """Make a key in the slot; it replaces an old one."""
         key = generate_key()
         write_atomic(self.key_path(slot), private_key_pem(key), 0o600, sync=False)
         return key
 
     def import_certificate(self, slot: str, certificate: x509.Certificate) -> None:
-        """Put the certificate into the slot, in the place of one that is there."""
+        """Put the certificate into the slot; it replaces an old one."""
         write_atomic(self.certificate_path(slot), certificate.public_bytes(Encoding.PEM), 0o600, sync=False)
 
 

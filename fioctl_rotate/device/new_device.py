@@ -24,9 +24,9 @@ class Kind:
     """What kind of device: its LmP version, and how it differs from a new one with keys in files.
 
     `strict_est`: fioconfig before 2026-02, which takes only 201 and the bare media type from an EST server.
-    `slots`: key and certificate in a token, under ids 01 and 03. `clock_offset`: seconds its clock is ahead.
-    `interval`: seconds between its check-ins, where they are its own. `offline`: nobody runs it. `completed`: the
-    ROTATIONID of the rotation that it has completed last.
+    `slots`: key and certificate are in a token, with ids 01 and 03. `clock_offset`: seconds its clock is ahead.
+    `interval`: seconds between its check-ins, None: as for all. `offline`: it stays off. `completed`: the
+    ROTATIONID of the rotation that it completed last.
     """
 
     lmp: int = 97
@@ -53,9 +53,9 @@ def create_device(
 ) -> x509.Certificate:
     """Make a device in `directory` (which must not exist) and return its certificate.
 
-    `gateway` is the gateway's URL (`https://host:port`), `root_pem` all that the device will trust, `ca` and
-    `ca_key` the device CA that signs for it. `target` is name and version of what it runs. Paths in its sota.toml
-    are absolute, so the real fioconfig runs on it too.
+    `gateway` is the gateway's URL (`https://host:port`). The device trusts the roots in `root_pem` and no others.
+    `ca` and `ca_key` are the device CA that signs for it. `target` is name and version of what it runs. Paths in
+    its sota.toml are absolute, so that the real fioconfig runs on it, too.
     """
     directory.mkdir(parents=True)
     directory = directory.resolve()
@@ -90,16 +90,16 @@ def create_device(
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file of a device that nobody knows yet. It is not synced: five syncs a device would take its time."""
+    """Write a new file. It is not synced: five syncs a device would be slow, and nobody knows the device yet."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(data)
 
 
-_Place = tuple[Path, Path, dict[str, dict[str, Any]]]
-"""Where key and certificate go, and the tables of sota.toml that say so."""
+_KeyPaths = tuple[Path, Path, dict[str, dict[str, Any]]]
+"""The paths of key and certificate, and the tables of sota.toml that name them."""
 
 
-def _in_files(directory: Path) -> _Place:
+def _in_files(directory: Path) -> _KeyPaths:
     key, certificate = directory / "pkey.pem", directory / "client.pem"
     return (
         key,
@@ -111,7 +111,7 @@ def _in_files(directory: Path) -> _Place:
     )
 
 
-def _in_slots(directory: Path) -> _Place:
+def _in_slots(directory: Path) -> _KeyPaths:
     token = directory / "token"
     token.mkdir()
     slots = {"tls_pkey_id": "01", "tls_clientcert_id": "03"}

@@ -45,10 +45,10 @@ class RotationFailed(Error):
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a device has in hand from a program start on; a rotation's outcome is only seen at the next one.
+    """What fioconfig has read at its start. It uses a rotation's new key and certificate only after its next start.
 
-    `strict_est` is fioconfig before 2026-02, which takes 201 and the bare media type alone. `notify` is called
-    with each event's type and error text (None: success) before the event is sent, `pause` before each step.
+    `strict_est` is fioconfig before 2026-02, which takes only 201 and the bare media type. `notify` is called with
+    each event's type and error text (None: success) before the event is sent, `pause` before each step.
     """
 
     storage: Path
@@ -70,7 +70,7 @@ class Runtime:
 
 
 async def begin(runtime: Runtime, arguments: RenewCert) -> None:
-    """`fioconfig renew-cert`: a rotation from its start, whatever is left of an earlier one.
+    """`fioconfig renew-cert`: a rotation from its start, also where an earlier one is unfinished.
 
     Raises RotationFailed.
     """
@@ -85,18 +85,18 @@ async def begin(runtime: Runtime, arguments: RenewCert) -> None:
     )
 
 
-async def resume(runtime: Runtime, left: RotationState) -> None:
-    """Go on with a rotation that an earlier start has left. Raises RotationFailed."""
-    if not left.rotation_id:
-        left.rotation_id = f"certs-{int(runtime.clock().timestamp())}"
-    await _run(runtime, left)
+async def resume(runtime: Runtime, rotation: RotationState) -> None:
+    """Go on with a rotation that an earlier start has not finished. Raises RotationFailed."""
+    if not rotation.rotation_id:
+        rotation.rotation_id = f"certs-{int(runtime.clock().timestamp())}"
+    await _run(runtime, rotation)
 
 
-def finish_offline(runtime: Runtime, left: RotationState) -> None:
-    """`fioconfig extract`, early at boot: finish a Finalize that was under way; the rest needs the network."""
-    if left.device_config_updated and not left.finalized:
-        _finalize(runtime, left)
-        state_file.save(runtime.storage, left)
+def finish_offline(runtime: Runtime, rotation: RotationState) -> None:
+    """`fioconfig extract`, early at boot: finish a Finalize that was under way; other steps need the network."""
+    if rotation.device_config_updated and not rotation.finalized:
+        _finalize(runtime, rotation)
+        state_file.save(runtime.storage, rotation)
 
 
 async def _run(runtime: Runtime, rotation: RotationState) -> None:
@@ -109,7 +109,7 @@ async def _run(runtime: Runtime, rotation: RotationState) -> None:
         # fioconfig evaluates the success of this event before the first step: it is always true.
         await _send_event(runtime, rotation, COMPLETED, None)
         raise
-    # After a success fioconfig restarts itself before it comes to send CertRotationCompleted.
+    # After a success fioconfig restarts itself before it can send CertRotationCompleted.
     state_file.complete(runtime.storage)
 
 
@@ -146,7 +146,7 @@ async def _send_event(runtime: Runtime, rotation: RotationState, kind: str, erro
     try:
         await runtime.connection.request("POST", f"{runtime.gateway}/events", [event])
     except Error:
-        # An event that is lost does not stop a rotation.
+        # A lost event does not stop a rotation.
         return
 
 
@@ -203,7 +203,7 @@ async def _update_device_config(runtime: Runtime, rotation: RotationState) -> No
     try:
         config = decrypted(config, runtime.identity.key)
     except Error:
-        # Cut off between upload and save, the configuration is there already, for the new key.
+        # An earlier run ended between upload and save: the configuration is already encrypted for the new key.
         decrypted(config, new_key)
         rotation.device_config_updated = True
         return

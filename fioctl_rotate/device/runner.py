@@ -1,4 +1,4 @@
-"""Many devices in one process, each checking in again and again, a bounded number at once."""
+"""Many devices in one process. Each checks in again and again; a limited number does so at once."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from fioctl_rotate.device.device import Device, StartOutcome
 from fioctl_rotate.device.identity import Sota
 from fioctl_rotate.errors import Error, Refused, message_of
 
-# Each device under way holds a connection and, with TLS, about 100 kB; the server sees as many at once.
+# A device that checks in needs a connection and, with TLS, about 100 kB; the server has as many at once.
 AT_ONCE = 50
 GRACE = 3.0  # seconds
 
@@ -22,9 +22,9 @@ CheckedIn = Callable[[str, StartOutcome | Error], None]
 
 
 def device_directories(base: Path, uuids: Iterable[str] | None = None) -> list[Path]:
-    """The devices' directories in `base`, of these UUIDs alone where they are given. Sorted by name.
+    """The devices' directories in `base`, sorted by name; with `uuids` only these.
 
-    A directory that is asked for by its UUID counts also where it is damaged.
+    A directory that is named by its UUID counts even if it is damaged.
     """
     wanted = None if uuids is None else set(uuids)
     return [
@@ -35,38 +35,38 @@ def device_directories(base: Path, uuids: Iterable[str] | None = None) -> list[P
 
 
 def stays_off(directory: Path) -> bool:
-    """Whether nobody runs this device: it is one that was offline on the Factory of which this is a clone."""
+    """Whether this device never runs: it was offline on the Factory that was cloned."""
     try:
         return Sota(directory / "sota.toml").number("simulation.offline", 0) != 0
     except Error:
-        return False  # a damaged one is named when it runs
+        return False  # a damaged one is reported when it runs
 
 
 def check_in_interval(directory: Path) -> float | None:
-    """The seconds between two check-ins that this device was made with, None where it has none of its own."""
+    """The seconds between two check-ins of this device, None where it was made without an interval."""
     try:
         return Sota(directory / "sota.toml").number("simulation.interval", 0) or None
     except Error:
-        return None  # a damaged one is named when it runs
+        return None  # a damaged one is reported when it runs
 
 
 @contextlib.contextmanager
 def claimed(base: Path, directories: Iterable[Path]) -> Iterator[None]:
-    """Have these devices in `base` for this process alone: run twice, a device would rotate twice.
+    """Lock these devices in `base` for this process: a device that runs twice would rotate twice.
 
     Raises Refused where another process has one of them, Error where `base` cannot be written.
     """
-    # One byte a device of one file: so thousands of devices need one open file, and two processes may run different
-    # groups of one mock. The system releases the locks with the process.
+    # Each device locks one byte of one file. So thousands of devices need one open file, and two processes may run
+    # different groups of one mock. The system releases the locks when the process ends.
     try:
         lock = (base / ".lock").open("ab")
     except OSError as error:
         raise Error(message_of(error)) from error
     with lock:
         for path in directories:
-            place = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:7], "big")
+            offset = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:7], "big")
             try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place, os.SEEK_SET)
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset, os.SEEK_SET)
             except (BlockingIOError, PermissionError):
                 raise Refused(
                     f"another `mock devices` runs device {path.name} of {base}",
@@ -86,10 +86,10 @@ async def run_devices(
 ) -> None:
     """Let every device check in every `interval` seconds, which may differ by uuid, until `stop` is set.
 
-    After a rotation fioconfig has restarted itself, so the device checks in again at once, before others have their
-    turn. One that fails is started anew after `interval`, as systemd does. `reboot` is the probability (0 to 1)
-    that a device reboots before a check-in. At most `at_once` are under way at any time. Check-ins that are under
-    way at the stop are given `GRACE` seconds.
+    After a rotation fioconfig restarts itself, so the device checks in again at once, before others have their
+    turn. A device that fails is started again after `interval`, as systemd does. `reboot` is the probability (0 to
+    1) that a device reboots before a check-in. At most `at_once` devices check in at the same time. When `stop` is
+    set, check-ins under way have `GRACE` seconds to end.
     """
     gate = asyncio.Semaphore(at_once)
 
@@ -118,7 +118,7 @@ async def start(
     stop: asyncio.Event,
     checked_in: CheckedIn = lambda _uuid, _outcome: None,
 ) -> StartOutcome | Error:
-    """Have the device start and check in, again as long as it rotates and `stop` is not set; how that ended.
+    """Start the device and let it check in, again after each rotation until `stop` is set; the last outcome.
 
     With `rebooting` it reboots first.
     """

@@ -1,4 +1,4 @@
-"""The state of a rotation on disk, in fioconfig's form, so that either program resumes what the other began."""
+"""The state of a rotation on disk in fioconfig's format, so that each program resumes what the other began."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from fioctl_rotate.files import read_if_there, write_atomic
 STATE_FILE = "cert-rotation.state"
 COMPLETED_FILE = "cert-rotation.state.completed"
 MAX_STATE = 16 << 20
-"""Bytes of a state; it holds a whole configuration."""
+"""The most bytes of a state, which holds a whole configuration."""
 
 
 class RotationState(Struct, rename="pascal"):
-    """Where a rotation stands, with fioconfig's keys in fioconfig's order (fioconfig: CertRotationState).
+    """The state of a rotation, with fioconfig's keys in fioconfig's order (fioconfig: CertRotationState).
 
     `new_key` and `new_cert` are PEM, or slot ids; `full_config_encrypted` is a JSON text.
     """
@@ -61,7 +61,7 @@ def go_json(value: Any) -> bytes:
     if isinstance(value, dict):
         value = dict(sorted(value.items()))
     text = msgspec.json.encode(value)
-    # These bytes occur in JSON inside of strings only.
+    # In JSON these characters occur only inside strings.
     for character in "<>&\u2028\u2029":
         text = text.replace(character.encode(), f"\\u{ord(character):04x}".encode())
     return text

@@ -14,7 +14,7 @@ from fioctl_rotate.wire import GatewayFile
 
 CONFIG_FILE = "config.encrypted"
 MAX_CONFIG = 8 << 20
-"""Bytes of a configuration. The gateway's limit is 1 MiB of values; base64, JSON and three levels add to that."""
+"""The most bytes of a configuration. Values have at most 1 MiB; base64, JSON and three levels add to that."""
 
 GatewayConfig = dict[str, GatewayFile]
 
@@ -50,12 +50,12 @@ def encrypted(config: GatewayConfig, key: ec.EllipticCurvePublicKey) -> GatewayC
 
 
 def read_config(storage: Path) -> bytes | None:
-    """The stored configuration as it was stored, values encrypted; None where there is none. Raises Error."""
+    """The stored configuration, values encrypted; None where there is none. Raises Error."""
     return read_if_there(storage / CONFIG_FILE, most=MAX_CONFIG)
 
 
 def store_config(storage: Path, data: bytes, modified: datetime.datetime) -> None:
-    """Write `config.encrypted` with this time of modification, which the next check-in sends. Raises OSError."""
+    """Write `config.encrypted` with this modification time, which the next check-in sends. Raises OSError."""
     path = storage / CONFIG_FILE
     write_atomic(path, data, 0o640, sync=False)
     os.utime(path, (modified.timestamp(), modified.timestamp()))

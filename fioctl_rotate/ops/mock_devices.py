@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fioctl_rotate.api.client import FactoryApi
-from fioctl_rotate.device.device import Device, Observe, Problem, StartOutcome
+from fioctl_rotate.device.device import Device, Observe, RequestFailed, StartOutcome
 from fioctl_rotate.device.renew_cert import RotationFailed
 from fioctl_rotate.device.runner import check_in_interval, claimed, device_directories, run_devices, stays_off
 from fioctl_rotate.errors import Error
@@ -62,7 +62,7 @@ async def run_mock_devices(
     fail: Iterable[MadeToFail] = (),
     stop: asyncio.Event,
     observe: Observe,
-    problem: Problem,
+    problem: RequestFailed,
 ) -> None:
     """Let these devices of the mock (name by uuid) check in until `stop` is set; `intervals` are seconds by uuid.
 
