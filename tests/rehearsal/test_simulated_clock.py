@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +11,26 @@ from hypothesis import strategies as st
 from fioctl_rotate.simulated_clock import SimulatedClock
 
 START = datetime(2026, 11, 24, 12, tzinfo=UTC)
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T], steps: int = 10_000) -> T:
+    """What `work` returns. A clock that stands still for ever fails after so many steps of the event loop."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(work)
+        while not task.done():
+            assert steps, "the clock stands still"
+            steps -= 1
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        return task.result()
+
+
+async def some_steps() -> None:
+    """Real work: it takes the event loop some steps."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 async def all_of(clock: SimulatedClock, *work: Coroutine[Any, Any, Any]) -> None:
@@ -29,7 +49,7 @@ def test_everybody_wakes_at_their_time_and_in_its_order(sleeps: list[list[int]])
             assert clock.elapsed == expected
             woken.append(clock())
 
-    asyncio.run(all_of(clock, *map(one, sleeps)))
+    run(all_of(clock, *map(one, sleeps)))
     assert woken == sorted(woken)
     assert clock.elapsed == max(map(sum, sleeps), default=0)
 
@@ -38,10 +58,10 @@ def test_it_stands_still_while_somebody_works() -> None:
     clock = SimulatedClock(START)
 
     async def worker() -> None:
-        await asyncio.sleep(0.05)
+        await some_steps()
         assert clock() == START
 
-    asyncio.run(all_of(clock, worker(), clock.sleep(3600)))
+    run(all_of(clock, worker(), clock.sleep(3600)))
     assert clock.elapsed == 3600
 
 
@@ -54,7 +74,7 @@ def test_parts_of_a_second_end_at_a_whole_one_and_nothing_is_no_wait() -> None:
         await clock.sleep(0.2)
         assert clock.elapsed == 1
 
-    asyncio.run(all_of(clock, one()))
+    run(all_of(clock, one()))
 
 
 def test_who_is_cancelled_or_fails_holds_nobody_up() -> None:
@@ -73,7 +93,7 @@ def test_who_is_cancelled_or_fails_holds_nobody_up() -> None:
         await asyncio.gather(sleeping, failing, working, return_exceptions=True)
         await clock.taking_part(clock.sleep(20))
 
-    asyncio.run(scenario())
+    run(scenario())
     assert clock.elapsed == 20
 
 
@@ -83,7 +103,7 @@ def test_a_stop_waits_for_those_at_work() -> None:
     async def one() -> None:
         await clock.sleep(1)
         woken.set()
-        await asyncio.sleep(0.02)
+        await some_steps()
         ended.append(clock.elapsed)
         await clock.sleep(1)
         ended.append(clock.elapsed)
@@ -95,4 +115,4 @@ def test_a_stop_waits_for_those_at_work() -> None:
         assert ended == [1]
         task.cancel()
 
-    asyncio.run(scenario())
+    run(scenario())
