@@ -1,4 +1,4 @@
-"""A mocked Factory with model devices, on which whole rollouts run in this process; and runs that are cut off."""
+"""A mocked Factory with model devices, on which whole rollouts run in this process, are cut off or stopped."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from fioctl_rotate.mock.store.config_levels import Level
 from fioctl_rotate.ops.push import plan_push
 from fioctl_rotate.ops.rollout import Step, roll_out
 from fioctl_rotate.ops.staging import StageRequest, plan_stages
+from fioctl_rotate.ops.stop import Stop, plan_stop, stop
 from fioctl_rotate.rotation.entry import FILE_NAME, HANDLER
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
 from fioctl_rotate.rotation.scope import Scope
@@ -21,6 +22,7 @@ from tests.rotation.model_device import BEGIN, ModelDevice, value_of
 from tests.world import World
 
 OTHER = ConfigFile(name="wifi", value="secret", unencrypted=True)
+FLEET, GROUP = Level("fleet", "acme"), Level("group", "1")
 
 
 class Factory(World):
@@ -33,7 +35,7 @@ class Factory(World):
         self.keys = dict.fromkeys(self.devices, 0)
         self.off: set[str] = set()
         self.add(*self.devices)
-        for level in (self._group(), *(self._own(name) for name in self.devices)):
+        for level in (GROUP, *map(own, self.devices)):
             self.write(level, None, "before")
         self.minutes()
 
@@ -43,6 +45,11 @@ class Factory(World):
         for name, device in self.devices.items():
             if name not in self.off:
                 device.check_in()
+
+    def check_ins(self) -> None:
+        """Every device that is not off checks in often enough to do all that it will ever do."""
+        for _ in range(3):
+            self.minutes()
 
     def write(self, level: Level, rotation_id: str | None, reason: str, author: str = "me") -> None:
         """Somebody else writes the entry, or only the other file."""
@@ -56,18 +63,20 @@ class Factory(World):
         """Another run of the plan gives the entry to the group, and takes back those of the devices."""
         entry, holders = [OTHER, _file(plan.entry.render())], self.own_entries()
         with self.store.transaction() as db:
-            config_levels.change(
-                db, self._group(), entry, reason="all", author="me", now=self.now, replace=False
-            )
-            for name in holders:
-                config_levels.delete_file(db, self._own(name), FILE_NAME, author="me", now=self.now)
+            config_levels.change(db, GROUP, entry, reason="all", author="me", now=self.now, replace=False)
+        self.take_back(*holders)
+
+    def take_back(self, *names: str) -> None:
+        """Somebody else deletes the devices' own entries."""
+        with self.store.transaction() as db:
+            for name in names:
+                config_levels.delete_file(db, own(name), FILE_NAME, author="me", now=self.now)
 
     def rotate_all(self, rotation_id: str) -> None:
         """Every device has completed the rotation by the group's entry, and stores it."""
         for reason in ("older", "settle"):
-            self.write(self._group(), rotation_id, reason)
-            for _ in range(3):
-                self.minutes()
+            self.write(GROUP, rotation_id, reason)
+            self.check_ins()
 
     # --- What a device sees of it ---
 
@@ -100,10 +109,10 @@ class Factory(World):
 
     def write_own(self, name: str) -> None:
         with self.store.transaction() as db:
-            files = config_levels.latest(db, self._own(name))
+            files = config_levels.latest(db, own(name))
             config_levels.change(
                 db,
-                self._own(name),
+                own(name),
                 (files.files or []) if files else [],
                 reason="Rotating device client certificate",
                 author=f"uuid-{name}",
@@ -134,6 +143,19 @@ class Factory(World):
 
         async with self.api() as api:
             return await roll_out(api, plan, interval=1, sleep=sleep, now=lambda: self.now)
+
+    async def begin(self, *, polls: int) -> Plan:
+        """A plan that was applied, and cut off after so many polls."""
+        plan = await self.plan()
+        with suppress(TimeoutError):
+            await self.run(plan, polls=polls)
+            raise AssertionError("the rollout came to its end")
+        return plan
+
+    async def stop(self) -> Stop:
+        """Stop the rotation, as the operator does; what was done."""
+        async with self.api() as api:
+            return await stop(api, await plan_stop(api, "field", "r-9"))
 
     def cut_off_after(self, request: int, task: Callable[[], "asyncio.Task[Step]"]) -> None:
         """Have the run's task end right after that request was answered, counted from now."""
@@ -168,10 +190,16 @@ class Factory(World):
                 if FILE_NAME in (config_levels.own_level(db, f"uuid-{name}") or {})
             ]
 
+    def group_has_entry(self) -> bool:
+        """Whether the group has an entry."""
+        with self.store.reading() as db:
+            latest = config_levels.latest(db, GROUP)
+        return any(file.name == FILE_NAME for file in (latest.files if latest else None) or [])
+
     def other_files(self) -> set[tuple[str, str]]:
         """Name and value of every other file that any entry of any log has."""
         with self.store.reading() as db:
-            levels = [self._group(), *(self._own(name) for name in self.devices)]
+            levels = [GROUP, *map(own, self.devices)]
             files = [
                 f for level in levels for config in config_levels.log(db, level) for f in config.files or []
             ]
@@ -181,11 +209,10 @@ class Factory(World):
         """What each device completed, in order."""
         return [device.rotated for device in self.devices.values()]
 
-    def _group(self) -> Level:
-        return Level("group", "1")
 
-    def _own(self, name: str) -> Level:
-        return Level("device", f"uuid-{name}")
+def own(name: str) -> Level:
+    """Where the device's own configuration is."""
+    return Level("device", f"uuid-{name}")
 
 
 def _file(value: str) -> ConfigFile:

@@ -10,11 +10,10 @@ import pytest
 from platformdirs import user_state_path
 
 from fioctl_rotate.errors import Refused
-from fioctl_rotate.mock.store.config_levels import Level
 from fioctl_rotate.ops.rollout import Step
 from fioctl_rotate.ops.stop import finish, plan_stop, stop
 from fioctl_rotate.rotation.rollout import Verdict
-from tests.rotation.rollout_factory import OTHER, Factory
+from tests.rotation.rollout_factory import GROUP, OTHER, Factory, own
 
 
 def forget_everything() -> None:
@@ -109,10 +108,8 @@ def test_a_push_by_hand_in_between_is_named_and_nothing_more_is_sent(tmp_path: P
     factory = Factory(tmp_path, 5)
 
     async def work() -> None:
-        plan = await factory.plan()
-        with pytest.raises(TimeoutError):
-            await factory.run(plan, polls=3)
-        factory.write(Level("group", "1"), "r-5", "by hand")
+        plan = await factory.begin(polls=3)
+        factory.write(GROUP, "r-5", "by hand")
         before = len(factory.requests)
         with pytest.raises(Refused, match="group field has rotation r-5 now, which is not from this plan"):
             await factory.run(plan)
@@ -130,11 +127,8 @@ def test_what_was_stopped_is_not_pushed_again_by_the_next_scheduled_run(
         factory.rotate_all(older)
 
     async def work() -> None:
-        plan = await factory.plan()
-        with pytest.raises(TimeoutError):
-            await factory.run(plan, polls=4)
-        async with factory.api() as api:
-            done = await stop(api, await plan_stop(api, "field", "r-9"))
+        plan = await factory.begin(polls=4)
+        done = await factory.stop()
         assert [(device.name, device.fate) for device in done.devices] == [
             ("d1", "leave" if older else "delete")
         ]
@@ -142,8 +136,7 @@ def test_what_was_stopped_is_not_pushed_again_by_the_next_scheduled_run(
             await factory.run(plan)
 
     asyncio.run(work())
-    for _ in range(3):
-        factory.minutes()
+    factory.check_ins()
     # The first device had rotated, and nobody rotates again because of the stop.
     first = [*([older] if older else []), "r-9"]
     assert factory.rotated() == [first, *[[older] if older else []] * 4]
@@ -155,20 +148,16 @@ def test_stopping_a_device_that_has_begun_does_not_make_it_rotate_again(tmp_path
     factory.down = {"r-9"}
 
     async def work() -> None:
-        plan = await factory.plan()
-        with pytest.raises(TimeoutError):
-            await factory.run(plan, polls=2)
-        async with factory.api() as api:
-            done = await stop(api, await plan_stop(api, "field", "r-9"))
+        await factory.begin(polls=2)
+        done = await factory.stop()
         assert [(device.name, device.fate) for device in done.devices] == [("d1", "leave")]
 
     asyncio.run(work())
     factory.down = set()
     factory.minutes()
     # Any later change has it fetch what is there now.
-    factory.write(Level("group", "1"), None, "another file")
-    for _ in range(3):
-        factory.minutes()
+    factory.write(GROUP, None, "another file")
+    factory.check_ins()
     assert factory.devices["d1"].rotated == ["r-1", "r-9"]
 
 
@@ -178,9 +167,7 @@ def test_a_device_that_begins_while_stop_asks_keeps_its_entry(tmp_path: Path) ->
     factory.down = {"r-9"}
 
     async def work() -> None:
-        plan = await factory.plan()
-        with pytest.raises(TimeoutError):
-            await factory.run(plan, polls=1)
+        await factory.begin(polls=1)
         async with factory.api() as api:
             planned = await plan_stop(api, "field", "r-9")
             assert [device.fate for device in planned.devices] == ["delete"]
@@ -196,9 +183,7 @@ def test_finishing_gives_the_entry_to_the_group_and_says_what_each_device_does(t
     factory.rotate_all("r-1")
 
     async def work() -> list[str]:
-        plan = await factory.plan()
-        with pytest.raises(TimeoutError):
-            await factory.run(plan, polls=1)
+        await factory.begin(polls=1)
         async with factory.api() as api:
             done = await finish(api, "field", await plan_stop(api, "field", "r-9"))
         return [f"{device.name}: {device.fate}: {device.message}" for device in done.devices]
@@ -206,8 +191,7 @@ def test_finishing_gives_the_entry_to_the_group_and_says_what_each_device_does(t
     assert asyncio.run(work()) == [
         "d1: delete: it has not fetched the entry; it will rotate by the entry beneath, which has the same id"
     ]
-    for _ in range(3):
-        factory.minutes()
+    factory.check_ins()
     assert factory.rotated() == [["r-1", "r-9"]] * 3
     assert factory.own_entries() == []
 
@@ -216,18 +200,18 @@ def test_stop_deletes_nothing_that_somebody_else_has_pushed_meanwhile(tmp_path: 
     factory = Factory(tmp_path, 2)
 
     async def work() -> None:
-        factory.write(Level("device", "uuid-d1"), "r-9", "one")
+        factory.write(own("d1"), "r-9", "one")
         async with factory.api() as api:
             of_device = await plan_stop(api, "field", "r-9")
-            factory.write(Level("device", "uuid-d1"), "r-5", "by hand")
+            factory.write(own("d1"), "r-5", "by hand")
             done = await stop(api, of_device)
             assert [(device.fate, device.message) for device in done.devices] == [
                 ("leave", "it has rotation r-5 of its own now, which is left as it is")
             ]
             assert factory.own_entries() == ["d1"]
-            factory.write(Level("group", "1"), "r-9", "all")
+            factory.write(GROUP, "r-9", "all")
             of_group = await plan_stop(api, "field", "r-9")
-            factory.write(Level("group", "1"), "r-5", "by hand")
+            factory.write(GROUP, "r-5", "by hand")
             before = len(factory.requests)
             with pytest.raises(Refused, match="group field has rotation r-5 now, not r-9"):
                 await stop(api, of_group)
