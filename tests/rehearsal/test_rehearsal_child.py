@@ -9,6 +9,7 @@ import pytest
 
 from fioctl_rotate.ops import rehearsal, rehearsal_child
 from fioctl_rotate.ops.rehearsal_play import Wanted
+from fioctl_rotate.ops.rehearsed import Played
 from tests.commandline import Cli
 from tests.rehearsal.conftest import DEVICES, Rehearsable, Rehearse, last_line
 
@@ -46,3 +47,41 @@ def test_the_child_process_ends_when_its_stdin_ends(made: Rehearsable, tmp_path:
         capture_output=True,
     )
     assert (done.returncode, done.stdout) == (1, b"")
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: bytes) -> None:
+    """Another program in the place of the child process, which writes these bytes."""
+    (tmp_path / "answer").write_bytes(answer)
+    program = tmp_path / "child"
+    program.write_text(f"#!/bin/sh\nexec cat {tmp_path}/answer\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+
+def test_connections_that_were_refused_in_the_child_process_are_reported(
+    rehearse: Rehearse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    played = Played("2026-11-24T12:00:00Z", "done", "", 1, [], [])
+    answer = rehearsal_child._Answer(played=played, refused=["192.0.2.1:443"])
+    answers(monkeypatch, tmp_path, msgspec.msgpack.encode(answer))
+    result = rehearse("--format", "json")
+    assert last_line(result)["refused"] == ["192.0.2.1:443"]
+    assert "a connection to 192.0.2.1:443 was refused: it would have left this machine" in result.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"", "the process for the plain push ended early, with status 0"),
+        (
+            msgspec.msgpack.encode(rehearsal_child._Answer(error="no space left")),
+            "the plain push could not be rehearsed: no space left",
+        ),
+    ],
+)
+def test_a_child_process_that_fails_is_an_error(
+    rehearse: Rehearse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: bytes, message: str
+) -> None:
+    answers(monkeypatch, tmp_path, answer)
+    result = rehearse()
+    assert (result.code, f"error: {message}" in result.err) == (1, True), result.err

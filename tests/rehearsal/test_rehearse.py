@@ -6,14 +6,20 @@ import datetime
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fioctl_rotate.errors import Refused
+from fioctl_rotate.files import locked
 from fioctl_rotate.folders import state_folder
+from fioctl_rotate.rotation.rollout import Decision, Verdict, decide
 from tests.commandline import Cli
 from tests.rehearsal.conftest import DEVICES, FREE, Rehearsable, Rehearse, last_line
 from tests.world import World
@@ -94,6 +100,67 @@ def test_steps_that_fail_reboots_and_clocks(rehearse: Rehearse, made: Rehearsabl
     found = last_line(rehearse(*faults, "--format", "json", plan=made.plain))
     assert found["plain-push"]["counts"] == counts(done=DEVICES // 2, failed=DEVICES // 2)
     assert found["faults"] == ["--fail 3:50", "--reboot 20", "--clock-offset 2d:25"]
+
+
+def test_a_plain_push_is_settled_once_its_devices_are_done(
+    cli: Cli, rehearse: Rehearse, made: Rehearsable
+) -> None:
+    assert rehearse(plan=made.plain).code == 0
+    copy = made.clone / "rehearsal" / "plain-push"
+    log = cli("config", "log", "-g", "field", "--mock", copy, "-f", "acme", "--format", "json").json["config"]
+    assert [config["reason"].split()[0] for config in log] == ["settle", "yearly"]
+
+
+def test_a_rotation_that_was_open_before_is_told_from_the_new_one(cli: Cli, tmp_path: Path) -> None:
+    start = datetime.datetime.now(datetime.UTC).replace(microsecond=0) - datetime.timedelta(hours=9)
+    world, clone, plan = World(tmp_path / "original", start), tmp_path / "clone", tmp_path / "plan.toml"
+    world.add("closed", "open")
+    asyncio.run(world.push("certs-0"))
+    world.rotate("closed", rotation="certs-0")
+    world.wait(hours=8)
+    world.see("closed", "open")
+    world.store.close()
+    at = ("--mock", world.directory, "-f", "acme")
+    rotate = ("config", "rotate-certs", "-g", "field", "-r", "yearly", "--server-name", "est.example.com")
+    assert cli(*rotate, "--dryrun", "--no-checks", "--out", plan, *at).code == 0
+    assert cli("mock", "clone", clone, *at, *FREE).code == 0
+    played = last_line(cli("apply", plan, "--rehearse", clone, "--format", "json"))["plain-push"]
+    assert {device["name"]: device["other-rotations"] for device in played["devices"]} == {
+        "closed": 0,
+        "open": 1,
+    }
+    # The devices have checked in before the push, by which `open` did the older rotation.
+    assert all(device["begun"] > played["stages"][0]["began"] > 0 for device in played["devices"])
+
+
+def test_the_time_of_a_rehearsal_is_simulated(rehearse: Rehearse) -> None:
+    result = rehearse("--timeout", "20m", "--format", "json")
+    assert (result.code, "REHEARSAL: it was not at its end when its time was over" in result.err) == (4, True)
+    staged = last_line(result)["in-stages"]
+    assert staged["verdict"] == "time over"
+    assert 1200 <= staged["took"] < 1300
+
+
+def test_a_rollout_that_would_be_refused_is_shown_as_refused(
+    rehearse: Rehearse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decided(*about: Any) -> Decision:
+        return replace(decide(*about), verdict=Verdict.REFUSED, message="somebody else pushed")
+
+    monkeypatch.setattr("fioctl_rotate.ops.rollout.decide", decided)
+    result = rehearse("--format", "json")
+    assert (result.code, "REHEARSAL: somebody else pushed; nothing more is sent" in result.err) == (5, True)
+    found = last_line(result)
+    assert (found["in-stages"]["verdict"], found["plain-push"]["verdict"]) == ("refused", "done")
+    assert found["in-stages"]["counts"] == counts(untouched=DEVICES)
+
+
+def test_one_rehearsal_at_a_time(rehearse: Rehearse, made: Rehearsable) -> None:
+    place = made.clone / "rehearsal"
+    place.mkdir(exist_ok=True)
+    with locked(place / ".lock", Refused("not free")):
+        result = rehearse()
+    assert (result.code, f"another rehearsal runs in {made.clone}" in result.err) == (5, True)
 
 
 def test_every_line_says_that_it_is_a_rehearsal(rehearse: Rehearse, tmp_path: Path) -> None:
@@ -231,3 +298,15 @@ def test_a_clone_that_is_not_the_plan_s(cli: Cli, made: Rehearsable, tmp_path: P
     assert cli("mock", "init", same_name, "-f", "acme", "-g", "field", "--devices", 1).code == 0
     result = cli("apply", made.staged, "--rehearse", same_name)
     assert (result.code, "had 4 device(s) when the plan was made" in result.err) == (5, True)
+
+
+def test_a_clone_whose_group_has_another_entry_is_refused(
+    cli: Cli, made: Rehearsable, tmp_path: Path
+) -> None:
+    other = tmp_path / "clone"
+    shutil.copytree(made.clone, other)
+    push = ("config", "rotate-certs", "-g", "field", "-r", "why", "--rotation-id", "r-5", "--no-checks")
+    assert cli(*push, "--mock", other, "-f", "acme").code == 0
+    result = cli("apply", made.staged, "--rehearse", other)
+    message = "group field has rotation r-5 on the clone, and had no rotation in the plan"
+    assert (result.code, message in result.err) == (5, True)
