@@ -97,7 +97,7 @@ def run_out(monkeypatch: pytest.MonkeyPatch) -> Cli:
     def call(command: Cli, *argv: object) -> Result:
         with monkeypatch.context() as patch:
             patch.setattr(asyncio, "timeout_at", timeout_at)
-            for polling in (roll_out, Watch.until_settled):
+            for polling in (roll_out, Watch.until_resting):
                 assert polling.__kwdefaults__
                 patch.setitem(polling.__kwdefaults__, "sleep", pause)
             return command(*argv, "--timeout", "1h")

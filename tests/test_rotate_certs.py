@@ -63,7 +63,7 @@ def test_a_dry_run_shows_what_differs_from_what_is_there(cli: Cli, acme: Path) -
         "+ ROTATIONID=certs-2",
     ]
     again = push(cli, *GROUP, "--rotation-id", "certs-1", "--dryrun")
-    assert "has just this entry: a push would send nothing" in again.out
+    assert "already has exactly this entry: a push would send nothing" in again.out
 
 
 @BOTH

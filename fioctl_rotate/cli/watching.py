@@ -76,7 +76,7 @@ async def follow(
         async with limit:
             watch = await find()
             with view:
-                last = await watch.until_settled(interval=following.interval, tell=view.show)
+                last = await watch.until_resting(interval=following.interval, tell=view.show)
     except TimeoutError:
         if not limit.expired():
             raise
@@ -271,14 +271,14 @@ class _Live:
             screen.text(headline(self._api, snapshot.rotation), "bold"),
             bar,
             _counts(snapshot),
-            *([] if snapshot.settled else [screen.text(self._done_rate.text(snapshot), "dim")]),
+            *([] if snapshot.resting else [screen.text(self._done_rate.text(snapshot), "dim")]),
             *(screen.text(f"{problem}; asking again", "yellow") for problem in snapshot.problems),
         ]
         # The last line is a short one: the terminal writes ^C behind it.
         last = f"next poll in {self._interval:g} s; Ctrl-C does not stop the rotation"
         bottom = [
             screen.text(""),
-            screen.line("no device can get any further" if snapshot.settled else last, "dim"),
+            screen.line("no device can get any further" if snapshot.resting else last, "dim"),
         ]
         # The line below the view is the cursor's.
         room = screen.console.height - 1 - screen.height_of(*top, *bottom)

@@ -218,7 +218,7 @@ async def _push(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audience
         audience.snapshot(snapshot)
 
     try:
-        snapshot = await watch.until_settled(
+        snapshot = await watch.until_resting(
             interval=_between_polls(world, wanted), tell=tell, sleep=polling.sleep
         )
         passed = world.clock.elapsed

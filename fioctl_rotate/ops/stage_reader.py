@@ -62,7 +62,7 @@ class StageReader:
             return Picture(group, fleet, devices)
         snapshot = await self._whole_group(group, now)
         again, unread = await self._again(snapshot.states, group.settled_at, devices)
-        resting = snapshot.settled and not unread
+        resting = snapshot.resting and not unread
         return Picture(group, fleet, devices, snapshot.states, snapshot.summary, resting, again)
 
     async def _log(self, scope: Scope) -> EntryLog:

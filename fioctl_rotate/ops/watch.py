@@ -32,7 +32,7 @@ KEEP_EVERY = 60.0  # seconds between two writes of what was read
 class Snapshot:
     """What is known after a poll.
 
-    `states` are all devices' by name, `changed` those that changed since the snapshot before. `settled` says
+    `states` are all devices' by name, `changed` those that changed since the snapshot before. `resting` says
     whether no device is expected to get any further. `problems` say what could not be read; it is asked for again.
     """
 
@@ -40,7 +40,7 @@ class Snapshot:
     at: datetime
     states: list[DeviceState]
     summary: Summary
-    settled: bool = False
+    resting: bool = False
     problems: list[str] = field(default_factory=list)
     changed: list[DeviceState] = field(default_factory=list)
 
@@ -121,7 +121,7 @@ class Watch:
             [f"{len(errors)} device(s) could not be asked: {errors[0].message}"] if errors else []
         )
 
-    async def until_settled(
+    async def until_resting(
         self,
         *,
         interval: float,
@@ -143,7 +143,7 @@ class Watch:
                 snapshot = self._snapshot([error.message])
             tell(snapshot)
             self.keep(every=KEEP_EVERY)
-            if snapshot.settled:
+            if snapshot.resting:
                 return snapshot
             await sleep(interval)
 
@@ -193,8 +193,8 @@ class Watch:
         tracker, now = self.tracker, self._now()
         changed = tracker.refresh(now)
         # A poll with problems may have missed news.
-        settled = not problems and tracker.settled()
-        return Snapshot(self.rotation, now, tracker.states(), tracker.summary(), settled, problems, changed)
+        resting = not problems and tracker.resting()
+        return Snapshot(self.rotation, now, tracker.states(), tracker.summary(), resting, problems, changed)
 
 
 async def open_watch(

@@ -1,1 +1,1 @@
-"""The heart: the entry, the plan, the state of a rotation told from events. Pure: no network, disk or clock."""
+"""The heart: the entry, the plan, and the state of a rotation from its events. Pure: no network, disk or clock."""

@@ -31,7 +31,7 @@ def of_device(rotation: Rotation, state: DeviceState) -> dict[str, Any]:
     """One device. `since` is by the device's clock, `last-seen` by the server's; `message` is of a failed step.
 
     `reason` is why it does not follow (`shadowed`, `unsupported`, `superseded`, `offline`, `silent`), `proof` what
-    showed that the gateway accepted the new key (`public-key`, `seen-again`); each null where there is none. `step`
+    proves that the gateway accepted the new key (`public-key`, `seen-again`); each null where there is none. `step`
     is 0 before the first.
     """
     return {
@@ -72,7 +72,8 @@ def of_all(
 ) -> dict[str, Any]:
     """`{factory, server, rotation, at, summary, devices}`.
 
-    `devices` may be some of those that `summary` counts; it is an iterator, so that a large fleet is never held.
+    `devices` may be only some of those that `summary` counts. It is an iterator, so that a large fleet is never
+    held in memory.
     """
     return {
         "factory": factory,

@@ -1,8 +1,8 @@
-"""When a device's certificate ends, by the last rotation that ended well, and who must rotate by when. Pure.
+"""When a device's certificate ends, by its last rotation that succeeded, and who must rotate by when. Pure.
 
-The date of a rotation is the server's where there is one: of the EST server's log (then the end is exact), or of
-the device's own configuration. Else it is the device's clock, unless that contradicts the server's times: before
-the push, or after the device was last seen. Then the push counts: the certificate is not older than that.
+The date of a rotation is the server's where there is one: from the EST server's log (then the end is exact), or
+from the log of the device's own configuration. Else it is by the device's clock. If that contradicts the server's
+times (before the push, or after the device was last seen), the push counts: the certificate is not older.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ class Urgency(StrEnum):
 
 
 class Ended(Struct, frozen=True):
-    """The last rotation of a device that ended well, and when. `not_after` is known from the EST log alone."""
+    """The last rotation of a device that succeeded, and when. Only the EST log gives `not_after`."""
 
     rotation_id: str
     at: Time
@@ -45,7 +45,7 @@ class Ended(Struct, frozen=True):
 
 
 class Due(Struct, frozen=True, rename="kebab"):
-    """When one device must rotate. `days_left` are whole days, negative once it is over; null where unknown.
+    """When one device must rotate. `days_left` are whole days, below 0 after the end; None where unknown.
 
     `message` says what is not known.
     """
@@ -69,7 +69,7 @@ def rotation_date(
     pushed: datetime | None,
     last_seen: datetime | None,
 ) -> Ended | None:
-    """When the rotation ended, None where nothing tells.
+    """When the rotation ended, None where that is not known.
 
     `finalized` is by the device's clock; `applied` (when it fetched the entry of its own), `pushed` and `last_seen`
     are the server's.
@@ -106,7 +106,7 @@ def due(
 
 
 def by_date(devices: Sequence[Due]) -> list[Due]:
-    """Those that end first, first; what is not known after those that have ended."""
+    """The devices in the order of Urgency, and among equals those that end first, first."""
     order = list(Urgency)
 
     def key(device: Due) -> tuple[int, float, str]:
@@ -116,9 +116,9 @@ def by_date(devices: Sequence[Due]) -> list[Due]:
 
 
 def by_month(devices: Sequence[Due]) -> list[tuple[str, int]]:
-    """How many certificates end in which month, `2027-01`, in order, months without any included.
+    """How many certificates end in each month, `2027-01`, in order; months without any are included.
 
-    Where that is more than four years it is years, `2027`, those without any left out.
+    Where they span more than four years it counts years instead, `2027`, without those that have none.
     """
     ends = Counter((device.ends_at.year, device.ends_at.month) for device in devices if device.ends_at)
     if not ends:

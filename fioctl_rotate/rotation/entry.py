@@ -24,9 +24,9 @@ DEFAULT_CERT_IDS = "03,09"
 
 KEYS = ("ESTSERVER", "PKEYIDS", "CERTIDS", "ROTATIONID")
 
-# What no shell acts on, whatever it is: quoting, expansion, globs, redirection and white space are all outside.
+# Characters on which no shell acts: none for quoting, expansion, globs or redirection, and no white space.
 _RESOURCE = re.compile(r"[A-Za-z0-9/._~%+@:,-]+\Z")
-# What Go's URL parser refuses, and with it the device.
+# What Go's URL parser, and so the device, refuses.
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 _SLOT = re.compile(r"[0-9]{2}\Z")
@@ -34,7 +34,7 @@ _ROTATION_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 
 
 class Entry(Value):
-    """A `fio-rotate-certs` entry that a device takes as it is meant.
+    """A `fio-rotate-certs` entry that a device reads as it is meant.
 
     `host`, `port` and `resource` are those of the EST server, `pkey_ids` and `cert_ids` PKCS#11 slot ids.
     """
@@ -48,7 +48,7 @@ class Entry(Value):
 
     @classmethod
     def parse(cls, value: str) -> "Entry":
-        """The entry whose value this is. Raises UsageError for a value that no entry of ours renders."""
+        """The entry with this value. Raises UsageError for a value that `render` never gives."""
         fields = parse_value(value)
         host, port, resource = split_est_server(fields["ESTSERVER"])
         entry = make_entry(
@@ -86,7 +86,7 @@ def est_url(server_name: str, port: int = DEFAULT_PORT, resource: str = DEFAULT_
 
 
 def split_est_server(url: str) -> tuple[str, int, str]:
-    """Host, port and resource of an ESTSERVER `https://HOST:PORT/PATH`, as they stand there.
+    """Host, port and resource of an ESTSERVER `https://HOST:PORT/PATH`, unchanged.
 
     Raises UsageError where it has another form.
     """
@@ -100,8 +100,7 @@ def split_est_server(url: str) -> tuple[str, int, str]:
 def reenroll_url(est_server: str) -> str:
     """The URL to which a device posts its CSR: the text of ESTSERVER, then the operation (fioconfig: estStep).
 
-    The device does not tidy the path, so this is the only function that makes the URL. A URL to be sent as it
-    stands goes through `est.client.send`.
+    The device does not tidy the path, so only this function makes the URL. `est.client.send` sends it unchanged.
     """
     return f"{est_server}/simplereenroll"
 
@@ -109,8 +108,8 @@ def reenroll_url(est_server: str) -> str:
 def ascii_host(server_name: str) -> str:
     """The host as a URL carries it: a DNS name in ASCII form (IDNA 2008), or an IPv4 address.
 
-    Raises UsageError for anything else. An IPv6 address in its brackets is a pattern to the device's shell: a file
-    that is named like one of its characters would take its place.
+    Raises UsageError for anything else. The brackets of an IPv6 address are a pattern to the device's shell, which
+    replaces them by the name of a file that matches.
     """
     name = server_name
     if not name:
@@ -143,9 +142,9 @@ def ascii_host(server_name: str) -> str:
 
 
 def new_rotation_id(unix_seconds: int, taken: set[str]) -> str:
-    """`certs-<unix seconds>`, moved on a second for as long as the id is in `taken`.
+    """`certs-<unix seconds>`, with seconds added until the id is not in `taken`.
 
-    Two rotations in one second must not share an id: a device takes equal ids for one rotation.
+    Two rotations in one second must not share an id: to a device equal ids are one rotation.
     """
     while f"certs-{unix_seconds}" in taken:
         unix_seconds += 1
@@ -153,7 +152,7 @@ def new_rotation_id(unix_seconds: int, taken: set[str]) -> str:
 
 
 def check_rotation_id(rotation_id: str) -> str:
-    """`rotation_id` if a device and the API take it, else UsageError. It is a correlation id too (dg-satellite)."""
+    """Returns `rotation_id`. Raises UsageError if devices or the API refuse it (dg-satellite: correlation ids)."""
     if not _ROTATION_ID.match(rotation_id):
         raise UsageError(
             f"rotation id `{rotation_id}` is not valid: expected letters, digits, `_` and `-`, and not `-` first"
@@ -167,7 +166,7 @@ def check_rotation_id(rotation_id: str) -> str:
 def check_slots(text: str, option: str) -> tuple[str, str]:
     """The two slot ids of `text` (`01,07`); a device takes the first that is not its present one.
 
-    Raises UsageError unless there are two different ids of two digits, neither `00`, which crashes the device.
+    Raises UsageError unless these are two different ids of two digits. `00` is refused: it crashes the device.
     """
     ids = text.split(",")
     if len(ids) != 2 or not all(_SLOT.match(slot) for slot in ids):
@@ -198,7 +197,7 @@ def make_entry(
 
 
 def slot_warnings(entry: Entry) -> list[str]:
-    """What to warn about in an entry's slot ids: those that a device does not turn into the byte they seem to say.
+    """Warnings about an entry's slot ids, each for an id that a device reads as something else than it seems.
 
     fioconfig turns an id into bytes digit by digit, so only `01` to `09` mean one byte of that value.
     """
@@ -212,8 +211,8 @@ def slot_warnings(entry: Entry) -> list[str]:
 def parse_value(value: str) -> dict[str, str]:
     """The four values as the device's handler reads them: the first line that holds the key, field 2 at `=`.
 
-    A key that is not there gives "". For any value, not only for those we would send; the handler joins the
-    fields of several matching lines, of which the first is what tells one rotation from another here.
+    A missing key gives "". This reads any value, not only those we would send. The handler joins the fields of all
+    matching lines; here the first is enough to tell one rotation from another.
     """
     result = {}
     for key in KEYS:
@@ -225,7 +224,7 @@ def parse_value(value: str) -> dict[str, str]:
 
 
 def settle_reason(rotation_id: str) -> str:
-    """The reason that goes into the log where a rotation is settled: its entry is sent again, unchanged."""
+    """The reason in the log for settling a rotation, which sends its entry again, unchanged."""
     return f"settle rotation {rotation_id}"
 
 
@@ -267,7 +266,7 @@ def _checked_resource(resource: str) -> str:
 
 
 def _refuse_other_paths(resource: str) -> None:
-    """Refuse a path that servers and clients tidy into another: a device asks for it as it stands."""
+    """Refuse a path that servers or clients would tidy: a device asks for it unchanged."""
     segments = [unquote(segment) for segment in resource.split("/")[1:]]
     if segments[-1] == "":
         fault = "ends in `/`: devices would ask for `//simplereenroll`"
@@ -286,7 +285,7 @@ def _refuse_key_names(value: str, what: str) -> None:
     for key in KEYS:
         if key in value:
             raise UsageError(
-                f"{what} holds `{key}`, which the device's handler takes for the line of that key"
+                f"{what} holds `{key}`, so the device's handler would take it for the line of that key"
             )
 
 
@@ -316,7 +315,7 @@ def _is_ipv6(name: str) -> bool:
 
 
 def _hint_of(name: str) -> str:
-    """The options that say what a URL typed as a server name meant."""
+    """The options to use instead of a URL that was typed as the server name."""
     rest = name.split("://", 1)[-1]
     authority, slash, path = rest.partition("/")
     host, _, port = authority.partition(":")

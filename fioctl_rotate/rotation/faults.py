@@ -1,4 +1,4 @@
-"""What goes wrong in a rehearsal, on purpose, as people type it. Pure."""
+"""The faults of a rehearsal, as people type them. Pure."""
 
 import math
 import random
@@ -14,13 +14,13 @@ EST_FAULTS = ("stop", "404", "foreign-ca")
 
 @dataclass(frozen=True)
 class Window:
-    """From `begin` to `end`, in seconds after the start; infinity: to the end."""
+    """From `begin` to `end` (may be infinity), in seconds after the start of the rehearsal."""
 
     begin: float = 0.0
     end: float = math.inf
 
     def has(self, seconds: float) -> bool:
-        """Whether that time is in it."""
+        """Whether that time, in seconds after the start, is in it."""
         return self.begin <= seconds < self.end
 
 
@@ -32,14 +32,14 @@ class ClockOffset:
     percent: int = 100
 
     def of(self, devices: Sequence[str]) -> dict[str, int]:
-        """The seconds, for those of the devices that it is chosen for: the same ones each time."""
+        """The offset in seconds by device, for the chosen devices: the same ones each time."""
         count = -(-len(devices) * self.percent // 100)
         return dict.fromkeys(_mixed(devices, "clocks")[:count], self.seconds)
 
 
 @dataclass(frozen=True)
 class Faults:
-    """All of a rehearsal. `reboot` is the chance (0 to 1) of a reboot before a check-in.
+    """All faults of a rehearsal. `reboot` is the chance (0 to 1) of a reboot before a check-in.
 
     `est` is one of EST_FAULTS, in `est_window`; in the window `gateway` the gateway answers 500. `typed` has the
     options as they were typed.
@@ -55,7 +55,7 @@ class Faults:
 
     @property
     def over(self) -> float:
-        """When the last fault that ends has ended, in seconds after the start; 0 where none does."""
+        """When the last fault with an end is over, in seconds after the start; 0 where none has an end."""
         ends = [window.end for window in (self.est_window, self.gateway) if window is not None]
         return max((end for end in ends if end < math.inf), default=0.0)
 

@@ -20,7 +20,7 @@ class MadeToFail(NamedTuple):
 
 
 def parse_made_to_fail(text: str) -> MadeToFail:
-    """What `text` says. Raises UsageError."""
+    """`STEP` or `STEP:PERCENT`. Raises UsageError."""
     found = re.fullmatch(r"([0-9]{1,3})(?::([0-9]{1,3}))?", text)
     step, percent = (int(found[1]), int(found[2]) if found[2] else None) if found else (0, None)
     if not 1 <= step <= len(STEPS) or (percent is not None and not 1 <= percent <= 100):

@@ -1,4 +1,4 @@
-"""What to say of a device in a rotation, and what a person can do about it."""
+"""Messages about devices in a rotation, and advice on what a person can do."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -12,9 +12,9 @@ from fioctl_rotate.rotation.state import OLDEST_LMP, DeviceState, Reason, Rotati
 
 def some(items: Iterable[str], *, separator: str = ", ") -> str:
     """`a, b, c, d, e and 3 more`: the first five."""
-    told = list(items)
-    more = f" and {len(told) - 5} more" if len(told) > 5 else ""
-    return separator.join(told[:5]) + more
+    texts = list(items)
+    more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
+    return separator.join(texts[:5]) + more
 
 
 def where(state: DeviceState) -> str:
@@ -27,11 +27,11 @@ def where(state: DeviceState) -> str:
 
 
 def why(rotation: Rotation, state: DeviceState) -> str:
-    """What is behind the state: the device's own message of a failure, the reason why it does not follow."""
+    """Why the device is in this state: its own message of a failure, or why it does not follow; "" for nothing."""
     if state.state == State.FAILING:
         return f"{STEPS[state.step - 1]}: {state.message}"
     if state.state == State.RUNNING:
-        silent = ", and nothing since, although it checks in" if state.reason == Reason.SILENT else ""
+        silent = ", no report since then, although it checks in" if state.reason == Reason.SILENT else ""
         return f"{STEPS[state.step - 1]}{_again(state)}{silent}"
     if state.state == State.FINALIZED:
         return "has the new certificate; the gateway has not been seen to accept it"
@@ -47,14 +47,14 @@ def why(rotation: Rotation, state: DeviceState) -> str:
 def _why_not(rotation: Rotation, state: DeviceState) -> str:
     """Why a pending device does not follow, "" where there is no reason."""
     if state.reason == Reason.SHADOWED:
-        own = f"rotation {state.own_entry}" if state.own_entry else "which holds no readable rotation"
+        own = f"rotation {state.own_entry}" if state.own_entry else "without a readable rotation id"
         return f"has an entry of its own, {own}, which comes before its group's"
     if state.reason == Reason.UNSUPPORTED:
         return f"LmP {state.lmp_ver} is older than {OLDEST_LMP}, the first that can rotate"
     if state.reason == Reason.SUPERSEDED:
         return f"{rotation.scope} has another rotation now, or none"
     if state.reason == Reason.SILENT:
-        return "checks in, and reports nothing of this rotation"
+        return "checks in, and reports nothing about this rotation"
     if state.reason == Reason.OFFLINE:
         return "never seen" if state.last_seen is None else f"last seen {state.last_seen:%Y-%m-%d %H:%M} UTC"
     return ""
@@ -64,7 +64,7 @@ _URGENCY = (State.FAILING, State.LEFT, State.FINALIZED, State.RUNNING, State.PEN
 
 
 def by_urgency(states: Iterable[DeviceState]) -> list[DeviceState]:
-    """The states, the most urgent first: failing ones; among pending ones those with a reason."""
+    """The states, the most urgent first; in each state those without a reason come last."""
     return sorted(
         states, key=lambda s: (_URGENCY.index(s.state), s.reason is None, s.reason or "", s.name, s.uuid)
     )
@@ -77,10 +77,10 @@ def _again(state: DeviceState) -> str:
 def advice(
     rotation: Rotation, states: Sequence[DeviceState], factory_options: Sequence[str] = ()
 ) -> list[str]:
-    """What can be done next, each a sentence: about the devices that need attention, or once every device is done.
+    """What can be done next, one text each: about the devices that need attention, or once every device is done.
 
-    Never to push again to a device that has a failed step: it resumes that step at every start, and fetches nothing
-    before it succeeds. `factory_options` name the Factory (see `commands`).
+    It never advises another push to a device with a failed step: the device resumes that step at every start, and
+    fetches nothing before it succeeds. `factory_options` name the Factory (see `commands`).
     """
     if states and all(state.state == State.DONE for state in states):
         return _advice_when_done(rotation, factory_options)
@@ -110,13 +110,13 @@ def _advice_on_failures(rotation: Rotation, states: Sequence[DeviceState]) -> li
     if 1 in failed:
         lines.append(
             f"the EST server {rotation.est_server or 'of the push'} must start working: a device that failed at "
-            "step 1 tries this URL again until it works, and does not check in before, so another push cannot "
+            "step 1 tries this URL again until it works. It does not check in before, so another push cannot "
             "reach it"
         )
     if failed - {1}:
         lines.append(
             "a device that failed after step 1 resumes the failed step at every start of fioconfig: repair what "
-            "its message says; another push cannot reach it"
+            "its message says. Another push cannot reach it"
         )
     if any(state.state == State.FINALIZED for state in states):
         lines.append(
@@ -125,7 +125,7 @@ def _advice_on_failures(rotation: Rotation, states: Sequence[DeviceState]) -> li
         )
     if any(state.state == State.LEFT for state in states):
         lines.append(
-            f"a device that left follows what its new group has; one that had begun {rotation.id} goes on with it"
+            f"a device that left follows its new group's entry; one that had begun {rotation.id} goes on with it"
         )
     return lines
 

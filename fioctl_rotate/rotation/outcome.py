@@ -1,8 +1,8 @@
-"""The outcome of a push, judged by the configuration log that is read after it. Pure.
+"""The outcome of a push, found from the configuration log that is read after it. Pure.
 
 The log is the evidence, not the answer to the push: an answer can get lost, or come from a proxy. The API has no
 conditional write, so somebody else's push can land between our last reading of the log and our push. Then the entry
-right below ours isn't the one that we saw.
+right below ours is not the one that we saw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,7 +72,7 @@ class Outcome:
     def document(self) -> dict[str, Any]:
         """`{outcome, pushed, changed, found, replaced, problem}` as JSON; `pushed` is null where unknown.
 
-        `changed` is the same, by the name that pipelines look for.
+        `changed` is the same value, under the name that pipelines expect.
         """
         pushed = _PUSHED.get(self.kind, False)
         return {
@@ -94,8 +94,8 @@ def judge(
 ) -> Outcome:
     """The outcome of the push of `plan`, by the scope's log `before` and `after` it (newest first).
 
-    `refused` says that the server has refused the push for good, `accepted` that it has taken it: in both cases it
-    cannot arrive any more as it was sent, once the log shows something else of its id.
+    `refused` says that the server refused the push for good, `accepted` that it accepted the push. In both cases,
+    if the newest entry has the same id with other content, the push did not land and cannot arrive later.
     """
     entries = [entry_in(config) for config in after]
     newest = entries[0] if entries else None
@@ -109,7 +109,7 @@ def judge(
     first = ours.index(True)
     below = next((index for index in range(first, len(ours)) if not ours[index]), len(ours))
     seen = entry_in(before[0]) if before else None
-    # A full log may have lost what was below; nothing is said of it then.
+    # A full log may have lost the entry that was below; then nothing is reported as replaced.
     beyond = seen if len(entries) >= LOG_LENGTH else None
     replaced = entries[below] if below < len(entries) else beyond
     kind = OutcomeKind.LANDED if first == 0 else OutcomeKind.REPLACED
@@ -145,5 +145,5 @@ def _reaches_back(after: Sequence[Config], before: Sequence[Config]) -> bool:
 
 
 def _identity(config: Config) -> tuple[object, ...]:
-    # `applied_at` changes when the device has fetched it.
+    # Without `applied_at`: it changes when the device has fetched the configuration.
     return config.created_at, config.created_by, config.reason, config.files

@@ -1,4 +1,4 @@
-"""What is read of a Factory for a rollout in stages: two logs, the devices of the early stages, the group."""
+"""What is read for a rollout in stages: two logs, the devices of the early stages, the group."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +20,17 @@ def stop_reason(rotation_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EntryLog:
-    """What a configuration log says of one rotation. Times are the server's.
+    """What a configuration log says about one rotation. Times are the server's.
 
-    `value` is that of the present `fio-rotate-certs`, None where there is none, since `value_since`. `ever` says
-    whether this rotation was ever in the log, `given_at` when it came, as far as the log goes back, and `stopped`
-    whether it was stopped. It was settled from `first_settled_at` to `settled_at`, and `fetched` says whether the
-    device has fetched its configuration since. `applied` says that of the newest change, made at `changed_at`. (A
-    group's log never says what was fetched.)
+    Fields:
+        value, value_since: the present value of `fio-rotate-certs` (None where there is none), and since when.
+        ever, given_at: whether the rotation is in the log, and when it came, as far as the log goes back.
+        stopped: whether the rotation was stopped here.
+        first_settled_at, settled_at: when the rotation was settled for the first and for the last time.
+        fetched: whether the device has fetched its configuration since the last settling.
+        changed_at, applied: when the newest change was made, and whether the device has fetched that.
+
+    A group's log never says what was fetched.
     """
 
     value: str | None = None
@@ -42,12 +46,12 @@ class EntryLog:
 
     @property
     def taken_back(self) -> bool:
-        """Whether the rotation was here, and is stopped or gone."""
+        """Whether the rotation was stopped here, or its entry was deleted."""
         return self.stopped or (self.ever and self.value is None)
 
 
 def entry_log(log: Sequence[wire.Config], rotation_id: str) -> EntryLog:
-    """What `log` (newest first) says of the rotation."""
+    """What `log` (newest first) says about the rotation."""
     values = [
         next((file.value for file in config.files or [] if file.name == FILE_NAME), None) for config in log
     ]
@@ -70,7 +74,7 @@ def entry_log(log: Sequence[wire.Config], rotation_id: str) -> EntryLog:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read of a device of an early stage.
+    """What was read about a device of an early stage.
 
     `member` says whether it is in the group, `key` is the digest of its public key, `other` the id of another
     rotation that it began since the plan was made.
@@ -120,12 +124,14 @@ class Picture:
 
 
 class Memory(Struct):
-    """What saves waiting: kept between polls, and in a file between runs. By uuid, unless said otherwise.
+    """What earlier polls saw, kept between polls and in a file between runs. Without it a rollout waits longer.
 
-    `failing` is the failed step and when it was first seen, `stored` the last-seen read when the settling was first
-    seen to be fetched. `soak` is, by number of the stage, the newest last-seen when its devices were done.
-    `given_at` is when the group got the entry, which its log forgets after ten changes. `again` is how many times a
-    device has finalized, and its last-seen when that was first read (see `Again`).
+    Fields, by uuid unless said otherwise:
+        failing: the failed step, and when that was first seen.
+        stored: the device's last-seen when it was first known to have fetched its settling.
+        soak: by the stage's number, the newest last-seen when its devices were done.
+        given_at: when the group got the entry; its log forgets this after ten changes.
+        again: how many times the device has finalized, and its last-seen when that was first read (see `Again`).
     """
 
     failing: dict[str, tuple[Step, Time]] = {}

@@ -1,6 +1,6 @@
 """The plan of a push: exactly what goes to whom, and what is there now. Shown, saved, applied unchanged.
 
-Plain values and the standard library only, because an offline dry run is made of this too.
+Plain values and the standard library only, because an offline dry run uses this too.
 """
 
 import shlex
@@ -33,8 +33,8 @@ class RotationRequest(Value):
     rotation_id: str | None = None
 
     def check(self) -> None:
-        """Refuse (UsageError) what is wrong in itself, before the Factory is asked."""
-        # What is there and empty, as of an unset variable, must not become what is taken where nothing is said.
+        """Raise UsageError for what is wrong whatever the Factory has, before it is asked."""
+        # An empty value, as from an unset variable, must not be replaced by the default.
         self.entry(
             "localhost" if self.server_name is None else self.server_name,
             "certs-0" if self.rotation_id is None else self.rotation_id,
@@ -55,7 +55,7 @@ class RotationRequest(Value):
 
 
 class CurrentEntry(Value):
-    """What a scope has now: its present `fio-rotate-certs` file (as in the API), and all ids of its log."""
+    """What a scope has now: its present `fio-rotate-certs` file (as in the API), and all ids in its log."""
 
     file: Mapping[str, Any] | None
     ids: frozenset[str] = frozenset()
@@ -72,7 +72,7 @@ class CurrentEntry(Value):
 
 
 class Made(Value):
-    """Who made a plan (None where the token may not say), when (RFC 3339 in UTC), and which version of us did."""
+    """Who made a plan (None if the token may not read its user), when (RFC 3339 in UTC), with which version."""
 
     by: str | None
     at: str
@@ -80,7 +80,7 @@ class Made(Value):
 
 
 class NotFollowing(Value):
-    """How many devices will not follow for one reason, and the names of the first of them."""
+    """How many devices will not follow for one reason, and the names of the first few."""
 
     reason: str
     count: int
@@ -98,8 +98,8 @@ class Plan(Value):
         current: what the scope has now; None where the Factory was not asked.
         devices, members: how many devices follow the scope, and the digest of their uuids; None where not known.
         of_group: the group whose entry a device no longer sees once it has one of its own.
-        stages: where it begins with some devices of the group; `fleet_wide` is the entry's value that then lies
-            beneath.
+        stages: where it begins with some devices of the group; `fleet_wide` is then the value of the fleet-wide
+            entry, None where there is none.
         checks: what was checked when the plan was made; `allow` are the names of checks that may fail.
         not_following: the devices that will not follow, as far as they are known.
     """
@@ -127,16 +127,16 @@ class Plan(Value):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The exact body of the PATCH."""
+        """The exact body of the PATCH that pushes it."""
         return request_body(self.entry, self.reason)
 
     @property
     def already_there(self) -> bool:
-        """Whether the scope has just this entry, the handler and all."""
+        """Whether the scope has exactly this entry, handler included."""
         return self.has_entry(self.current.file if self.current else None)
 
     def has_entry(self, file: Mapping[str, Any] | None) -> bool:
-        """Whether `file` (as in the API) is just the plan's entry, the handler and all."""
+        """Whether `file` (as in the API) is exactly the plan's entry, handler included."""
         return file is not None and all(
             file.get(key) == value for key, value in self.body["files"][0].items()
         )
@@ -144,7 +144,7 @@ class Plan(Value):
     def at(self, now: CurrentEntry) -> "Plan":
         """The plan with what its scope has now: ready to push, or already there.
 
-        Raises Refused where that is not the entry any more that the plan was made for, or for a used id.
+        Raises Refused if the scope's entry has changed since the plan was made, and as `check_id`.
         """
         before = self.current.file if self.current else None
         plan = self.replace(current=now)
@@ -158,7 +158,7 @@ class Plan(Value):
         return plan
 
     def check_id(self) -> None:
-        """Refuse an id that would be no new rotation: in use with other content, or an older one's."""
+        """Raise Refused for an id that is not a new rotation: in use with other content, or in the log already."""
         if self.current is None or self.already_there or self.rotation_id not in self.current.ids:
             return
         hint = "give another --rotation-id, or leave it out"
@@ -171,7 +171,7 @@ class Plan(Value):
         raise Refused(f"rotation {self.rotation_id} is an older one in the log of {self.scope}", hint=hint)
 
     def document(self) -> dict[str, Any]:
-        """The plan as JSON, without what is not known.
+        """The plan as JSON.
 
         `{factory, server, target, current, request, checks, allow, not-following, made}`; `current` is null where
         the Factory was not asked, else `{"file": …}` with null for no entry.
@@ -204,12 +204,12 @@ class Plan(Value):
 
     @property
     def digest(self) -> str:
-        """The digest of all that the plan says."""
+        """The digest of everything in the plan."""
         return digest_of(without_nulls(self.document()))
 
     @property
     def mark(self) -> str:
-        """Twelve hex digits for what may not be edited once the plan was started; the log of its writes has it."""
+        """Twelve hex digits, in the reason of each write: a digest of what must not change once it was started."""
         staged = self.stages.document() if self.stages else {}
         fixed = {
             key: value for key, value in staged.items() if key in ("clear-group", "clear-fleet", "early")
@@ -233,13 +233,13 @@ class Plan(Value):
         if self.current is None:
             return "Not compared with what is there now: the Factory was not asked."
         if self.already_there:
-            return f"The {kind} has just this entry: a push would send nothing."
+            return f"The {kind} already has exactly this entry: a push would send nothing."
         if self.current.file is None:
             return f"The {kind} has no {FILE_NAME} now."
         return f"Compared with what the {kind} has now:"
 
     def beneath(self) -> list[str]:
-        """By which older rotations an early device can rotate once more; none where they are deleted first."""
+        """Warnings about older rotations by which an early device can rotate again; none if these are deleted."""
         if self.stages is None or self.stages.clear_group or self.stages.clear_fleet:
             return []
         older = {
@@ -259,7 +259,7 @@ class Plan(Value):
         return commands.factory_options(self.factory, self.server)
 
     def command(self, rotation_id: str | None = None) -> str:
-        """The command line that pushes just this; with `rotation_id` the same under another id."""
+        """The command line that pushes exactly this plan, or the same under another `rotation_id`."""
         entry = self.entry
         words = [*self.scope.config_command("rotate-certs"), "-r", self.reason, "--server-name", entry.host]
         for option, value, default in (
@@ -290,7 +290,7 @@ def make_plan(
     of_group: str | None = None,
     allow: tuple[str, ...] = (),
 ) -> Plan:
-    """The plan for `request`; `taken` are ids in use beyond the scope's log. Raises UsageError or Refused."""
+    """The plan for `request`; `taken` are ids in use, besides the scope's. Raises UsageError or Refused."""
     used = set(taken) | (set(current.ids) if current else set())
     rotation_id = request.rotation_id or entries.new_rotation_id(unix_seconds, used)
     entry = request.entry(est_host, rotation_id)
@@ -321,7 +321,7 @@ def request_body(entry: Entry, reason: str) -> dict[str, Any]:
 
 
 def without_nulls(value: Any) -> Any:
-    """`value` without the keys that are null, which TOML cannot hold."""
+    """`value` without the keys whose value is null: TOML has no null."""
     if isinstance(value, Mapping):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -330,8 +330,8 @@ def without_nulls(value: Any) -> Any:
 
 
 def digest_of(value: object) -> str:
-    """The digest of a document, whatever the order of its keys."""
-    # An offline dry run has nothing to digest, and these two are a tenth of its start.
+    """The digest of a document, the same for any order of its keys."""
+    # Imported here: an offline dry run needs no digest, and these two take a tenth of its start.
     import hashlib
     import json
 

@@ -1,4 +1,4 @@
-"""A plan as the document in its file, and back: each key of its type, and a digest over all of it."""
+"""A plan as the document in its file, and read back from it: types are checked, and a digest of everything."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -25,7 +25,7 @@ _KINDS = {str: "text", int: "number", list: "list", dict: "table"}
 
 
 def to_file(plan: Plan) -> dict[str, Any]:
-    """The plan as a file keeps it: its document without nulls, and a digest of it that shows a change."""
+    """The plan as a file keeps it: its document without nulls, and the digest of that, which shows changes."""
     return {
         **without_nulls(plan.document()),
         "plan": {"version": VERSION, "digest": plan.digest},
@@ -33,7 +33,7 @@ def to_file(plan: Plan) -> dict[str, Any]:
 
 
 def from_file(document: Mapping[str, Any]) -> tuple[Plan, bool]:
-    """The plan in a file, and whether it is intact: whether the file's digest is that of all that it says.
+    """The plan in a file, and whether it is intact: whether the file's digest matches everything in it.
 
     Raises UsageError where the file is not a plan, or holds what the command line would not accept.
     """
@@ -49,7 +49,7 @@ def from_file(document: Mapping[str, Any]) -> tuple[Plan, bool]:
     if request != plan.body:
         raise UsageError("the plan's request is not one that rotate-certs would make")
     rest = {key: value for key, value in document.items() if key != "plan"}
-    # The second comparison finds what is in the file and not in the plan.
+    # The second comparison finds what is in the file, but not read into the plan.
     return plan, _field(head, "digest", str) == plan.digest == digest_of(rest)
 
 
@@ -80,7 +80,7 @@ def _plan_in(document: Mapping[str, Any], request: Mapping[str, Any]) -> Plan:
 
 
 def _field(table: Mapping[str, Any], key: str, kind: type[T], default: Any = ...) -> T:
-    """The value of a key, of just this type. Raises UsageError where it has another, or is missing."""
+    """The value of a key, or `default`. Raises UsageError if its type is not exactly `kind`, or it is missing."""
     value = table.get(key, default)
     if type(value) is kind or (value is default and default is not ...):
         return cast("T", value)

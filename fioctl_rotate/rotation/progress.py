@@ -1,11 +1,11 @@
-"""How far a device came in one rotation, found from the events that it posted, and from nothing else.
+"""How far a device came in one rotation, by the events that it posted alone.
 
 What the events can and cannot prove (fioconfig: stateHandler.execute): a device posts them one after the
 other, so their order of arrival is the truth, and their times, by the device's clock, are for people to read.
 An attempt begins with CertRotationStarted and ends at its first failed step; a later attempt does only the
 remaining steps. So inside one attempt steps only go up, and a failure is believed only above the highest step that
 succeeded in it: one below it arrived late. CertRotationCompleted proves nothing and is ignored. Events
-that are posted again are dropped: by id where there is one, else by being the same in every part.
+that are posted again are dropped: those with a known id, or without an id and equal in every part.
 """
 
 from collections.abc import Iterable
@@ -62,7 +62,7 @@ class Progress(Struct, frozen=True, array_like=True, gc=False):
     """The result of the events of one device in one rotation.
 
     `step` is 1 to 5: the one under way, the failed one, or the last. `since` is the device's clock. `finalized`
-    says whether the Finalize step ever succeeded, which a newer attempt may have left behind.
+    says whether the Finalize step ever succeeded, in this or an earlier attempt.
     """
 
     phase: Phase = Phase.NONE
@@ -79,16 +79,16 @@ class Progress(Struct, frozen=True, array_like=True, gc=False):
         return [event.time for event in self.events if event.step == LAST and event.success]
 
     def began_again_after(self, time: datetime | None) -> bool:
-        """Whether another attempt began at `time`, when the same device finalized another rotation, or later.
+        """Whether a new attempt began at or after `time`, when the same device finalized another rotation.
 
-        Both are by the device's own clock: a wrong one may hide it, and one attempt alone is never taken for it.
+        Both times are by the device's own clock: a wrong clock can hide this. A first attempt never counts.
         """
         begun = [event.time for event in self.events if event.step == 0 and event.time]
         return self.attempts > 1 and time is not None and bool(begun) and begun[-1] >= time
 
     @property
     def started(self) -> datetime | None:
-        """The first time that the device gave, by its clock."""
+        """The time of the first event that has one, by the device's clock."""
         return next((event.time for event in self.events if event.time), None)
 
 

@@ -1,13 +1,13 @@
-"""A rotation in stages: from the plan, and from what the Factory and the devices show, what to do next. Pure.
+"""A rotation in stages: what to do next, from the plan and from what the Factory and the devices show. Pure.
 
 `decide` is called again and again, and keeps nothing: killed at any point, the next call comes to the same end.
-`Memory` only saves waiting; without it a soak starts again, and the group may be settled once more.
+`Memory` only saves time: without it a soak starts again, and the group may be settled once more.
 
 Why a device of an early stage is done only after it was *settled* (fioconfig: finalizeStep): after its last step it
 still stores the configuration of before the push. A reboot writes that back, and an older entry in it makes the
-device rotate again, at the EST server of that time. Any later change of its configuration, once fetched, ends this:
-so it gets its entry once more, unchanged. `applied-at` in its own log shows that it fetched that; being seen once
-more after that shows that it went on.
+device rotate again, at the EST server of that time. Once the device has fetched any later change of its
+configuration, this cannot happen. So it gets its entry once more, unchanged. `applied-at` in its own log shows that
+it fetched that; when it is seen once more after that, it has gone on.
 """
 
 from collections.abc import Iterable
@@ -30,18 +30,18 @@ from fioctl_rotate.rotation.stage_states import (
 from fioctl_rotate.rotation.stages import StageDevice
 from fioctl_rotate.rotation.state import DeviceState, State, is_offline
 
-# A group is settled again at most so often while devices are still on their way.
+# While devices are still rotating, a group is settled again at most this often.
 SETTLE_EVERY = timedelta(minutes=10)
-# The log's times are in whole seconds: what is done in the second of a settling waits for the next one.
+# The log has whole seconds: a device that is done in the same second as a settling needs the next one.
 SETTLE_PAUSE = timedelta(seconds=5)
-# A device that was seen so long after a change, and did not fetch it, has missed it.
+# A device that was seen this long after a change without fetching it has missed it.
 RESEND = timedelta(seconds=5)
-# Times of the server that far apart are of two check-ins: one takes some seconds.
+# Times of the server further apart than this are from two check-ins.
 CHECK_IN = timedelta(seconds=2)
 
 
 class Do(StrEnum):
-    """What can be sent, as it is said once that is done."""
+    """What can be sent; the value says it once that is done."""
 
     CLEAR_GROUP = "deleted the older entry of"
     CLEAR_FLEET = "deleted the older, fleet-wide entry above"
@@ -54,14 +54,14 @@ class Do(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing to send; `device` where it goes to one."""
+    """One thing to send; `device` if it goes to one device."""
 
     do: Do
     device: StageDevice | None = None
 
 
 class Verdict(StrEnum):
-    """Where the rollout stands. All but GO_ON are an end."""
+    """The status of the rollout. All but GO_ON are final."""
 
     GO_ON = "in progress"
     DONE = "done"
@@ -71,7 +71,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do next; nothing in `actions` means to wait and read again. `message` explains a verdict.
+    """What to do next. Empty `actions` mean: wait and read again. `message` explains a verdict.
 
     `stage` is the number of the present stage: 0 while an older entry is cleared, the last for the whole group.
     """
@@ -84,7 +84,7 @@ class Decision:
 
 
 def decide(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) -> Decision:
-    """What to do next. `memory` is brought up to date; `now` is aware."""
+    """What to do next; also brings `memory` up to date. `now` is aware."""
 
     def states_in(present: int) -> tuple[StageState, ...]:
         numbers = range(1, rollout.last)
@@ -93,13 +93,13 @@ def decide(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) ->
     stage = _present_stage(rollout, picture)
     remember(rollout, picture, memory, now)
     states = states_in(stage)
-    wrong = _foreign(rollout, picture)
+    wrong = _foreign_change(rollout, picture)
     if wrong is not None:
         return Decision(Verdict.REFUSED, stage, states, message=wrong)
     if stage == rollout.last:
         return _last_stage(rollout, picture, now, states)
     while 0 < stage < rollout.last - 1 and _passed(states, stage):
-        # The next stage begins. Where its devices are gone, that is seen before any of them is given the entry.
+        # The next stage begins. If its devices are gone, that shows here, before any of them gets the entry.
         stage += 1
         states = states_in(stage)
     settling = tuple(
@@ -110,7 +110,7 @@ def decide(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) ->
     )
     failed = next((state for state in states if state.status is StageStatus.FAILED), None)
     if failed is not None:
-        # Nobody is given anything more. Those that have rotated are settled: until then a reboot would harm them.
+        # No other device gets the entry. Those that have rotated are settled: until then a reboot would harm them.
         return Decision(Verdict.FAILED, stage, states, settling, _failure(rollout, failed))
     if stage == 0:
         return Decision(Verdict.GO_ON, 0, states, _clearing(rollout, picture))
@@ -121,7 +121,7 @@ def decide(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) ->
 
 
 def _passed(states: tuple[StageState, ...], stage: int) -> bool:
-    """Whether that stage, and each before it, may be followed by the next one."""
+    """Whether that stage and each before it have passed."""
     return all(state.status is StageStatus.PASSED for state in states[:stage])
 
 
@@ -145,7 +145,7 @@ def _was_given(reading: Reading | None) -> bool:
 
 
 def _clearing(rollout: Rollout, picture: Picture) -> tuple[Action, ...]:
-    """The older entry to delete next: the fleet-wide one first, which devices follow where the group has none."""
+    """The older entry to delete next. First the fleet-wide one: without the group's entry devices follow it."""
     if rollout.stages.clear_fleet and picture.fleet.value is not None:
         return (Action(Do.CLEAR_FLEET),)
     if rollout.stages.clear_group and picture.group.value is not None:
@@ -154,7 +154,7 @@ def _clearing(rollout: Rollout, picture: Picture) -> tuple[Action, ...]:
 
 
 def _cleared_at(rollout: Rollout, picture: Picture) -> datetime | None:
-    """When the last older entry was cleared; a device that was seen after that has stored it."""
+    """When the last older entry was deleted, if any was; a device seen after that has stored the change."""
     logs = [
         log
         for log, wanted in (
@@ -166,11 +166,11 @@ def _cleared_at(rollout: Rollout, picture: Picture) -> datetime | None:
     return max(filter(None, (log.value_since for log in logs)), default=None)
 
 
-def _foreign(rollout: Rollout, picture: Picture) -> str | None:
-    """What somebody else pushed, or deleted, in words; None where all is as the plan saw it, or as it made it.
+def _foreign_change(rollout: Rollout, picture: Picture) -> str | None:
+    """A message about what somebody else pushed or deleted; None where all is as the plan found it or made it.
 
-    Only values are compared: who wrote an entry says nothing, since a device writes its own anew, and a log keeps
-    ten entries alone.
+    Only values are compared. Who wrote an entry proves nothing: a device writes its own entry anew, and a log keeps
+    only ten entries.
     """
     value = picture.group.value
     cleared = rollout.stages.clear_group and value is None
@@ -183,7 +183,7 @@ def _foreign(rollout: Rollout, picture: Picture) -> str | None:
     if picture.group.ever and value != rollout.value:
         return f"group {rollout.group} had rotation {rollout.id}, and has {_named(value)} now: it was stopped"
     fleet = picture.fleet.value
-    # The group's own entry hides the fleet-wide one, as long as it stays.
+    # As long as the group has an entry of its own, that hides the fleet-wide one.
     hidden = value == rollout.value or (value is not None and not rollout.stages.clear_group)
     if not hidden and fleet not in (None, rollout.older_fleet):
         return f"the fleet has {_named(fleet)} now, which is not from this plan"
@@ -208,7 +208,7 @@ def _named(value: str | None) -> str:
 def _early(rollout: Rollout, picture: Picture, state: StageState) -> tuple[Action, ...]:
     """What to send to the devices of an early stage now."""
     cleared = _cleared_at(rollout, picture)
-    # While it is not known whether a failure counts, no other one is given the entry.
+    # While it is not known whether a failure counts, no other device gets the entry.
     hold = any(staged.point is Point.FAILING for staged in state.devices)
     actions = []
     for staged in state.devices:
@@ -231,10 +231,11 @@ def _early(rollout: Rollout, picture: Picture, state: StageState) -> tuple[Actio
 
 
 def _missed(reading: Reading, first: datetime | None) -> bool:
-    """Whether the device was seen after its own configuration changed, and yet did not fetch that.
+    """Whether the device was seen after its own configuration changed, but did not fetch the change.
 
-    Such a change is missed for good: it was made in the second in which the device finalized, or the device's clock
-    is ahead. Sent again, the same change is a new one; each time after twice as long, since `first` it was sent.
+    It will never fetch that: the change was made in the second in which the device finalized, or the device's clock
+    is ahead. Sent again, the same change is a new one. `first` is when it was first sent; each wait is twice as
+    long as the one before.
     """
     own = reading.own
     if own.applied or own.changed_at is None or reading.last_seen is None or first is None:
@@ -291,7 +292,7 @@ def _last_stage(
     )
     if waits or not picture.resting:
         return Decision(Verdict.GO_ON, rollout.last, states, tuple(actions))
-    # One that finalized and did not come back has failed, too: the gateway may not trust its certificate.
+    # A device that finalized and did not come back has failed, too: the gateway may not trust its certificate.
     failing = {state.uuid for state in picture.states if state.state in (State.FAILING, State.FINALIZED)}
     named = _harmed(picture, states)
     failing |= named.keys()
@@ -309,10 +310,10 @@ def _last_stage(
 
 
 def _harmed(picture: Picture, states: Iterable[StageState]) -> dict[str, str]:
-    """The devices that count as failed in the last stage whatever their events of this rotation say, in messages.
+    """Messages, by uuid, about devices that count as failed in the last stage, whatever their events say.
 
-    Those that have begun another rotation, and early ones that failed and are not done since: one that was done
-    before it left the group did rotate.
+    These are devices that have begun another rotation, and devices of early stages that failed and are not done
+    now. (One that was done before it left the group did rotate.)
     """
     done = {state.uuid for state in picture.states if state.state is State.DONE}
     named = {}
@@ -327,9 +328,9 @@ def _harmed(picture: Picture, states: Iterable[StageState]) -> dict[str, str]:
 
 
 def _covered(picture: Picture, state: DeviceState) -> bool:
-    """Whether the device was surely done before the group was settled last, so that it stores the present entry.
+    """Whether the device was certainly done before the group was last settled, so that it stores the present entry.
 
-    One that was settled by itself needs no more. Where earlier polls were not kept the times of its events decide.
+    A device that was settled by itself needs no more. Without earlier polls the times of its events decide.
     """
     settled = picture.group.settled_at
     if (again := picture.again.get(state.uuid)) is not None:

@@ -1,6 +1,6 @@
 """Where a configuration lives: on the whole fleet, on a device group, or on one device.
 
-This module knows what differs between the three, and `FactoryApi.config` where the API keeps each. Nobody else asks
+This module knows how the three differ, and `FactoryApi.config` knows where the API keeps each. No other code asks
 which of them a scope is.
 """
 
@@ -12,9 +12,9 @@ from fioctl_rotate.value import Value
 
 
 class Scope(Value):
-    """A place of a configuration; made by `fleet`, `of_group` and `of_device`.
+    """Where a configuration lives; made by `fleet`, `of_group` and `of_device`.
 
-    `name` is the group's or the device's, `uuid` the device's, None where it was not read yet.
+    `name` is the group's or the device's. `uuid` is the device's, None where it was not read yet.
     """
 
     kind: str
@@ -33,12 +33,12 @@ class Scope(Value):
 
     @classmethod
     def unknown(cls) -> "Scope":
-        """That of a rotation that was named by its id alone, and not found yet."""
+        """The scope of a rotation that was named by its id alone, and not found yet."""
         return cls("unknown")
 
     @classmethod
     def group_or_fleet(cls, group: str | None) -> "Scope":
-        """A device group's configuration, or the fleet's where none is named."""
+        """A device group's configuration, or the fleet's if no group is named."""
         return cls.fleet() if group is None else cls.of_group(group)
 
     @classmethod
@@ -54,12 +54,12 @@ class Scope(Value):
 
     @property
     def shared(self) -> bool:
-        """Whether any device may come to follow it, and one with an entry of its own does not."""
+        """Whether several devices can follow it. Of these, one with an entry of its own does not."""
         return self.kind != "device"
 
     @property
     def options(self) -> list[str]:
-        """How `rotations` and its like name it: `-g GROUP` or `--device DEVICE`."""
+        """The options that name it for `rotations` and similar commands: `-g GROUP` or `--device DEVICE`."""
         return {"group": ["-g", self.name], "device": ["--device", self.name]}.get(self.kind, [])
 
     @property
@@ -69,15 +69,15 @@ class Scope(Value):
 
     @property
     def device_filters(self) -> dict[str, str]:
-        """What makes a list of devices (`GET /ota/devices/`) hold just those that it means."""
+        """The query that lists exactly the devices that follow it (`GET /ota/devices/`)."""
         return {"fleet": {}, "group": {"group": self.name}, "device": {"uuid": str(self.uuid)}}[self.kind]
 
     def includes(self, group: str | None) -> bool:
-        """Whether a device of that group, of which it may have been one, is (still) one of its devices."""
+        """Whether a device that is now in `group` is one of its devices, if it was one before."""
         return self.kind != "group" or group == self.name
 
     def config_command(self, action: str) -> list[str]:
-        """The command for its configuration, with its name: `log`, `delete`, `rotate-certs`."""
+        """The command line for `action` on its configuration: `log`, `delete` or `rotate-certs`."""
         before = ["device", "config"] if self.kind == "device" else ["config"]
         return ["fioctl-rotate", *before, action, *({"device": [self.name]}.get(self.kind, self.options))]
 

@@ -1,4 +1,4 @@
-"""How the early stages of a rollout stand: each device, each stage, and what is remembered between polls. Pure."""
+"""The state of a rollout's early stages: each device, each stage, and what is kept between polls. Pure."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -9,7 +9,7 @@ from fioctl_rotate.rotation.picture import Memory, Picture, Reading
 from fioctl_rotate.rotation.progress import LAST, STEPS, Phase
 from fioctl_rotate.rotation.stages import StageDevice, Stages
 
-# A failed step counts as a failure when this long has brought no progress: two check-ins of a device.
+# A failed step counts as a failure after this long without progress: two check-ins of a device.
 NO_PROGRESS = timedelta(minutes=10)
 
 
@@ -29,13 +29,13 @@ class Point(StrEnum):
 
     @property
     def open(self) -> bool:
-        """Whether it is worth naming while its stage runs: neither done nor untouched."""
+        """Whether to name the device while its stage runs: not if it is done, or was not given the entry."""
         return self not in (Point.DONE, Point.NOT_GIVEN)
 
 
 @dataclass(frozen=True, slots=True)
 class StagedDevice:
-    """A device of an early stage: how far it came, what is behind it in a message, and whether it failed."""
+    """A device of an early stage: how far it came, the reason in `message`, and whether it failed."""
 
     device: StageDevice
     reached: Point
@@ -44,12 +44,12 @@ class StagedDevice:
 
     @property
     def point(self) -> Point:
-        """How it stands, as it is shown: a failure hides how far it came."""
+        """What is shown: how far it came, or `failed`."""
         return Point.FAILED if self.failed else self.reached
 
 
 class StageStatus(StrEnum):
-    """How a stage stands."""
+    """The status of a stage."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -60,7 +60,7 @@ class StageStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """How an early stage stands. `allowed` is how many failures it may have; `until` is when its soak ends."""
+    """The state of an early stage. `allowed` is how many failures it may have; `until` is when its soak ends."""
 
     number: int
     status: StageStatus
@@ -99,7 +99,7 @@ class Rollout:
 
     @property
     def older_ids(self) -> set[str]:
-        """The ids of the older rotations that lay beneath when the plan was made."""
+        """The ids of the older entries of group and fleet when the plan was made."""
         found = (rotation_id_of(value) for value in (self.older, self.older_fleet) if value is not None)
         return {id for id in found if id and id != self.id}
 
@@ -129,7 +129,7 @@ def remember(rollout: Rollout, picture: Picture, memory: Memory, now: datetime) 
 def stage_state(
     rollout: Rollout, picture: Picture, memory: Memory, now: datetime, number: int, present: int
 ) -> StageState:
-    """How the early stage of that number stands; `present` is the highest stage that was given the entry."""
+    """The state of the early stage with that number; `present` is the highest stage that was given the entry."""
     devices = rollout.stages.early[number - 1]
     allowed = rollout.stages.allowed(len(devices))
     if number > present:
@@ -203,13 +203,13 @@ def _staged(
 
 
 def _recovered(device: StageDevice, reading: Reading, now: datetime) -> bool:
-    """Whether it came back with its new key, however late, and has not yet had its time to be settled."""
+    """Whether it came back with its new key, however late, and the time to settle it is not over yet."""
     settled = reading.own.first_settled_at
     return _is_back(device, reading) and (settled is None or now - settled < NO_PROGRESS)
 
 
 def _is_back(device: StageDevice, reading: Reading) -> bool:
-    """Whether the gateway took its new key. A lost event stops no rotation: the key itself proves it."""
+    """Whether the gateway accepted its new key. An event may be lost: the key itself is the proof."""
     begun = reading.progress.phase is not Phase.NONE
     return begun and reading.key is not None and reading.key != device.key
 

@@ -1,4 +1,4 @@
-"""The stages of a rotation: how large each is, which devices an early one begins with, and when it is good enough.
+"""The stages of a rotation: how large each is, which devices are in the early ones, and what makes one fail.
 
 An early stage is a list of devices that get entries of their own. The whole group is always the last stage and is
 not listed: devices that join later belong to it.
@@ -33,11 +33,11 @@ class Share:
     percent: bool
 
     def rounded_up(self, total: int) -> int:
-        """So many of `total`; a percentage of at least one device is never none."""
+        """The number of devices of `total`; a percentage above 0 is at least one device."""
         return math.ceil(self.amount * total / 100) if self.percent else int(self.amount)
 
     def rounded_down(self, total: int) -> int:
-        """So many of `total`, at most."""
+        """The number of devices of `total`; a percentage is rounded down."""
         return math.floor(self.amount * total / 100) if self.percent else int(self.amount)
 
 
@@ -59,7 +59,7 @@ def parse_sizes(text: str) -> tuple[Share, ...]:
     """
     sizes = tuple(parse_share(part, "--stages") for part in text.split(","))
     if any(size.amount == 0 for size in sizes):
-        raise UsageError(f"--stages: a stage of no devices in `{text}`")
+        raise UsageError(f"--stages: expected at least one device in each stage, got `{text}`")
     for before, after in itertools.pairwise(sizes):
         if before.percent == after.percent and after.amount <= before.amount:
             raise UsageError(
@@ -74,8 +74,8 @@ class StageDevice:
     """A device of an early stage, as it was when the plan was made.
 
     `key` is the digest of its public key then (`rotation.tracker.key_digest`), so that another key proves the
-    rotation. `why` says why it was chosen. `updates` are the ids of its updates then, `attempts` how often it had
-    begun each rotation that lies beneath: more than that means that it rotated again, by an older entry.
+    rotation. `why` says why it was chosen. `updates` are the ids of its updates then. `attempts` is how often it
+    had begun each older rotation then: more attempts later mean that it rotated again, by an older entry.
     """
 
     uuid: str
@@ -118,7 +118,7 @@ class Stages:
         return self.max_failures.rounded_down(devices)
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """A row a deletion, a device of an early stage, and one for the group: which stage, who, why."""
+        """A row (stage, who, why) for each deletion, each device of an early stage, and the group."""
         last = len(self.early) + 1
         cleared = [("fleet-wide", self.clear_fleet), ("group's", self.clear_group)]
         rows = [
@@ -188,7 +188,7 @@ def stages_from(document: Mapping[str, Any]) -> Stages:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A device of the group that a stage may begin with. `excluded` says why it may not, None where it may."""
+    """A device of the group that may be in an early stage. `excluded` says why it may not, None where it may."""
 
     uuid: str
     name: str
@@ -205,7 +205,7 @@ class Candidate:
 
     @property
     def kind(self) -> str:
-        """What it runs: devices are spread over this."""
+        """What it runs: each stage gets devices of as many kinds as possible."""
         release = lmp_release(self.lmp_ver)
         return f"LmP {release or self.lmp_ver or 'unknown'}, target {self.target or 'unknown'}"
 
@@ -213,9 +213,9 @@ class Candidate:
 def choose(
     candidates: Sequence[Candidate], sizes: Sequence[Share], canaries: Sequence[str] = ()
 ) -> list[list[Candidate]]:
-    """The devices of each early stage; the canaries (names or uuids) are an extra first one.
+    """The devices of each early stage; the canaries (names or uuids) are an extra first stage.
 
-    The other stages are spread over what devices run, those seen last first. The same input gives the same stages.
+    The other stages take devices of each kind in turn, those seen last first. The same input gives the same stages.
     Sizes are cumulative, percentages are of all candidates, canaries are not counted. A stage that would add no
     device is left out. Raises Refused for a canary that is missing or cannot follow.
     """
@@ -243,7 +243,7 @@ def _canary(candidates: Sequence[Candidate], name: str) -> Candidate:
 
 
 def _spread(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """An order in which each beginning is spread over what the devices run, the largest kind first."""
+    """The candidates in an order that takes one of each kind in turn, the largest kind first."""
     kinds: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         kinds.setdefault(candidate.kind, []).append(candidate)

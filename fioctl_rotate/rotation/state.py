@@ -1,24 +1,25 @@
-"""The state of a rotation on one device, and the reason why it will not follow.
+"""The state of a rotation on one device, and the reason why the device will not follow.
 
-`done` is the one success, and it needs two things: the Finalize step succeeded, and the gateway has since accepted
+Only `done` is success, and it needs two things: the Finalize step succeeded, and the gateway has since accepted
 the new key. A device whose new certificate comes from a CA that the gateway doesn't trust is finalized and never
 done. What proves that the gateway accepted the new key, the strongest proof first:
 
-- **The public key changed.** The device's record has another key than one known to be the old: read before the
-  push, or before the device was seen at all since the push, or before a reading of events without Finalize. It
-  decides alone: while the device still has a known old key, nothing else counts.
-- **Another key than the first one read**, although that one may already have been the new one: it changed
-  between two readings.
-- **Seen again, by the server's clock**: last-seen is two minutes past the last-seen that was read after the
-  events first showed Finalize. By then the old certificate is out of use: its last message,
+- **The public key changed.** The device's record has another key than the known old one. A key is known to be old
+  if it was read before the push, before the device was seen at all since the push, or before a reading of events
+  without Finalize. This decides alone: while the device still has a known old key, nothing else counts.
+- **Another key than the first one read**, where it is not known that the first one was old: the key changed between
+  two readings.
+- **Seen again, by the server's clock**: last-seen is two minutes later than the last-seen that was read after the
+  events first showed Finalize. By then the old certificate is no longer used: its last message,
   CertRotationCompleted with its retries, has been sent.
 - **Seen again, by the device's clock**, for a first reading without any earlier one: last-seen is 15 minutes
-  past the time of Finalize, and the device's clock looks right: no event before the push, none after last-seen.
+  later than the time of Finalize, and the device's clock looks right (no event before the push, none after
+  last-seen).
 
-The limits: the last two assume that a device which is seen uses its new certificate. One whose services could
-not be restarted may be seen with its old one for longer, and the last one is wrong for a clock that is
-behind by more than 15 minutes on a device that began at least that long after the push. A key that changes
-because an earlier rotation ends late is counted for this one, which is a reason to refuse a push meanwhile.
+The limits: the last two proofs assume that a device which is seen uses its new certificate. A device whose services
+could not be restarted may be seen with its old certificate for longer. The last proof is wrong for a clock that is
+behind by more than 15 minutes on a device that began at least that long after the push. A key that changes because
+an earlier rotation ends late is counted for this one: a reason to refuse a push while the earlier one runs.
 
 A device that is done stays done, also when it leaves the group later; any other that leaves is `left`.
 """
@@ -35,13 +36,13 @@ from fioctl_rotate.rotation.scope import Scope
 
 OLDEST_LMP = 90
 OFFLINE_AFTER = timedelta(hours=4)  # fioctl's own threshold for an online device
-SETTLED = timedelta(minutes=2)
-SETTLED_BY_DEVICE_CLOCK = timedelta(minutes=15)
+SEEN_AGAIN_AFTER = timedelta(minutes=2)
+SEEN_AGAIN_AFTER_BY_DEVICE_CLOCK = timedelta(minutes=15)
 _CLOCK_SLACK = timedelta(minutes=1)
 
 
 class State(StrEnum):
-    """How far a device came; only `done` is success. The order is that of summaries, the last one first."""
+    """How far a device came; only `done` is success. Summaries have these in the reverse order."""
 
     LEFT = "left"
     PENDING = "pending"
@@ -62,7 +63,7 @@ class Reason(StrEnum):
 
 
 class Proof(StrEnum):
-    """What showed that the gateway accepted the new key."""
+    """What proves that the gateway accepted the new key."""
 
     PUBLIC_KEY = "public-key"
     SEEN_AGAIN = "seen-again"
@@ -92,15 +93,15 @@ class Facts(Struct, array_like=True, gc=False):
     """Everything known of one device. Keys are any text that differs where the keys do; times are the server's.
 
     Fields:
-        first_key: the first key that was read; `first_key_is_old` says whether that was surely before the gateway
-            could have accepted the new one.
+        first_key: the first key that was read; `first_key_is_old` says whether it is certain that the gateway could
+            not have accepted the new key before that reading.
         finalized_by: the last-seen that was read after the events first showed Finalize.
         done_by: the last-seen when the device was first known to be done.
-        own_entry: the ROTATIONID of an entry that the device has for itself; None where it has none, or it is not
+        own_entry: the ROTATIONID of an entry that the device has for itself; None where it has none, or that is not
             known.
-        unread: whether the device may have something to say that could not be read yet.
-        first_sighting, sightings: the last-seen, and how many different ones were read, since the push and since
-            the last news of the device; `silent` is the conclusion.
+        unread: whether the device may have reported something that could not be read yet.
+        first_sighting, sightings: the first last-seen, and how many different ones were read, since the push and
+            since the last news of the device; `silent` says that these are enough to call it silent.
         left: why the device is no longer one of the rotation's (`deleted`), "" while that is not known, None while
             it is one.
     """
@@ -186,20 +187,20 @@ def proof_of_new_key(rotation: Rotation, facts: Facts) -> Proof | None:
 
 
 def seen_again(rotation: Rotation, facts: Facts) -> bool:
-    """Whether the device was seen so long after it finalized that it must use its new certificate."""
+    """Whether the device was seen long enough after it finalized that it must use its new certificate."""
     seen, progress = facts.last_seen, facts.progress
     if seen is None:
         return False
-    if facts.finalized_by is not None and seen - facts.finalized_by >= SETTLED:
+    if facts.finalized_by is not None and seen - facts.finalized_by >= SEEN_AGAIN_AFTER:
         return True
     times = [event.time for event in progress.events]
     if rotation.pushed_at is None or progress.since is None or None in times:
         return False
-    # Differences of times cannot overflow, as sums can: the times are anybody's.
+    # Differences of times cannot overflow; sums can, and the times come from outside.
     right = all(
         rotation.pushed_at - time <= _CLOCK_SLACK and time - seen <= _CLOCK_SLACK for time in times if time
     )
-    return right and seen - progress.since >= SETTLED_BY_DEVICE_CLOCK
+    return right and seen - progress.since >= SEEN_AGAIN_AFTER_BY_DEVICE_CLOCK
 
 
 def lmp_release(version: str | None) -> int | None:
@@ -217,7 +218,7 @@ def lmp_release(version: str | None) -> int | None:
 
 
 def is_offline(last_seen: datetime | None, now: datetime) -> bool:
-    """Whether a device was not seen for four hours."""
+    """Whether a device was never seen, or not for four hours."""
     return last_seen is None or now - last_seen > OFFLINE_AFTER
 
 

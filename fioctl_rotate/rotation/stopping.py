@@ -1,8 +1,8 @@
-"""Taking an entry of a device back: when that is safe, and what the device does then. Pure.
+"""Taking a device's own entry back: when that is safe, and what the device does then. Pure.
 
-A device whose own entry is deleted follows what lies beneath, its group's or the fleet-wide one, and rotates by it
-unless that is the id that it completed last (fioconfig compares one id only). So an entry is deleted where nothing
-lies beneath, or just that id; else it is left, or replaced by one of the id that the device completed.
+A device whose own entry is deleted follows what lies beneath: its group's entry, or the fleet-wide one. It rotates
+by that unless it completed that id last (fioconfig compares one id only). So an entry is deleted where nothing lies
+beneath, or the id that the device completed; else it is left, or replaced by one with the completed id.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ class OwnEntry:
 
     `beneath` is the id of what lies beneath, None where nothing does. `completed` is the id that the device
     completed last, None where that is not known. `fetched` says whether it has fetched its newest configuration.
+    `again` is how far it came by what lies beneath, if it began that after this entry's rotation.
     """
 
     rotation_id: str
@@ -36,23 +37,23 @@ class OwnEntry:
 
 
 def fate_of(entry: OwnEntry) -> tuple[Fate, str]:
-    """What to do with the entry, and in a message what that does on the device."""
+    """What to do with the entry, and a message that says what the device does then."""
     safe = entry.beneath is None or entry.beneath in (entry.completed, entry.rotation_id)
     phase = entry.progress.phase
     # One that has begun completes this id, so that any other one beneath makes it rotate again.
     safe_at_end = entry.beneath in (None, entry.rotation_id)
     if entry.again is not Phase.NONE:
         # What lies beneath is the id that it completes last: by this entry it would rotate once more.
-        text = f"it has rotated, and then by {entry.beneath} again"
+        text = f"it has rotated, and then again by {entry.beneath}"
         if entry.again is Phase.FAILING:
-            text += "; it hears nothing before its failed step works: bring the EST server of that id back"
+            text += "; it fetches nothing until its failed step works: bring the EST server of that id back"
         return Fate.DELETE, text
     if phase is Phase.FINALIZED or entry.completed == entry.rotation_id:
         if safe:
             return Fate.DELETE, "it has rotated, and stays as it is"
         return Fate.LEAVE, f"it has rotated; without this entry it would rotate again, by {entry.beneath}"
     if phase is Phase.FAILING:
-        text = "it hears nothing before its failed step works: bring the EST server of this id back"
+        text = "it fetches nothing until its failed step works: bring the EST server of this id back"
         if safe_at_end:
             return Fate.DELETE, text
         return Fate.LEAVE, f"{text}; without this entry it would then rotate again, by {entry.beneath}"

@@ -1,4 +1,4 @@
-"""The states of all devices, and their counts, made again only where something has changed. Pure."""
+"""The states of all devices, and their counts; only what may have changed is computed again. Pure."""
 
 import heapq
 from collections import Counter
@@ -22,8 +22,8 @@ class Summary:
     """How many devices are in each state.
 
     `not_following` counts by reason, among those that are not done. `moving` is how many may still get further
-    without anybody's help. `unlisted` devices are counted by the list, which changed while it was read, and not
-    known yet; `total` has them.
+    without anybody's help. `unlisted` is how many devices the list has that were not read yet, because it changed
+    while it was read; `total` includes them.
     """
 
     total: int
@@ -53,7 +53,7 @@ class Summary:
 
 
 class States:
-    """The states of a rotation's devices, from `facts` (by uuid). Whoever changes those calls `touch`."""
+    """The states of a rotation's devices, from `facts` (by uuid). Call `touch` after each change of these."""
 
     def __init__(self, rotation: Rotation, facts: Mapping[str, Facts]) -> None:
         self._rotation, self._facts = rotation, facts
@@ -63,7 +63,7 @@ class States:
         self._order: list[str] | None = []
         self._by_state: Counter[State] = Counter()
         self._by_reason: Counter[Reason] = Counter()
-        # The last-seen of each device that will be offline if it is not seen again: one entry a device.
+        # The last-seen of each device that becomes offline if it is not seen again: one entry a device.
         self._clock: list[tuple[datetime, str]] = []
         self._on_clock: set[str] = set()
         self.moving: set[str] = set()
@@ -72,11 +72,11 @@ class States:
         """Devices that failed or finalized, and may still recover or come back."""
 
     def touch(self, uuid: str) -> None:
-        """The facts of the device have changed."""
+        """Note that the facts of the device have changed."""
         self._dirty[uuid] = None
 
     def refresh(self, now: datetime) -> list[DeviceState]:
-        """Make the states again that may have changed; returns those that did."""
+        """Compute the states again that may have changed; returns those that did."""
         while self._clock and now - self._clock[0][0] > OFFLINE_AFTER:
             _, uuid = heapq.heappop(self._clock)
             self._on_clock.discard(uuid)
@@ -88,7 +88,7 @@ class States:
         return changed
 
     def all(self) -> list[DeviceState]:
-        """Every device's state, by name. The list stays as it is when states change later."""
+        """Every device's state, sorted by name. The list itself does not change when states change later."""
         if self._order is None:
             self._order = sorted(self._states, key=lambda uuid: (self._states[uuid].name, uuid))
         if self._sorted is None:
@@ -136,7 +136,7 @@ class States:
         self.moving.discard(state.uuid)
         self.waiting.discard(state.uuid)
         if change > 0 and state.reason is None and state.state not in (State.DONE, State.LEFT):
-            # Another attempt at the failed step, seen while it runs, is no recovery.
+            # Another attempt at the failed step, seen while it runs, is not a recovery.
             again = state.state == State.RUNNING and state.attempts > 1
             waits = again or state.state in (State.FAILING, State.FINALIZED)
             (self.waiting if waits else self.moving).add(state.uuid)

@@ -1,9 +1,9 @@
 """A rotation followed over many polls: what is known of each device, and what to ask next. Pure.
 
-A poll is: `begin`, then pages of devices by newest last-seen into `take_page` until it wants no more, `listed`,
-which may want the list once more, and `to_ask`. For each device of that the record, the events and the own entry
-are read in this order, as far as they are wanted, and then `asked`: the order is what makes the answers prove
-anything. Only devices that were seen since the last poll, and are not done, are asked about.
+A poll calls `begin`; then `take_page` with each page of devices, newest last-seen first, until it wants no more;
+then `listed`, which may want the whole list; then `to_ask`. About each of those devices the poll reads the record,
+the events and the own entry, where they are wanted, and calls `asked`. The order matters: without it the answers
+prove nothing. Only devices that were seen since the last poll, and are not done, are asked about.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from fioctl_rotate.rotation.state import DeviceState, Facts, Rotation, proof_of_
 from fioctl_rotate.rotation.summary import States, Summary
 from fioctl_rotate.wire import Device, DeviceList, Event
 
-# Up to here each device's record and own configuration are read at the start, whether or not it was seen.
+# Up to this many devices, each one's record and own configuration are read at the start, seen or not.
 SMALL_FLEET = 200
-# After so many polls without news a device that failed or finalized is not expected to get further: at the default
-# interval of 15 seconds they are ten minutes, two check-ins of a device.
+# After this many polls without news a device that failed or finalized is not expected to get further. At the
+# default interval of 15 seconds that is ten minutes, two check-ins of a device.
 PATIENCE = 40
-# A device that was seen so often, over PATIENCE polls or this time, and reports nothing, is silent.
+# A device is silent if it was seen this often, over PATIENCE polls or this time, and reported nothing.
 SIGHTINGS = 3
 SILENT_AFTER = timedelta(minutes=10)
 # The whole list is read again after this time: a device may have left while another one joined.
 WHOLE_LIST_EVERY = timedelta(minutes=10)
-# After so many whole lists in a row that miss devices, the list is accepted as it is.
+# After this many whole lists in a row that miss devices, the list is accepted as it is.
 _SHORT_LISTS = 3
 # The push and last-seen are both the server's times, perhaps of two of its machines.
 _SKEW = timedelta(seconds=5)
@@ -68,7 +68,7 @@ class Tracker:
     """What is known of a rotation.
 
     `readings` are those of an earlier watch, or were made before the push; the tracker continues from them.
-    `unsaved` says whether there is more than they have.
+    `unsaved` says whether something is known that they do not have.
     """
 
     def __init__(self, rotation: Rotation, readings: Readings | None = None) -> None:
@@ -91,9 +91,9 @@ class Tracker:
         self._seen: list[datetime] = []
         self._listed: set[str] = set()
         self._left = {uuid for uuid, facts in self._facts.items() if facts.left is not None}
-        # Their events showed Finalize, and no list was read since.
+        # Devices whose events showed Finalize after the last list was read.
         self._finalized = {uuid for uuid, facts in self._facts.items() if _is_unmarked(facts)}
-        # What a small fleet's devices have of their own is read anew: it may have changed.
+        # In a small fleet the devices' own entries are read again: they may have changed.
         self._touched = dict.fromkeys(
             uuid
             for uuid, facts in self._facts.items()
@@ -116,7 +116,7 @@ class Tracker:
     def take_page(self, page: DeviceList) -> bool:
         """Take a page of devices, newest last-seen first; returns whether the next page is wanted."""
         if not self._whole_list and page.total != self._total:
-            # Somebody joined or left; the ones not seen since the mark can only be found in the whole list.
+            # A device joined or left; one that was not seen since the mark is only found in the whole list.
             self._list_again = True
             return False
         self._total = page.total
@@ -128,7 +128,7 @@ class Tracker:
         return self._whole_list or not reached
 
     def listed(self) -> int:
-        """End the listing; returns the size of page to list all devices with, from the first one, or 0."""
+        """End the list. Returns 0, or the size of page to list all devices with, from the first page on."""
         if not self._list_again:
             return 0
         self._list_again, self._whole_list = False, True
@@ -141,11 +141,11 @@ class Tracker:
         if self._whole_list:
             self._end_whole_list()
         if self._seen:
-            # What is seen while pages are turned has a last-seen after the first page's: it comes next time.
+            # A device seen while pages are read has a later last-seen than the first page: it comes next time.
             self._mark = max(self._seen) if self._mark is None else max(self._mark, *self._seen)
         for uuid in self._finalized:
-            # The whole fleet's newest last-seen, listed after the events that showed Finalize, is not before
-            # the moment when Finalize arrived, for that moved the device's own.
+            # When Finalize arrived, the device's last-seen moved to that time. So the fleet's newest last-seen,
+            # listed after the events that showed Finalize, is not earlier.
             facts = self._facts[uuid]
             if _is_unmarked(facts) and not proof_of_new_key(self.rotation, facts):
                 facts.finalized_by = self._mark
@@ -163,10 +163,11 @@ class Tracker:
         return wanted
 
     def wants_record(self, uuid: str) -> bool:
-        """Whether its record can have something new: a key to compare with, a changed one, or where it went.
+        """Whether its record may have something new: a first key, a changed key, or where the device went.
 
-        In a large fleet most devices go through all steps between two polls, and come back: a record read then
-        proves nothing, and being seen again has to. Those seen under way have theirs read before the next events.
+        In a large fleet most devices take all steps between two polls, and come back. A record read only then
+        proves nothing, so "seen again" must be the proof. Of devices seen while they rotate, the record is read
+        before their next events.
         """
         facts = self._facts[uuid]
         if proof_of_new_key(self.rotation, facts):
@@ -175,7 +176,7 @@ class Tracker:
             return facts.left == ""
         if facts.progress.phase == Phase.FINALIZED:
             return self._small or facts.first_key is not None
-        # Not seen since the push, a device has its old key for certain.
+        # A device that was not seen since the push certainly has its old key.
         return facts.first_key is None and (self._small or uuid in self._asked_events)
 
     def take_record(self, uuid: str, record: Device | None) -> None:
@@ -209,7 +210,7 @@ class Tracker:
         facts = self._facts[uuid]
         self._asked_events.add(uuid)
         progress = from_events(events)
-        # A step that fails again and again, an attempt every few seconds, is no news.
+        # A step that fails again and again, an attempt every few seconds, is not news.
         if (progress.step, progress.finalized) != (facts.progress.step, facts.progress.finalized):
             self._news[uuid] = self.polls
         if progress != facts.progress:
@@ -223,12 +224,12 @@ class Tracker:
         if _is_unmarked(facts):
             self._finalized.add(uuid)
         if not progress.finalized and facts.first_key is not None and not facts.first_key_is_old:
-            # It was read before these events, so before Finalize: it is the old one.
+            # The first key was read before these events, so before Finalize: it is the old one.
             facts.first_key_is_old = True
             self._changed(uuid)
 
     def wants_own_entry(self, uuid: str) -> bool:
-        """Whether to look for an entry of its own: in a small fleet once, else where nothing else explains it."""
+        """Whether to read its own entry, once: in a small fleet always, else if it was seen and reports nothing."""
         facts = self._facts[uuid]
         if not self.rotation.scope.shared or uuid in self._asked_own_entry or facts.left is not None:
             return False
@@ -242,7 +243,7 @@ class Tracker:
             self._changed(uuid)
 
     def asked(self, uuid: str) -> None:
-        """The device was asked all that was wanted; until this is called it is asked again in each poll."""
+        """All that was wanted was read; until this is called, each poll asks about the device again."""
         self._touched.pop(uuid, None)
         self._facts[uuid].unread = False
         self._states.touch(uuid)
@@ -261,18 +262,18 @@ class Tracker:
         """The counts, as of the last `refresh`."""
         return self._states.summary(self._unlisted)
 
-    def settled(self) -> bool:
+    def resting(self) -> bool:
         """Whether no device is expected to get any further.
 
-        A failure may recover and a finalized device come back; they are given PATIENCE polls since they last got
-        further.
+        A failed device may recover, and a finalized one may come back. Each has PATIENCE polls for that, counted
+        from its last progress.
         """
         if self._states.moving or (self._unlisted and self._short_lists < _SHORT_LISTS):
             return False
         return all(self.polls - self._news.get(uuid, 0) >= PATIENCE for uuid in self._states.waiting)
 
     def begun(self) -> bool:
-        """Whether any device has reported anything of the rotation."""
+        """Whether any device has reported anything about the rotation."""
         return any(facts.progress.phase != Phase.NONE for facts in self._facts.values())
 
     def readings(self) -> Readings:
@@ -292,7 +293,7 @@ class Tracker:
             facts = self._facts[device.uuid] = Facts(device.uuid)
             news, same_second = True, False
         else:
-            # Last-seen may have whole seconds: the newest device may have reported more in its last second.
+            # If last-seen has whole seconds, the newest device may have reported more within that second.
             same_second = seen is not None and seen == self._mark and not seen.microsecond
             news = facts.last_seen != seen or facts.left is not None
         if news or same_second:
@@ -321,7 +322,7 @@ class Tracker:
     def _end_whole_list(self) -> None:
         self._whole_list_at, self.unsaved = self._now, True
         self._short_lists = self._short_lists + 1 if self._unlisted else 0
-        # While pages are turned a device may move past us.
+        # While pages are read, a device may move to a page that was read already.
         self._whole_list = 0 < self._short_lists < _SHORT_LISTS
 
     def _take_whereabouts(self, facts: Facts, record: Device | None) -> None:
@@ -336,7 +337,7 @@ class Tracker:
         self._changed(facts.uuid)
 
     def _is_silent(self, facts: Facts) -> bool:
-        """Whether the device was seen often enough, and for long enough, without any news of it."""
+        """Whether the device was seen often enough, and for long enough, without any news."""
         if facts.first_sighting is None:
             facts.first_sighting = facts.last_seen
         first_poll = self._sighted.setdefault(facts.uuid, self.polls)

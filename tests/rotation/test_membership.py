@@ -75,7 +75,7 @@ def test_device_that_was_moved_or_deleted_is_named_and_the_rotation_is_not_compl
         "b": (State.LEFT, "deleted"),
         "c": (State.DONE, None),
     }
-    assert (snapshot.settled, snapshot.summary.complete) == (True, False)
+    assert (snapshot.resting, snapshot.summary.complete) == (True, False)
     assert snapshot.summary.message == "1 of 3 done, 2 left"
 
 
@@ -171,7 +171,7 @@ def test_device_that_checks_in_and_reports_nothing_is_silent_and_the_watch_ends(
     assert state.reason is None
     state = see_often(pushed, follower, "a", 1, apart=SILENT_AFTER / SIGHTINGS)
     assert (state.state, state.reason) == (State.RUNNING if started else State.PENDING, Reason.SILENT)
-    assert follower.poll().settled
+    assert follower.poll().resting
 
 
 def test_device_that_is_seen_often_within_a_moment_is_not_silent(pushed):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fioctl_rotate.rotation.progress import STARTED, STEPS
 from fioctl_rotate.rotation.scope import Scope
-from fioctl_rotate.rotation.state import SETTLED_BY_DEVICE_CLOCK, Proof, Rotation, State
+from fioctl_rotate.rotation.state import SEEN_AGAIN_AFTER_BY_DEVICE_CLOCK, Proof, Rotation, State
 from fioctl_rotate.rotation.tracker import Tracker
 from fioctl_rotate.wire import Device, DeviceList, Event, EventDetail, EventType
 
@@ -129,7 +129,9 @@ def test_certificate_that_is_not_taken_is_never_done(clock, large, actions):
     behind = -factory.clock
     began = factory.began or PUSH
     assume(
-        not SETTLED_BY_DEVICE_CLOCK - timedelta(minutes=2) <= behind <= began - PUSH + timedelta(minutes=2)
+        not SEEN_AGAIN_AFTER_BY_DEVICE_CLOCK - timedelta(minutes=2)
+        <= behind
+        <= began - PUSH + timedelta(minutes=2)
     )
     assert State.DONE not in {state.state for state in states}
 

@@ -187,7 +187,7 @@ def test_a_device_that_rotated_by_the_older_entry_again_stays_there_when_it_is_s
         assert factory.devices["d1"].rotated == ["r-1", "r-9", "r-1"]
         done = await factory.stop()
         assert [(device.name, device.fate, device.message) for device in done.devices] == [
-            ("d1", "delete", "it has rotated, and then by r-1 again")
+            ("d1", "delete", "it has rotated, and then again by r-1")
         ]
 
     asyncio.run(work())
@@ -207,7 +207,7 @@ def test_stopping_a_group_says_what_those_do_that_have_begun(tmp_path: Path) -> 
             (
                 "d1",
                 "none",
-                "it hears nothing before its failed step works: bring the EST server of this id back",
+                "it fetches nothing until its failed step works: bring the EST server of this id back",
             )
         ]
 

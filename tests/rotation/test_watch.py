@@ -302,10 +302,10 @@ def test_watch_ends_when_each_device_is_done_or_will_not_follow(world):
         async with world.api() as api:
             rotation = (await find_rotation(api, "certs-1", Scope.of_group("field"))).rotation
             watch = Watch(api, rotation, now=lambda: world.now)
-            return await watch.until_settled(interval=15, tell=snapshots.append, sleep=sleep)
+            return await watch.until_resting(interval=15, tell=snapshots.append, sleep=sleep)
 
     last = asyncio.run(run())
-    assert last.settled
+    assert last.resting
     assert last.summary.message == "2 of 3 done, 1 pending (not following: 1 unsupported)"
     assert len(snapshots) == 3
 
@@ -330,7 +330,7 @@ def test_watch_gives_a_failed_device_time_to_get_further_and_then_ends(world):
         async with world.api() as api:
             rotation = (await find_rotation(api, "certs-1", Scope.of_group("field"))).rotation
             watch = Watch(api, rotation, now=lambda: world.now)
-            return await watch.until_settled(interval=15, tell=polls.append, sleep=sleep)
+            return await watch.until_resting(interval=15, tell=polls.append, sleep=sleep)
 
     last = asyncio.run(run())
     assert last.states[0].step == 3

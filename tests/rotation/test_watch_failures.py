@@ -44,7 +44,7 @@ def follow(world, between):
         async with world.api() as api:
             rotation = (await find_rotation(api, "certs-1", Scope.of_group("field"))).rotation
             watch = Watch(api, rotation, now=lambda: world.now)
-            await watch.until_settled(interval=15, tell=snapshots.append, sleep=sleep)
+            await watch.until_resting(interval=15, tell=snapshots.append, sleep=sleep)
 
     asyncio.run(run())
     return snapshots
@@ -97,7 +97,7 @@ def test_device_that_could_not_be_asked_is_asked_again(pushed, status):
             return first, await watch.poll()
 
     first, second = asyncio.run(run())
-    assert not first.settled
+    assert not first.resting
     assert first.problems[0].startswith("2 device(s) could not be asked: mock answered " + str(status))
     assert [state.state for state in first.states] == [State.PENDING, State.PENDING]
     assert [state.state for state in second.states] == [State.FINALIZED, State.PENDING]
