@@ -27,7 +27,7 @@ def commands(output: str) -> list[str]:
 
 
 def proofs(output: str) -> list[str]:
-    table = output.split("OLD ONE REFUSED")[1]
+    table = output.split("OLD REFUSED")[1]
     return [" ".join(line.split()) for line in table.splitlines() if line.strip()]
 
 

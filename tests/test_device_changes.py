@@ -238,7 +238,7 @@ def test_tag_and_apps_are_shown_and_changing_them_is_fioctl_s(cli: Cli, acme: Pa
     ]
     changed = cli("devices", "config", "updates", "device-1", "--tag", "x")
     assert changed.code == 2
-    assert "that is fioctl's: `fioctl devices config updates device-1`" in changed.err
+    assert "only fioctl changes tag and apps: `fioctl devices config updates device-1`" in changed.err
 
 
 # --- The Factory ---

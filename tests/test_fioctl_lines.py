@@ -90,7 +90,9 @@ def test_each_line_works_or_is_answered(cli: Cli, acme: Path, tmp_path: Path) ->
 def test_what_fioctl_has_alone_is_answered_with_its_command(words: tuple[str, ...], cli: Cli) -> None:
     done = cli(*words, "some", "--flag")
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith(f"error: that is fioctl's: `fioctl {' '.join(words)} some --flag`\n")
+    assert done.err.startswith(
+        f"error: only fioctl has this command: `fioctl {' '.join(words)} some --flag`\n"
+    )
 
 
 def test_global_flags_go_before_the_command_too(

@@ -221,4 +221,4 @@ def test_a_dry_run_says_by_its_exit_code_whether_anything_would_change(cli: Cli,
     assert (there.code, there.json["changed"]) == (0, False)
     assert cli(*push, "--format", "json").json["changed"] is False
     offline = cli(*dry, "--offline", "--server-name", "est.example.com")
-    assert (offline.code, "does not go with --offline" in offline.err) == (2, True)
+    assert (offline.code, "cannot be used with --offline" in offline.err) == (2, True)

@@ -174,7 +174,7 @@ FAULTS = [
 ]  # fmt: skip
 
 SAYS = {
-    "landed": "see it through with",
+    "landed": "watch it with",
     "replaced": "was replaced since: group field has",
     "not-landed": "did not land",
     "unknown": ("may still arrive", "whether it landed is not known"),
@@ -256,7 +256,7 @@ def test_a_push_that_landed_although_it_seems_to_have_failed_is_found(
 
     server = serve(changing_patch(acme_answers, patch))
     result = push(cli, *command, "--rotation-id", "certs-1")
-    assert "it landed all the same" in result.err
+    assert "it landed anyway" in result.err
     assert result.out.startswith("pushed rotation certs-1")
     assert len(server.sent("PATCH")) == 1
 

@@ -130,7 +130,7 @@ def test_an_offline_dry_run_asks_nobody_and_says_what_it_does_not_know(cli: Cli)
     shown = push(cli, *GROUP, *wish)
     assert "an unknown number of devices" in shown.out
     assert "Not compared with what is there now: the Factory was not asked." in shown.out
-    assert "how this compares with what is there now is not known" in shown.err
+    assert "how this differs from what it has now is not known" in shown.err
     assert value("certs-7", "est.example.com") == "".join(
         line.removeprefix("\t | ") + "\n" for line in shown.out.splitlines() if line.startswith("\t | ")
     )
@@ -143,16 +143,19 @@ def test_an_offline_dry_run_asks_nobody_and_says_what_it_does_not_know(cli: Cli)
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--offline",), "--offline goes with --dryrun"),
-        (("--offline", "--dryrun"), "--offline goes with --server-name"),
-        (("--out", "plan.toml"), "--out goes with --dryrun"),
-        (("--out", "p", "--dryrun", "--offline", "--server-name", "e"), "--out does not go with --offline"),
-        (("--wait", "--dryrun"), "--wait does not go with --dryrun"),
-        (("--timeout", "1"), "--timeout goes with --wait"),
-        (("--junit", "j.xml"), "--junit goes with --wait"),
-        (("--junit", "j.xml", "--dryrun"), "--junit does not go with --dryrun"),
+        (("--offline",), "--offline needs --dryrun"),
+        (("--offline", "--dryrun"), "--offline needs --server-name"),
+        (("--out", "plan.toml"), "--out needs --dryrun"),
+        (
+            ("--out", "p", "--dryrun", "--offline", "--server-name", "e"),
+            "--out cannot be used with --offline",
+        ),
+        (("--wait", "--dryrun"), "--wait cannot be used with --dryrun"),
+        (("--timeout", "1"), "--timeout needs --wait"),
+        (("--junit", "j.xml"), "--junit needs --wait"),
+        (("--junit", "j.xml", "--dryrun"), "--junit cannot be used with --dryrun"),
         (("--wait", "--junit", "nowhere/j.xml"), "the folder nowhere is missing"),
-        (("--format", "toml"), "--format toml goes with --dryrun"),
+        (("--format", "toml"), "--format toml needs --dryrun"),
         (("-r", " "), "the reason is empty"),
         (("--server-name", "https://x"), "has a scheme"),
         (("-p", "0"), "between 1 and 65535"),
@@ -323,7 +326,7 @@ def test_the_commands_that_are_suggested_can_be_typed(cli: Cli, acme: Path) -> N
     name = "the $field; 'x'"
     push(cli, "config", "device-group", "create", name)
     result = push(cli, "config", "rotate-certs", "-g", name, "-r", "why", "--no-checks")
-    suggested = result.err.split("see it through with: ")[1]
+    suggested = result.err.split("watch it with: ")[1]
     words = shlex.split(suggested)
     assert words[:3] == ["fioctl-rotate", "rotations", "watch"]
     assert words[4:] == ["-g", name, "-f", "acme", "--mock", str(acme)]
@@ -342,7 +345,7 @@ def test_an_empty_group_is_warned_about(cli: Cli, acme: Path) -> None:
 @pytest.mark.parametrize("options", [(), ("--dryrun",), ("--dryrun", "--offline")])
 def test_an_international_name_is_shown_in_both_forms(cli: Cli, acme: Path, options: tuple[str, ...]) -> None:
     result = push(cli, *GROUP, "--server-name", "münchen.example", *options)
-    assert "EST server name münchen.example goes out as xn--mnchen-3ya.example" in result.err
+    assert "EST server name münchen.example is sent as xn--mnchen-3ya.example" in result.err
     assert "https://xn--mnchen-3ya.example:8443" in result.out
 
 

@@ -32,15 +32,15 @@ ROTATE = ("config", "rotate-certs", "-g", "field", "-r", "yearly", "--rotation-i
     ("options", "message"),
     [
         (["--stages", "x"], "--stages: expected a number of devices or a percentage such as 5%, got `x`"),
-        (["--soak", "1m"], "--soak goes with --stages or --canary"),
-        (["--clear-older"], "--clear-older goes with --stages or --canary"),
+        (["--soak", "1m"], "--soak needs --stages or --canary"),
+        (["--clear-older"], "--clear-older needs --stages or --canary"),
         (["--stages", "1", "--max-failures", "x"], "--max-failures: expected"),
         (["--stages", "1", "--soak", "soon"], "soon"),
         (["--stages", "1", "--stage-timeout", "0"], "--stage-timeout"),
-        (["--detailed-exitcode"], "--detailed-exitcode goes with --dryrun, or with a plan in stages"),
+        (["--detailed-exitcode"], "--detailed-exitcode needs --dryrun, or a plan in stages"),
         (
             ["--stages", "1", "--dryrun", "--offline", "--server-name", "est.example.com"],
-            "--offline does not go with stages",
+            "--offline cannot be used with stages",
         ),
     ],
 )

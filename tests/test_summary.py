@@ -144,4 +144,4 @@ def test_a_file_that_cannot_be_written_is_an_error_before_anything_is_sent(
 def test_a_push_without_a_wait_has_none(cli: Cli, acme: Path, tmp_path: Path) -> None:
     result = cli(*PLAN[:-1], "-r", "why", "--summary", tmp_path / "summary.md")
     assert (result.code, result.out) == (2, "")
-    assert "--summary goes with --dryrun, with --wait, or with a plan in stages" in result.err
+    assert "--summary needs --dryrun, --wait, or a plan in stages" in result.err

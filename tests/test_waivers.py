@@ -74,7 +74,7 @@ def test_a_name_that_is_not_a_check_is_refused_and_the_checks_are_named(
 
 def test_without_checks_there_are_no_warnings(cli: Cli, acme: Path) -> None:
     result = cli(*PUSH, "--no-checks", "--strict")
-    assert (result.code, "does not go with --no-checks" in result.err) == (2, True)
+    assert (result.code, "cannot be used with --no-checks" in result.err) == (2, True)
 
 
 def test_a_mock_that_nobody_serves_is_a_warning_of_that(cli: Cli, acme: Path) -> None:

@@ -18,15 +18,15 @@ from fioctl_rotate import __version__
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import note
 from fioctl_rotate.cli.hints import TYPED
-from fioctl_rotate.cli.output import FILE_ON_STDOUT
+from fioctl_rotate.cli.output import FILE_ON_STDOUT, flush
 from fioctl_rotate.cli.reading import READING
 from fioctl_rotate.errors import Error, UsageError, printable
 from fioctl_rotate.settings import Flags
 
-# name: (module with `app`, or module and another name, one line of help, or None for a spelling that is not listed)
+# name: (module, or module:name where its app is not `app`; one line of help, or None for a name that is not listed)
 COMMANDS: dict[str, tuple[str, str | None]] = {
-    "demo": ("demo", "Show a whole rotation on a mocked Factory, start to proof."),
-    "config": ("config", "Rotate a group's certificates; the configuration of groups."),
+    "demo": ("demo", "Show a whole rotation on a mocked Factory, from start to proof."),
+    "config": ("config", "Rotate a group's certificates; show and change groups."),
     "devices": ("devices", "Rotate a device's certificate; show and change devices."),
     "device": ("devices", None),
     "plan": ("plan", "Show a plan that a dry run wrote."),
@@ -45,8 +45,8 @@ COMMANDS: dict[str, tuple[str, str | None]] = {
 }
 
 EXIT_CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage; 3 some device's rotation failed; 4 time ran out
-while waiting; 5 refused (a check failed, a plan is stale, a foreign root); 6 changes pending or in progress,
-with --detailed-exitcode; 130 interrupted; 143, 129 stopped by SIGTERM, SIGHUP."""
+while waiting; 5 refused (a check failed, a plan is out of date, another Factory's root); 6 changes pending or in
+progress, with --detailed-exitcode; 130 interrupted; 143 stopped by SIGTERM; 129 stopped by SIGHUP."""
 
 
 class LazyGroup(common.Group):
@@ -99,27 +99,27 @@ def _root(
 ) -> None:
     """Rotate the client certificates of a FoundriesFactory fleet, and rehearse it on a mocked Factory first.
 
-    Connection options go before the command or after it.
+    Connection options can stand before the command or after it.
     """
     TYPED.set(flags)
 
 
 @functools.cache
 def tree() -> Any:
-    """The command tree: made once, each command of it when it is typed."""
+    """The command tree, made once. Each command in it is made when it is typed."""
     return get_command(root)
 
 
 def main() -> None:
     """Run the command line of this process, and exit."""
     code = run()
-    # The process ends: what is left need not be searched for garbage once more.
+    # The process ends: a last garbage collection would only take time.
     gc.freeze()
     sys.exit(code)
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Run `argv` (default: the process's); every way it ends becomes an exit code and a line or two on stderr."""
+    """Run `argv` (default: the process's) and return the exit code. Errors are shown on stderr, never raised."""
     TYPED.set(Flags())
     FILE_ON_STDOUT.set(False)
     READING.begin()
@@ -128,7 +128,7 @@ def run(argv: list[str] | None = None) -> int:
         _check_encoding(sys.argv[1:] if argv is None else argv)
         code = tree().main(argv, prog_name="fioctl-rotate", standalone_mode=False)
         _flush()
-        if code == 130:  # what typer makes of Ctrl-C, in silence
+        if code == 130:  # typer's code for Ctrl-C; it prints nothing
             note("interrupted")
     except Error as error:
         note(error.diagnostics())
@@ -142,14 +142,14 @@ def run(argv: list[str] | None = None) -> int:
         note("interrupted")
         return 130
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # whoever read our output has left
+        if not isinstance(error, BrokenPipeError):  # the reader of our output has gone
             subject = f"{error.filename}: " if error.filename else ""
             note(f"error: {printable(subject + (error.strerror or str(error)))}")
         with contextlib.suppress(OSError):
             _flush()
         return 1
     except Exception as error:
-        # The one place that catches everything: a defect of ours still ends in a line, not a traceback.
+        # The one place that catches everything: a defect of ours ends in a line, not in a traceback.
         if {"-v", "--verbose"} & set(sys.argv):
             traceback.print_exc()
         note(f"error: {printable(f'unexpected {type(error).__name__}: {error}')}")
@@ -159,7 +159,7 @@ def run(argv: list[str] | None = None) -> int:
 
 
 def _write_any_character() -> None:
-    """Have a character that stdout's encoding lacks written as an escape, as stderr does."""
+    """Write a character that stdout's encoding lacks as an escape, as on stderr."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
@@ -175,11 +175,9 @@ def _check_encoding(argv: list[str]) -> None:
 
 
 def _flush() -> None:
-    """Have what was printed go out. Raises OSError where it cannot, and keeps it from failing once more at exit."""
-    if sys.stdout is None:  # started with stdout closed
-        return
+    """Flush stdout. Raises OSError where that fails; the flush at the process's exit does not fail again then."""
     try:
-        sys.stdout.flush()
+        flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise

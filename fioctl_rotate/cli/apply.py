@@ -26,19 +26,20 @@ async def apply(
         str | None, option("--digest DIGEST", "Apply only the plan with this digest, as it was approved.")
     ] = None,
     max_failures: Annotated[
-        str | None, option("--max-failures N|P%", "With stages: go on with so many failures a stage.")
+        str | None, option("--max-failures N|P%", "With stages: failures allowed per stage from now on.")
     ] = None,
 ) -> None:
     """Push a plan that a dry run wrote, exactly as it was shown, or nothing.
 
-    Refused (5) if the fio-rotate-certs there or the devices have changed since, if the Factory or the server is
-    another than the plan's, if the file was edited, or if a check fails that the plan doesn't allow to fail. A plan
-    that is applied already is not an error: nothing is sent.
+    Refused (5) if the target's fio-rotate-certs or its devices have changed since the plan was made, or if the file
+    was edited. Also refused for another Factory or server than the plan's, and for a failed check that the plan
+    does not allow. A plan that is applied already is not an error: nothing is sent.
 
-    A plan in stages is followed to its end; the same command goes on where an earlier run stopped.
+    A plan in stages is followed to its end. The same command continues where an earlier run stopped.
 
-    With --rehearse the plan runs on a clone of the Factory instead, on simulated time, beside the same as a plain
-    push. No connection leaves this machine. --interval, --timeout and all times are simulated then.
+    With --rehearse the plan runs on a clone of the Factory, in simulated time, and is compared with a plain push
+    (without stages). No connection leaves this machine. --interval, --timeout and all other times are simulated
+    too.
     """
     from fioctl_rotate.ops.plan_file import read_plan
     from fioctl_rotate.ops.push import DEVICES_CHANGED, resume
@@ -50,7 +51,7 @@ async def apply(
     allow = waivers(sending, DEVICES_CHANGED)
     plan = plan.replace(
         allow=check_names((*plan.allow, *(name for name in allow if name != DEVICES_CHANGED))),
-        checks=(),  # made again
+        checks=(),  # apply checks again
     )
     if max_failures is not None:
         plan = with_max_failures(plan, max_failures)
@@ -62,7 +63,7 @@ async def apply(
 
     async with open_api(settings, timeout=sending.timeout) as api:
         if plan.stages is not None:
-            # It goes on from wherever it stands, and compares at each step.
+            # A rollout compares the plan with the Factory at each step, so it needs no reading before.
             await send(api, plan, None, sending)
             return
         resuming = resume(api, plan, allow=allow, checked=not sending.no_checks)
@@ -76,7 +77,7 @@ def settings_for(flags: Flags, plan: Plan) -> Settings:
     settings = settings.replace(factory=settings.factory or plan.factory)
     if plan.factory != settings.factory:
         raise Refused(f"the plan is for factory {plan.factory}, not for {settings.factory}")
-    if _full(plan.server) != _full(settings.destination):
+    if _with_full_path(plan.server) != _with_full_path(settings.destination):
         raise Refused(
             f"the plan is for {plan.server}, not for {settings.destination}",
             hint="name the server or the mock that the plan names, or make a new plan",
@@ -84,8 +85,8 @@ def settings_for(flags: Flags, plan: Plan) -> Settings:
     return settings
 
 
-def _full(server: str) -> str:
-    """A mock by its full path, so that it may be named from another directory."""
+def _with_full_path(server: str) -> str:
+    """`server`; a mock gets its full path, so that it may be named from another directory."""
     mock = server.removeprefix("mock ")
     return server if mock == server else f"mock {Path(mock).resolve()}"
 

@@ -30,7 +30,7 @@ from fioctl_rotate.cli.output import flush as flush
 from fioctl_rotate.cli.output import interactive as interactive
 from fioctl_rotate.cli.output import is_terminal as is_terminal
 from fioctl_rotate.cli.output import note as note
-from fioctl_rotate.cli.output import stdout_for
+from fioctl_rotate.cli.output import require_stdout_for
 from fioctl_rotate.cli.output import table as table
 from fioctl_rotate.cli.output import warn as warn
 from fioctl_rotate.cli.output import wrapped as wrapped
@@ -53,7 +53,7 @@ Options = Mapping[str, Any]
 
 
 def option(names: str, help: str, **more: Any) -> Any:
-    """A `typer.Option` from its names and, where it takes a value, what that is called: `-f --factory NAME`."""
+    """A `typer.Option`. `names` has its flags and, if it takes a value, the value's name: `-f --factory NAME`."""
     flags = [name for name in names.split() if name.startswith("-")]
     metavar = next((name for name in names.split() if not name.startswith("-")), None)
     return typer.Option(*flags, metavar=metavar, help=help, **more)
@@ -62,7 +62,7 @@ def option(names: str, help: str, **more: Any) -> Any:
 def duration_option(name: str, help: str, *, shortest: float = 0.0, signed: bool = False) -> Any:
     """A typer option whose value is a duration; the command gets seconds, at least `shortest`.
 
-    Where it is `signed`, a minus may stand before it. `help` names the default, with a unit.
+    With `signed`, a minus may stand before it. `help` names the default, with a unit.
     """
 
     def seconds(value: object) -> float:
@@ -82,7 +82,7 @@ CONNECTION_OPTIONS: Options = {
     "factory": option("-f --factory NAME", "Factory name [env: FIOCTL_FACTORY]."),
     "token": option("-t --token TOKEN", "API token; visible in the process list [env: FIOCTL_TOKEN]."),
     "server": option("--server URL", "Operator API [env: FIOCTL_ROTATE_SERVER] [default: https://api.foundries.io]."),
-    "mock": option("--mock DIR", "Use the mocked Factory in DIR, no server [env: FIOCTL_ROTATE_MOCK]."),
+    "mock": option("--mock DIR", "Use the mocked Factory in DIR; needs no server [env: FIOCTL_ROTATE_MOCK]."),
     "config": option("-c --config FILE", "Settings file, TOML [env: FIOCTL_ROTATE_CONFIG]."),
     "profile": option("--profile NAME", "Profile [env: FIOCTL_ROTATE_PROFILE].", autocompletion=names("profiles")),
     "verbose": option("-v --verbose", "Show each request on stderr."),
@@ -99,7 +99,7 @@ class _Spread(Value):
     fixed: Mapping[str, Any]
 
     def added(self) -> list[inspect.Parameter]:
-        """The options as a command's own parameters; type and default are those of `kind`'s."""
+        """The options as parameters of a command. Types and defaults come from `kind`."""
         types = get_type_hints(self.kind)
         # A class keeps a field's default as an attribute.
         defaults = (
@@ -134,8 +134,8 @@ def spread(
     """A decorator that gives a command the `options`; it receives them in `parameter`, as one `kind`.
 
     An option's type and default are those of `kind`'s field or parameter of that name; one without a default must
-    be given. `then` makes something else of the `kind`; `fixed` are values for it that no option changes. The
-    decorator only notes all this: the command is made, by `runner`, when it is typed.
+    be given. `then` converts the `kind`; `fixed` are values for it that no option changes. The decorator only
+    records all this: `runner` makes the command when it is typed.
     """
 
     def decorate(command: F) -> F:
@@ -147,7 +147,7 @@ def spread(
 
 
 def _with_typed_before(flags: Flags) -> Flags:
-    """`flags`, and those typed before the command, as fioctl takes them; what is typed after it wins."""
+    """`flags`, with those typed before the command. A flag after the command wins. TYPED has all of them then."""
     before = TYPED.get()
     if flags.mock is not None or flags.server is not None:
         before = before.replace(mock=None, server=None)
@@ -167,7 +167,7 @@ GroupOption = Annotated[str, GROUP]
 OptionalGroup = Annotated[str | None, GROUP]
 FormatOption = Annotated[Format, option("--format", "How to show the result.")]
 YesOption = Annotated[bool, option("-y --yes", "Do not ask; answer yes.")]
-LimitOption = Annotated[int | None, option("-n --limit N", "Newest N only.", min=1)]
+LimitOption = Annotated[int | None, option("-n --limit N", "Show only the newest N.", min=1)]
 
 
 # --- Groups and commands ---
@@ -176,7 +176,7 @@ LimitOption = Annotated[int | None, option("-n --limit N", "Newest N only.", min
 class Group(Described, TyperGroup):
     """A command group, whose commands are made when they are typed.
 
-    A call without a command is answered with its help, on stderr, and exit code 2.
+    Without a command it shows its help on stderr, and ends with exit code 2.
     """
 
     app: "App"
@@ -199,7 +199,7 @@ class Group(Described, TyperGroup):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command; what only fioctl has, and what is misspelled, is answered with what to type."""
+        """Find the command. An unknown one is refused with what to type: fioctl's command, or a similar name."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             _refuse(ctx, args, self.list_commands(ctx))
         return super().resolve_command(ctx, args)
@@ -220,13 +220,13 @@ def _refuse(ctx: Any, args: list[str], known: list[str]) -> None:
     above = ["devices" if word == "device" else word for word in ctx.command_path.split()[1:]]
     if (*above, args[0]) in FIOCTL_ALONE:
         command = shlex.join(["fioctl", *above, *args])
-        raise UsageError(f"that is fioctl's: `{command}`", hint=FIOCTL_ALONE[*above, args[0]])
+        raise UsageError(f"only fioctl has this command: `{command}`", hint=FIOCTL_ALONE[*above, args[0]])
     close = ", ".join(f"'{name}'" for name in get_close_matches(args[0], known))
     ctx.fail(f"no such command '{args[0]}'." + (f" Did you mean {close}?" if close else ""))
 
 
 class Leaf(Described, TyperCommand):
-    """A command whose example stands on one line: pasted in two, it would lose its end, such as --dryrun."""
+    """A command. Its example stays on one line: pasted as two, it would lose its end, such as --dryrun."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the example, for the terminal to break."""
@@ -271,10 +271,10 @@ def build(app: App) -> Any:
 
 
 def runner(command: Callable[..., Any]) -> Callable[..., None]:
-    """What typer calls for `command`: takes its spread options together, runs it, and shows its `Result`.
+    """The function that typer calls for `command`: it makes the `spread` values, runs it, and shows its `Result`.
 
     A coroutine runs in an event loop. A command that returns a `Result`, and has no `format` of its own, gets the
-    option `--format`. One that returns None (a server, a watch) has shown what it has to show.
+    option `--format`. One that returns None (a server, a watch) has shown its result itself.
     """
     own = inspect.signature(command, eval_str=True)
     noted: list[_Spread] = command.__dict__.get("spread", [])
@@ -288,13 +288,13 @@ def runner(command: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapper(**arguments: Any) -> None:
         if not gc.isenabled():
-            # Switched off for the start, by __main__. What there is by now stays, and a search of some megabytes
-            # is soon enough for the rest.
+            # __main__ switched it off for a faster start. The objects made so far stay until the end, so they are
+            # left out. A collection after 50,000 new ones (some megabytes) is soon enough.
             gc.freeze()
             gc.set_threshold(50_000)
             gc.enable()
         format = arguments.pop("format") if add_format else arguments.get("format")
-        stdout_for(format)
+        require_stdout_for(format)
         for spread in noted:
             spread.take(arguments)
         result = command(**arguments)
@@ -332,7 +332,7 @@ def single(command: Callable[..., Any], example: str) -> App:
 
 
 def settings_of(flags: Flags, *, offline: bool = False) -> Settings:
-    """The settings that `flags`, environment and file make; their notes go to stderr."""
+    """The settings from `flags`, environment and file. Notes about them go to stderr."""
     settings = resolve(flags, offline=offline)
     for text in settings.notes:
         note(text)
@@ -361,7 +361,7 @@ def open_api(
 
 
 def at(api: "FactoryApi", outcome: str) -> str:
-    """`outcome`, and where that was."""
+    """`outcome`, with the Factory and the server."""
     return f"{outcome} in factory {api.factory} at {api.server}"
 
 
@@ -372,7 +372,7 @@ def done(api: "FactoryApi", outcome: str, **document: Any) -> Result:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run the coroutine to its end; SIGTERM and SIGHUP cancel it as Ctrl-C does, and raise Stopped then."""
+    """Run the coroutine and return its result. SIGTERM and SIGHUP cancel it, as Ctrl-C does, and raise Stopped."""
     import asyncio
 
     async def stoppable() -> T:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# Names come from servers. Others are not offered: a shell would break them at a space, or run a command in them.
+# Names come from servers. Only plain ones are offered: a shell could split others, or run a command in them.
 _PLAIN = re.compile(r"[\w.@+-]+")
 
 
@@ -32,7 +32,7 @@ def names(kind: str) -> Callable[[Any, str], list[str]]:
 
 
 class Described:
-    """A part of typer's commands and groups: what Tab lists has its whole first sentence beside it."""
+    """Mixed into typer's commands and groups: Tab shows the whole first sentence of each one's help."""
 
     def get_short_help_str(self, limit: int = 1000) -> str:
         """The first sentence of the help."""
@@ -42,6 +42,6 @@ class Described:
         """What Tab offers."""
         offered: list[Any] = super().shell_complete(ctx, incomplete)  # type: ignore[misc]  # typer's
         for item in offered:
-            # typer's script for zsh has this between quotes, where a straight apostrophe is lost.
+            # typer's script for zsh puts the help between quotes, where a straight apostrophe is lost.
             item.help = (item.help or "").replace("'", "\u2019")
         return offered

@@ -1,4 +1,4 @@
-"""`config`: rotate a group's certificates, and the configuration of groups."""
+"""`config`: rotate a group's certificates; show and change groups and their configuration."""
 
 from typing import Annotated
 
@@ -26,7 +26,7 @@ from fioctl_rotate.rotation.plan import RotationRequest
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.settings import Flags
 
-app = common.group("Rotate a group's certificates; the configuration of groups.")
+app = common.group("Rotate a group's certificates; show and change groups.")
 groups_app = common.group("Device groups.")
 app.add_typer(groups_app, name="device-group")
 
@@ -50,13 +50,14 @@ def rotate_certs(
     modes: Modes,
     staging: StageOptions,
 ) -> Result | None:
-    """Have every device of a group get a new client certificate from the EST server.
+    """Rotate the client certificate of every device in a group.
 
-    Sends the entry fio-rotate-certs to the group's configuration; each device takes it at its next check-in (LmP 90
-    or later), re-enrolls at the EST server and reports its steps under the ROTATIONID. Devices that join the group
-    later will rotate too. With --dryrun, shows what would be sent and sends nothing.
+    Sends the entry fio-rotate-certs to the group's configuration. Each device (LmP 90 or later) fetches it at its
+    next check-in, gets a new certificate from the EST server, and reports its steps under the ROTATIONID. Devices
+    that join the group later will rotate too. With --dryrun, shows what would be sent and sends nothing.
 
-    With --stages or --canary a few devices get the entry first, and the others once these are done and stayed well.
+    With --stages or --canary a few devices get the entry first. The others get it once these are done and still
+    check in.
     """
     return rotate(flags, Scope.of_group(group), request, modes, staging=staging)
 
@@ -64,7 +65,7 @@ def rotate_certs(
 @app.command("log", epilog="Example: fioctl-rotate config log -g field -n 2")
 @common.connected
 async def log(flags: Flags, group: OptionalGroup = None, limit: LimitOption = None) -> Result:
-    """Show what was configured, newest first, for a group; without -g, for the whole fleet."""
+    """Show the configuration log of a group, newest first; without -g, of the whole fleet."""
     async with common.connect(flags) as api:
         from fioctl_rotate.ops.configs import read_log
 
@@ -79,8 +80,8 @@ async def delete(
 ) -> Result:
     """Delete a file of a group's configuration; without -g, of the whole fleet's.
 
-    Deleting fio-rotate-certs makes devices run the handler once more, which does no harm, and keeps devices that
-    join later from rotating.
+    When fio-rotate-certs is deleted, devices run its handler once more, which does no harm. Devices that join later
+    do not rotate then.
     """
     async with common.connect(flags) as api:
         from fioctl_rotate.ops.configs import delete_file
@@ -99,7 +100,7 @@ async def set_config(
 ) -> Result:
     """Set files of a group's configuration; without -g, of the whole fleet's.
 
-    The other files stay. Values are sent as they are, as fioctl does it: everyone with access can read them.
+    The other files stay. Values are sent unencrypted, as fioctl sends them: everyone with access can read them.
     """
     return await set_files(flags, Scope.group_or_fleet(group), files, change)
 
@@ -144,7 +145,7 @@ async def create_group(
     flags: Flags,
     name: NameArgument,
     description: Annotated[
-        str | None, typer.Argument(metavar="[DESCRIPTION]", help="What the group is.")
+        str | None, typer.Argument(metavar="[DESCRIPTION]", help="What the group is for.")
     ] = None,
 ) -> Result:
     """Make a device group."""

@@ -1,4 +1,4 @@
-"""What the commands for configurations share, of groups, devices and the fleet: options, and how a log is shown."""
+"""What the commands for the configuration of fleet, groups and devices share: options, and how a log is shown."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,15 +20,16 @@ FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Name of the c
 FilesArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="FILE=VALUE...", help="A file and its value; FILE==PATH reads it, PATH - is stdin."
+        metavar="FILE=VALUE...",
+        help="A file and its value; FILE==PATH reads the value from PATH (- is stdin).",
     ),
 ]
-TagOption = Annotated[str | None, option("--tag TAG", "fioctl's: changes the tag.")]
-AppsOption = Annotated[str | None, option("--apps APPS", "fioctl's: changes the apps.")]
+TagOption = Annotated[str | None, option("--tag TAG", "Only in fioctl: changes the tag.")]
+AppsOption = Annotated[str | None, option("--apps APPS", "Only in fioctl: changes the apps.")]
 
 
 class Change(Value):
-    """How files are set: `raw` has FILES name one JSON file; `create` replaces the whole configuration."""
+    """How to set files. With `raw`, FILES name one JSON file; `create` replaces the whole configuration."""
 
     reason: str = ""
     raw: bool = False
@@ -37,8 +38,8 @@ class Change(Value):
 
 
 CHANGE_OPTIONS: common.Options = {
-    "reason": option("-m -r --reason TEXT", "Why; goes into the log."),
-    "raw": option("--raw", "FILE is a JSON file with reason and files; - is stdin."),
+    "reason": option("-m -r --reason TEXT", "Reason, for the log."),
+    "raw": option("--raw", "FILE is a JSON file with reason and files (- is stdin)."),
     "create": option("--create", "Replace the whole configuration with these files."),
     "dryrun": option("--dryrun --dry-run", "Show what would be set, and send nothing."),
 }
@@ -65,10 +66,10 @@ async def set_files(
 
 
 async def show_overrides(flags: Flags, scope: Scope, changes: bool, *, by_uuid: bool = False) -> Result:
-    """Run `config updates` and `device config updates`, which here only show."""
+    """Run `config updates` and `device config updates`. Unlike fioctl's, they only show."""
     if changes:
-        words = "config updates" if scope.shared else f"devices config updates {scope.name}"
-        raise UsageError(f"that is fioctl's: `fioctl {words}` changes tag and apps; here they are only shown")
+        command = "config updates" if scope.shared else f"devices config updates {scope.name}"
+        raise UsageError(f"only fioctl changes tag and apps: `fioctl {command}`")
     async with common.connect(flags) as api:
         from fioctl_rotate.ops.config_set import read_overrides
 

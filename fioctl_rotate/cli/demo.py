@@ -27,12 +27,12 @@ async def demo(
     keep: Annotated[Path | None, option("--keep DIR", "Use DIR, new or empty, and keep it.")] = None,
     fail: FailOption = None,
 ) -> None:
-    """Show a whole rotation on a mocked Factory, start to proof.
+    """Show a whole rotation on a mocked Factory, from start to proof.
 
-    A PKI is made, an EST server authorized, a dry run shown, a group pushed to; the devices rotate over real TLS on
-    free ports of this machine, and each is proven at the end: a new certificate with the same subject, which the
-    gateway takes, while it refuses the old one. Each step shows the command to type for it. Exit code 0 only if all
-    of that was seen; 3 if a device failed. Nothing is left running.
+    It makes a PKI, authorizes an EST server, shows a dry run and pushes to a group. The devices rotate over real
+    TLS, on free ports of this machine. At the end it proves for each device: the new certificate has the same
+    subject, the gateway accepts it, and refuses the old one. Each step shows the command to type for it. Exit code
+    0 only if all of this was seen; 3 if a device failed. Nothing is left running.
     """
     from fioctl_rotate.ops import demo as ops
     from fioctl_rotate.rotation.made_to_fail import parse_made_to_fail
@@ -89,7 +89,7 @@ class _Stage:
             self._live = None
 
     def step(self, title: str, *commands: str) -> None:
-        """A step begins."""
+        """Begin a step, with the commands to type for it."""
         from rich.text import Text
 
         self.close()
@@ -99,18 +99,18 @@ class _Stage:
             self._console.print(Text(f"$ {command}", style="cyan"), soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Something came of it."""
+        """Show what a step did."""
         from rich.text import Text
 
         self._console.print(Text(f"   {printable(text)}"), soft_wrap=True)
 
     def plan(self, plan: "Plan") -> None:
-        """The dry run's heart: the entry."""
+        """Show the entry of the dry run."""
         for line in plan.entry.render().splitlines():
             self.say(f"| {line}")
 
     def progress(self, snapshot: "Snapshot") -> None:
-        """Each device's steps."""
+        """Show each device's steps."""
         from rich.live import Live
 
         if self._console.is_terminal:
@@ -127,7 +127,7 @@ class _Stage:
 
 
 def _where(state: "DeviceState") -> str:
-    """The state alone: a device that waits for its stage is well, whatever reason a watch sees for it."""
+    """The state, without a reason for not following: a device that only waits for its stage has none."""
     import msgspec
 
     from fioctl_rotate.rotation.messages import where
@@ -158,7 +158,7 @@ def _proof_table(proofs: "list[DeviceProof]") -> Table:
         seen = (proof.new_certificate, proof.same_subject, proof.new_accepted, proof.old_refused)
         return proof.name, *("yes" if true else "NO" for true in seen)
 
-    headers = ("DEVICE", "NEW CERTIFICATE", "SAME SUBJECT", "NEW ONE TAKEN", "OLD ONE REFUSED")
+    headers = ("DEVICE", "NEW CERTIFICATE", "SAME SUBJECT", "NEW ACCEPTED", "OLD REFUSED")
     return Table(headers, map(row, proofs))
 
 

@@ -89,7 +89,7 @@ SELECTION_OPTIONS: common.Options = {
     "only_prod": option("--only-prod", "Production devices."),
     "only_non_prod": option("--only-non-prod", "Devices that are not for production."),
     "sort_by_name": option("--sort-by-name ORDER", "Sort by name; ORDER is =asc, =desc or left out."),
-    "sort_by_last_seen": option("--sort-by-last-seen ORDER", "Sort by last-seen; ORDER likewise."),
+    "sort_by_last_seen": option("--sort-by-last-seen ORDER", "Sort by last-seen; ORDER as above."),
     "page": option("-p --page N", "Page to show; by default all devices are shown.", min=1),
     "limit": option("-n --limit N", "Devices a page: 10, 20, 30, 40, 50, 100, 200, 500 or 1000.", min=1),
 }  # fmt: skip
@@ -114,7 +114,7 @@ async def list_devices(
     ] = None,
     columns: Annotated[str, option("--columns NAMES", "Columns to show.")] = DEFAULT_COLUMNS,
     offline_threshold: Annotated[
-        int, option("--offline-threshold HOURS", "For the column status: OFFLINE after that time.", min=0)
+        int, option("--offline-threshold HOURS", "For the column status: hours until OFFLINE.", min=0)
     ] = 4,
 ) -> Result:
     """List devices, by name.
@@ -145,7 +145,7 @@ def _listed(found: "DevicePage", columns: Sequence[str], threshold: int, page: i
 
 
 def _columns(users: Mapping[str, str], threshold: int) -> "dict[str, Callable[[wire.Device], str | None]]":
-    """What `--columns` names, with fioctl's names: a function of a device each."""
+    """The columns by fioctl's names: for each the function that makes its cell from a device."""
 
     def of_meta(name: str) -> "Callable[[wire.Device], str | None]":
         return lambda device: getattr(device.change_meta, name, None)
@@ -239,7 +239,7 @@ async def updates(
     by_uuid: ByUuidOption = False,
     limit: LimitOption = None,
 ) -> Result:
-    """List a device's updates, rotations among them, or the events of one."""
+    """List a device's updates, rotations included; with ID, the events of one."""
     async with common.connect(flags) as api:
         from fioctl_rotate.ops.targets import find_device
 
@@ -310,7 +310,7 @@ async def delete(
 @app.command("list-denied", epilog="Example: fioctl-rotate devices list-denied")
 @common.connected
 async def list_denied(flags: Flags, page: PageOption = None, limit: PageSizeOption = None) -> Result:
-    """List the deny list: devices that were deleted, or whose key was replaced, and may not connect."""
+    """Show the deny list: devices that may not connect, because they were deleted or their key was replaced."""
     async with common.connect(flags) as api:
         from fioctl_rotate.ops.devices import check_page_size
 
@@ -344,7 +344,7 @@ async def delete_denied(flags: Flags, uuids: UuidsArgument, yes: YesOption = Fal
 
 
 async def _each(names: Sequence[str], act: "Callable[[str], Any]", key: str) -> Result:
-    """Do it for one after the other, until one fails; what was done is told also then."""
+    """Call `act` for each name in order, until one fails. The result also has what was done before the error."""
     lines: list[str] = []
     error: Error | None = None
     for name in names:

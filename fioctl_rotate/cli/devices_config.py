@@ -47,10 +47,10 @@ def rotate_certs(
     modes: Modes,
     by_uuid: ByUuidOption = False,
 ) -> Result | None:
-    """Have one device get a new client certificate from the EST server.
+    """Rotate the client certificate of one device.
 
     Sends the entry fio-rotate-certs to the device's own configuration. From then on the device does not follow its
-    group's entry: delete the device's own one to have it follow again. With --dryrun, sends nothing.
+    group's entry; it follows again when its own entry is deleted. With --dryrun, sends nothing.
     """
     return rotate(flags, Scope.of_device(device), request, modes, by_uuid=by_uuid)
 
@@ -60,7 +60,7 @@ def rotate_certs(
 async def config_log(
     flags: Flags, device: DeviceArgument, by_uuid: ByUuidOption = False, limit: LimitOption = None
 ) -> Result:
-    """Show what was configured for one device alone, newest first, and when it fetched it."""
+    """Show the configuration log of one device, newest first, and when the device fetched each entry."""
     async with common.connect(flags) as api:
         from fioctl_rotate.ops.configs import read_log
 
@@ -120,7 +120,7 @@ async def group(
 ) -> Result:
     """Put a device into a group, or with --unset out of its group.
 
-    A device that comes into a group gets the group's rotation, if there is one, and rotates then.
+    A device that joins a group with a rotation gets its entry, and rotates.
     """
     if (group is None) != unset:
         raise UsageError("give either GROUP or --unset")

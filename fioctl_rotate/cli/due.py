@@ -1,4 +1,4 @@
-"""`rotations due`: who must rotate by when, for a person, a scheduled job, and as a page with a plot."""
+"""`rotations due`: which devices must rotate, and by when: as text, for a scheduled job, and as an HTML page."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,17 +30,17 @@ DAY = 86400.0
 DUE_OPTIONS: Options = {
     "group": GROUP,
     "every": option("--all", "All devices of the Factory."),
-    "within": duration_option("--within", "Due is who has no more than this left [default: 60d]."),
+    "within": duration_option("--within", "A certificate that ends within this time is due [default: 60d]."),
     "lifetime": duration_option("--lifetime", "How long a device certificate lives [default: 365d]."),
     "est_log": option("--est-log FILE", "Log of `est serve --log-format json`: exact dates."),
-    "allow": option("--allow NAME", "`unknown`: devices without a known date are no reason to exit with 3."),
-    "html": option("--html FILE", "HTML page to write, with a plot of the months.", callback=writable),
+    "allow": option("--allow NAME", "`unknown`: do not exit with 3 for devices without a known date."),
+    "html": option("--html FILE", "HTML page to write, with a plot: how many end each month.", callback=writable),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DueRequest:
-    """What is asked; `within` and `lifetime` are in seconds."""
+    """Which devices are read, and how they are judged. `within` and `lifetime` are in seconds."""
 
     group: str | None = None
     every: bool = False
@@ -52,7 +52,7 @@ class DueRequest:
 
     @property
     def scope(self) -> Scope:
-        """Whose devices; UsageError unless just one of both is named."""
+        """The group or the fleet. Raises UsageError unless exactly one of them is named."""
         if (self.group is None) is not self.every:
             raise UsageError("name either a group (-g GROUP) or all devices (--all)")
         return Scope.group_or_fleet(self.group)
@@ -68,10 +68,11 @@ def add_to(app: typer.Typer) -> None:
 async def due(
     flags: Flags, request: DueRequest, junit: JunitOption = None, summary: SummaryOption = None
 ) -> Result:
-    """Say when each device's certificate ends, by the last rotation that ended well; sorted by that date.
+    """Show when each device's certificate ends, counted from its last successful rotation; sorted by that date.
 
-    The date is the server's where there is one, else the device's clock; BY says which. What is not known is said,
-    never guessed. Exit code 3 if any device is due, expired or unknown, so that a scheduled job can alert.
+    The rotation's date is the server's, if it has one, else that of the device's clock; BY says which. A date that
+    is not known is shown as unknown, never guessed. Exit code 3 if any device is due, expired or unknown, so that a
+    scheduled job can alert.
     """
     from fioctl_rotate.clock import utc_now
     from fioctl_rotate.ops import due as ops

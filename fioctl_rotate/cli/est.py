@@ -39,22 +39,23 @@ async def check(
     ] = None,
     pki: Annotated[Path | None, option("--pki DIR", "Take the root from factory_ca.pem in DIR.")] = None,
     cert: Annotated[
-        Path | None, option("--cert FILE", "Re-enroll with this device certificate; issues a new one.")
+        Path | None,
+        option("--cert FILE", "Re-enroll with this device certificate; the server issues a new one."),
     ] = None,
     key: Annotated[Path | None, option("--key FILE", "Private key for --cert.")] = None,
     summary: SummaryOption = None,
 ) -> Result:
     """Check an EST server as a device would see it, before devices use it.
 
-    A device trusts the Factory's root alone, takes the server's name from the SAN, and is stuck for good with a
-    server that does not work. Each check is a line; exit code 5 where one of them fails. What is not given is read
-    from the Factory: its EST server's name, its root.
+    A device trusts only the Factory's root, compares the server's name with the SAN, and is stuck until the server
+    works. Each check is one line; exit code 5 if one of them fails. The server's name and the root are read from
+    the Factory if they are not given.
 
-    With --cert and --key a re-enrollment is tried as a device does it. The new certificate is thrown away; the
-    device's own stays valid. Devices with LmP 97 and later accept more answers than those with LmP 90 to 96.
+    With --cert and --key it re-enrolls as a device does. The new certificate is thrown away; the device's own stays
+    valid. Devices with LmP 97 and later accept more answers than those with LmP 90 to 96.
     """
     if (cert is None) != (key is None):
-        raise UsageError("--cert and --key go together")
+        raise UsageError("--cert and --key must be given together")
     if url is not None and any(part is not None for part in (server_name, est_port, est_resource)):
         raise UsageError("give either URL, or --server-name with --est-port and --est-resource")
     port = DEFAULT_PORT if est_port is None else est_port
@@ -98,8 +99,8 @@ def _issued(certificate: "x509.Certificate | None") -> dict[str, object]:
 async def deny_list(flags: Flags) -> Result:
     """Print the Factory's denied devices as a deny list, for `est serve --deny`.
 
-    The list names them by uuid. Lines `serial HEX` and `key SHA256` can be added by hand; `#` begins a comment.
-    Send SIGHUP to a running EST server after the file was changed.
+    Each line is the uuid of a device. Lines `serial HEX` and `key SHA256` can be added by hand; `#` begins a
+    comment. Send SIGHUP to a running EST server after each change of the file.
     """
     from fioctl_rotate.ops.connect import open_api
     from fioctl_rotate.ops.est_serve import factory_deny_list
@@ -126,7 +127,7 @@ def serve(
     ] = "local-ca",
     client_cas: Annotated[
         Path | None,
-        option("--client-cas FILE", "Device CAs whose devices may enroll, besides --ca-cert."),
+        option("--client-cas FILE", "Device CAs whose devices may enroll, besides those of --ca-cert."),
     ] = None,
     port: Annotated[
         int, option("--port PORT", "Port to listen on; 0: any free one.", min=0, max=65535)
@@ -143,14 +144,18 @@ def serve(
     ] = "26280h",
     enroll: Annotated[
         Literal["own", "any", "off"],
-        option("--enroll", "What simpleenroll gives: the client's own subject, any, or nothing."),
+        option("--enroll", "Subjects that simpleenroll accepts: the client's own, any, or none (off)."),
     ] = "own",
     deny: Annotated[
-        Path | None, option("--deny FILE", "Clients that get no certificate; `est deny-list` writes it.")
+        Path | None,
+        option("--deny FILE", "List of clients that get no certificate; `est deny-list` prints one."),
     ] = None,
     workers: Annotated[int, option("--workers N", "Processes that share the port.", min=1)] = 1,
     max_connections: Annotated[
-        int, option("--max-connections N", "Connections at once in each process, 0.35 MB each.", min=1)
+        int,
+        option(
+            "--max-connections N", "Connections at the same time in each process; each takes 0.35 MB.", min=1
+        ),
     ] = 512,
     status_port: Annotated[
         int | None,
@@ -165,22 +170,22 @@ def serve(
     ] = None,
     rfc7030: Annotated[
         bool,
-        option("--rfc7030", "Answer with status 200 as in RFC 7030; devices before 2026-02 take only 201."),
+        option("--rfc7030", "Answer with status 200 as in RFC 7030; devices before 2026-02 accept only 201."),
     ] = False,
-    log_format: Annotated[Format, option("--log-format", "How a log line looks.")] = Format.TEXT,
+    log_format: Annotated[Format, option("--log-format", "Format of the log lines.")] = Format.TEXT,
 ) -> None:
-    """Run an EST server for a Factory that manages its own, until Ctrl-C.
+    """Run your own EST server for a Factory, until Ctrl-C.
 
     `keys ca add-device-ca` makes the CA and its key, and gives the certificate to the Factory, so that the gateway
-    trusts it; `est keypair` makes the TLS certificate and its key. One line a request goes to stderr; SIGHUP reads
-    all files again. The server keeps no state, so several can stand behind a TCP load balancer.
+    trusts it. `est keypair` makes the TLS certificate and its key. Each request is one line on stderr. At SIGHUP
+    the server reads all files again. It keeps no state, so several can stand behind a TCP load balancer.
     """
     if behind_proxy != (client_cert_header is not None):
-        raise UsageError("--behind-proxy and --client-cert-header go together")
+        raise UsageError("--behind-proxy and --client-cert-header must be given together")
     if behind_proxy == (tls_cert is not None) or (tls_cert is None) != (tls_key is None):
         raise UsageError("give either --tls-cert and --tls-key, or --behind-proxy")
     if unix_socket is not None and (host is not None or not behind_proxy):
-        raise UsageError("--unix-socket is for --behind-proxy, without --host")
+        raise UsageError("--unix-socket needs --behind-proxy, and cannot be used with --host")
     if behind_proxy and host not in (None, "127.0.0.1", "::1", "localhost"):
         raise UsageError(
             f"--behind-proxy listens on loopback or a UNIX socket only, got {host}",

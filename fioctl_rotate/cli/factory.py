@@ -1,4 +1,4 @@
-"""`users`, `status`: a Factory at a glance. `version`, `completion`: this program."""
+"""`users` and `status` of a Factory; `version` and `completion` of this program."""
 
 from collections.abc import Iterator
 from enum import StrEnum
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Shell(StrEnum):
-    """Whose script `completion` prints."""
+    """The shells that `completion` has a script for."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -49,7 +49,7 @@ def _user_lines(user: "wire.User") -> Iterator[str | Table]:
 async def status(
     flags: Flags,
     offline_threshold: Annotated[
-        int, option("--offline-threshold HOURS", "A device is offline after that time.", min=0)
+        int, option("--offline-threshold HOURS", "Hours after which a device counts as offline.", min=0)
     ] = 4,
 ) -> Result:
     """Show how many devices each group has, how many of them are online, and which rotation the group has."""
@@ -84,9 +84,9 @@ def completion(
 ) -> Result:
     """Print a script for shell completion: commands, options, groups, devices, rotation ids, profiles.
 
-    In ~/.bashrc, or in ~/.zshrc after `compinit`: `source <(fioctl-rotate completion bash)`, or zsh. For fish:
-    `fioctl-rotate completion fish > ~/.config/fish/completions/fioctl-rotate.fish`. Tab asks no server: it knows
-    what this machine saw last.
+    bash: add `source <(fioctl-rotate completion bash)` to ~/.bashrc. zsh: add `source <(fioctl-rotate completion
+    zsh)` to ~/.zshrc, after `compinit`. fish: type `fioctl-rotate completion fish >
+    ~/.config/fish/completions/fioctl-rotate.fish`. Tab asks no server: it offers what this machine saw last.
     """
     from typer._completion_shared import get_completion_script
 

@@ -1,11 +1,11 @@
-"""What fioctl does and this program does not: each is answered with the command that does it."""
+"""Commands that only fioctl has. Typed here, each is refused with an error that names fioctl's command."""
 
-# The words after `fioctl`, and a hint of what helps here.
+# The words after `fioctl`; a hint, where this program has something similar.
 FIOCTL_ALONE: dict[tuple[str, ...], str | None] = {
     ("configure-docker",): None,
     ("configure-git",): None,
     ("event-queues",): "on a mock, `fioctl-rotate mock events DIR` shows its event queue",
-    ("logout",): "here a token is in the settings file: `fioctl-rotate whoami` names it",
+    ("logout",): "here the token is in the settings file, which `fioctl-rotate whoami` names",
     ("secrets",): None,
     ("targets",): None,
     ("teams",): None,

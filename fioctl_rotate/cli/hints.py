@@ -1,4 +1,4 @@
-"""Commands that the program prints work as printed: they keep the connection flags that were typed."""
+"""Commands that the program prints work as they are printed: they keep the connection flags that were typed."""
 
 import re
 import shlex
@@ -13,8 +13,8 @@ TYPED: ContextVar[Flags] = ContextVar("connection flags of this command", defaul
 _COMMAND = r"fioctl-rotate [a-z][^`\n]*"
 
 
-def again(text: str) -> str:
-    """`text` with the connection flags of this command added to each command that it names, where they are missing.
+def with_typed_flags(text: str) -> str:
+    """`text`, with the connection flags that were typed added to each command in it that lacks them.
 
     A token is not repeated: it would show on the screen.
     """
@@ -46,7 +46,7 @@ def _extended(command: str, flags: Flags) -> str:
 
 
 def find_command(words: list[str]) -> Any:
-    """The command that these words after `fioctl-rotate` name, or None."""
+    """The command that the words after `fioctl-rotate` name; None for a group or an unknown command."""
     from typer import Context
 
     from fioctl_rotate.cli.app import tree

@@ -41,10 +41,10 @@ async def create(
 ) -> Result:
     """Set up the Factory's PKI: its root, the gateway's TLS certificate, and device CAs. This can be done once.
 
-    Makes factory_ca.key and factory_ca.pem in DIR (which is made where it is missing), or adopts a root that is
-    there: one made by openssl as the manual says, or a key called root-ca in an HSM. Keep factory_ca.key offline:
-    without it no certificate of the Factory can ever be replaced. A run that was cut off can be run again, and ends
-    with the same root.
+    Makes DIR if it is missing, and factory_ca.key and factory_ca.pem in it. A root that exists is used instead: one
+    that openssl made as the manual says, or a key with the label root-ca in an HSM. Keep factory_ca.key offline:
+    without it no certificate of the Factory can ever be replaced. A run that was interrupted can be repeated, and
+    ends with the same root.
     """
     pki = keys.directory(directory)
     async with common.connect(flags) as api:
@@ -73,17 +73,17 @@ async def create(
 @common.connected
 async def show(
     flags: Flags,
-    pretty: Annotated[bool, option("--pretty", "For people, instead of PEM.")] = False,
+    pretty: Annotated[bool, option("--pretty", "Readable text instead of PEM.")] = False,
     just_root: Annotated[bool, option("--just-root", "Only the root.")] = False,
     just_tls: Annotated[bool, option("--just-tls", "Only the gateway's TLS certificate.")] = False,
     just_device_cas: Annotated[
         bool, option("--just-device-cas", "Only the device CAs, with disabled serials.")
     ] = False,
 ) -> Result:
-    """Show the certificates that the Factory has, and say when one expires soon."""
+    """Show the certificates that the Factory has, with a warning if one expires soon."""
     chosen = {"root": just_root, "tls": just_tls, "device-cas": just_device_cas}
     if sum(chosen.values()) > 1:
-        raise UsageError("--just-root, --just-tls and --just-device-cas exclude each other")
+        raise UsageError("only one of --just-root, --just-tls and --just-device-cas can be used")
     async with common.connect(flags) as api:
         from fioctl_rotate.ops.certificate_view import factory_certificates
 
@@ -142,12 +142,15 @@ async def add_device_ca(
     ] = "local-ca.pem",
     local_ca_hsm_label: Annotated[
         str | None,
-        option("--local-ca-hsm-label LABEL", "Make its key in the HSM under LABEL; `est serve` can use it."),
+        option(
+            "--local-ca-hsm-label LABEL",
+            "Make the local CA's key in the HSM under LABEL; `est serve` can use it.",
+        ),
     ] = None,
 ) -> Result:
     """Add a device CA to those that the Factory's gateway trusts; the earlier ones stay trusted.
 
-    At least one of --online-ca and --local-ca is needed. A new online CA registers devices from then on.
+    Give --online-ca, --local-ca or both. From then on a new online CA registers new devices.
     """
     pki = keys.directory(directory)
     async with common.connect(flags) as api:
@@ -179,8 +182,8 @@ def sign(
 ) -> Result:
     """Sign a CSR with the Factory's root; the certificate goes to stdout.
 
-    A CSR that asks for CA:TRUE becomes a device CA, any other a TLS server's certificate with its DNS names, IP
-    addresses, URIs and email addresses. No Factory is talked to.
+    A CSR that asks for CA:TRUE gives a device CA. Any other CSR gives a TLS server certificate, with the CSR's DNS
+    names, IP addresses, URIs and email addresses. The Factory is not asked.
     """
     from fioctl_rotate.ops.certificate_view import view
     from fioctl_rotate.ops.signing import sign_csr
@@ -200,12 +203,12 @@ async def check(
     flags: Flags,
     keys: KeyOptions,
     directory: DirectoryArgument,
-    offline: Annotated[bool, option("--offline", "Check DIR alone; ask no Factory.")] = False,
+    offline: Annotated[bool, option("--offline", "Check DIR alone; do not ask the Factory.")] = False,
     summary: SummaryOption = None,
 ) -> Result:
-    """Check a PKI directory: keys and certificates match, chain, expiry, modes, and what the Factory has on file.
+    """Check a PKI directory: keys and certificates, expiry, file modes, and that the Factory has the same.
 
-    Nothing is changed. Exit code 5 where something is wrong.
+    Nothing is changed. Exit code 5 if a check fails.
     """
     from fioctl_rotate.clock import utc_now
     from fioctl_rotate.ops.keys_check import check_keys

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from fioctl_rotate.ops.ca_removal import CutOff, Removal
 
 CaFileOption = Annotated[
-    list[Path], option("--ca-file FILE", "Certificate of a device CA, in DIR or a path. Repeatable.")
+    list[Path], option("--ca-file FILE", "File of a device CA: a name in DIR, or a path (repeatable).")
 ]
 CaSerialOption = Annotated[
-    list[str], option("--ca-serial NUMBER", "Serial of a device CA, base 10. Repeatable.")
+    list[str], option("--ca-serial NUMBER", "Serial number of a device CA, in base 10 (repeatable).")
 ]
 DryRunOption = Annotated[bool, option("--dry-run --dryrun", "Print the CRL and upload nothing.")]
-PrettyOption = Annotated[bool, option("--pretty", "With --dry-run: the CRL for people, instead of PEM.")]
+PrettyOption = Annotated[bool, option("--pretty", "With --dry-run: readable text instead of PEM.")]
 CutOffOption = Annotated[
-    int | None, option("--cut-off N", "How many devices may be cut off [default: none].", min=0)
+    int | None, option("--cut-off N", "Number of devices that will be cut off [default: 0].", min=0)
 ]
 EstLogOption = Annotated[
-    Path | None, option("--est-log FILE", "Log of `est serve --log-format json`: whose CA is known.")
+    Path | None, option("--est-log FILE", "Log of `est serve --log-format json`: says which CA signed.")
 ]
 
 
@@ -56,9 +56,9 @@ async def disable(
     dry_run: DryRunOption = False,
     pretty: PrettyOption = False,
 ) -> Result:
-    """Disable device CAs: no new devices can be registered with them; the devices they have go on.
+    """Disable device CAs: they register no new devices; their present devices can still connect.
 
-    The first step where a device CA is compromised. The root signs a CRL that says so, and it is uploaded.
+    This is the first step when a device CA is compromised. The root signs a CRL, which is uploaded.
     """
     from fioctl_rotate.ops.ca_removal import disable_device_cas, serial_numbers
 
@@ -82,11 +82,11 @@ async def revoke(
     cut_off: CutOffOption = None,
     est_log: EstLogOption = None,
 ) -> Result:
-    """Revoke device CAs: devices with certificates of them cannot connect any more.
+    """Revoke device CAs: devices with a certificate from them can no longer connect.
 
-    Every device counts as cut off unless its present certificate is known to come from a CA that stays: the
-    Factory does not say which CA signed it, and only --est-log does. Where any device would be cut off, --cut-off
-    must name their number, else nothing is done (exit code 5).
+    A device counts as cut off unless its present certificate is known to come from a CA that stays. The Factory
+    does not say which CA signed it; only --est-log does. If any device would be cut off, --cut-off must give the
+    number of such devices, else nothing is done (exit code 5).
     """
     from fioctl_rotate.ops.ca_removal import Consent, revoke_device_cas, serial_numbers
 
@@ -128,9 +128,9 @@ async def update(
     cut_off: CutOffOption = None,
     est_log: EstLogOption = None,
 ) -> Result:
-    """Replace the Factory's device CAs by those in FILE: to bring back a CA that was revoked, for example.
+    """Replace the Factory's device CAs with those in FILE, for example to bring back a revoked CA.
 
-    The Factory's root must have signed each of them. A CA that is not in FILE is removed, so its devices count as
+    The Factory's root must have signed each of them. A CA that is not in FILE is removed, and its devices count as
     cut off, as with `keys ca revoke-device-ca`.
     """
     from fioctl_rotate.ops.ca_removal import Consent, update_device_cas

@@ -36,7 +36,8 @@ async def authorize(
     directory: DirectoryArgument,
     csr: Annotated[Path | None, option("--csr FILE", "Sign this CSR instead of asking for one.")] = None,
     out: Annotated[
-        Path | None, option("--out FILE", "Stop here: write the CSR (with --csr, the certificate) to FILE.")
+        Path | None,
+        option("--out FILE", "Write the CSR (with --csr, the certificate) to FILE; upload nothing."),
     ] = None,
     upload: Annotated[
         Path | None, option("--upload FILE", "Upload this certificate, which was signed elsewhere.")
@@ -56,16 +57,16 @@ async def authorize(
     """Authorize the managed EST server: sign its TLS certificate with the Factory's root.
 
     The backend makes a key and a CSR; the CSR is checked field by field, signed with factory_ca.key, uploaded, and
-    read back. DIR must hold the root of this very Factory.
+    read back. DIR must hold the root of this Factory.
 
     In three steps, when the root's key is on a machine without network: `authorize DIR --out est.csr` fetches the
-    CSR (DIR needs factory_ca.pem alone), `authorize DIR --csr est.csr --out est.pem` signs it and asks no server,
+    CSR (DIR needs only factory_ca.pem), `authorize DIR --csr est.csr --out est.pem` signs it and asks no server,
     `authorize DIR --upload est.pem` uploads it.
     """  # fmt: skip
     if upload is not None and (csr is not None or out is not None or dns_name is not None):
-        raise UsageError("--upload goes alone, without --csr, --out and --dns-name")
+        raise UsageError("--upload cannot be used with --csr, --out or --dns-name")
     if dryrun and (upload is not None or csr is not None or out is not None):
-        raise UsageError("--dryrun goes without --csr, --out and --upload")
+        raise UsageError("--dryrun cannot be used with --csr, --out or --upload")
     pki = keys.directory(directory)
     settings = common.settings_of(flags, offline=csr is not None and out is not None)
     if upload is not None:
@@ -80,9 +81,9 @@ async def authorize(
 @common.connected
 async def show(
     flags: Flags,
-    pretty: Annotated[bool, option("--pretty", "For people, instead of PEM.")] = False,
+    pretty: Annotated[bool, option("--pretty", "Readable text instead of PEM.")] = False,
 ) -> Result:
-    """Show the TLS certificate of the Factory's EST server, and say when it expires soon."""
+    """Show the TLS certificate of the Factory's EST server, with a warning if it expires soon."""
     settings = common.settings_of(flags)
     async with common.open_api(settings) as api:
         from fioctl_rotate.ops.certificate_view import view
@@ -110,7 +111,7 @@ def keypair(
 ) -> Result:
     """Make a TLS key and certificate, signed by the Factory's root, for an EST server of your own.
 
-    Both are written to DIR, mode 0400, and nothing is overwritten. No Factory is talked to: devices trust the root
+    Both are written to DIR, mode 0400, and nothing is overwritten. The Factory is not asked: devices trust its root
     already. Take both files to the server and give them to it (`est serve --tls-cert … --tls-key …`, or estserver).
     """
     from fioctl_rotate.ops.est_authorization import make_est_keypair
@@ -163,7 +164,7 @@ async def _fetch(settings: Settings, pki: "PkiDirectory", out: Path, dns_name: s
     return Result(
         {"factory": settings.factory, "server": settings.destination, "csr": str(out)},
         [] if out == STDIO else [str(out)],
-        [f"the CSR is there; `fioctl-rotate est authorize DIR --csr {out} --out FILE` signs it, with no network"],
+        [f"CSR written; `fioctl-rotate est authorize DIR --csr {out} --out FILE` signs it without a network"],
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Options of the commands that need a private key: where it is, and who knows its PIN or passphrase."""
+"""Options of the commands that need a private key: where it is, and where its PIN or passphrase comes from."""
 
 import functools
 import os
@@ -23,18 +23,18 @@ DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="PKI dire
 
 KEY_OPTIONS: common.Options = {
     "hsm_module": option("--hsm-module FILE", "PKCS#11 module of the HSM that holds the key."),
-    "hsm_token_label": option("--hsm-token-label LABEL", "Token label; the root's key in it is root-ca."),
-    "hsm_uri": option("--hsm-uri URI", "PKCS#11 URI of the key: another label or id (RFC 7512)."),
-    "hsm_pin_file": option("--hsm-pin-file FILE", f"File with the token's PIN; else {PIN_VARIABLE}, else asked."),
+    "hsm_token_label": option("--hsm-token-label LABEL", "Label of the token; in it the root's key is root-ca."),
+    "hsm_uri": option("--hsm-uri URI", "PKCS#11 URI of a key with another label or id (RFC 7512)."),
+    "hsm_pin_file": option("--hsm-pin-file FILE", f"File with the PIN [default: {PIN_VARIABLE}, or asked]."),
     "hsm_pin": option("--hsm-pin PIN", "The token's PIN; visible in the process list (fioctl's option)."),
     "key_passphrase_file": option(
-        "--key-passphrase-file FILE", f"File with the key's passphrase; else {PASSPHRASE_VARIABLE}, else asked."
+        "--key-passphrase-file FILE", f"File with the passphrase [default: {PASSPHRASE_VARIABLE}, or asked]."
     ),
 }  # fmt: skip
 
 
 class KeyOptions(Value):
-    """Where the root's key is, as the command line says."""
+    """Where the root's key is, as typed."""
 
     hsm_module: Path | None = None
     hsm_token_label: str | None = None
@@ -44,9 +44,9 @@ class KeyOptions(Value):
     key_passphrase_file: Path | None = None
 
     def directory(self, path: Path) -> "PkiDirectory":
-        """The PKI directory, with the key in it or in the token; warns of what others can read there.
+        """The PKI directory, with the key in it or in the token. Warns about files that other users can read.
 
-        Raises UsageError for half a token.
+        Raises UsageError if a part of the HSM's options is missing.
         """
         directory = self.access.directory(path)
         for line in directory.loose_modes():
@@ -54,9 +54,9 @@ class KeyOptions(Value):
         return directory
 
     def ca_key(self, file: Path | None, label: str) -> "KeyStore":
-        """A CA's key: in a file, or in the token. Raises UsageError for both, and for none.
+        """A CA's key: in `file`, or in the token. Raises UsageError for both, and for none.
 
-        In the token it is what --hsm-uri names, else what has `label`.
+        In the token it is the key that --hsm-uri names, else the key with `label`.
         """
         if (file is None) == (self.access.hsm is None):
             raise UsageError(
@@ -67,7 +67,10 @@ class KeyOptions(Value):
 
     @functools.cached_property
     def access(self) -> "KeyAccess":
-        """The keys; one for a command, so that a PIN is asked for once. Raises UsageError for half a token."""
+        """Access to the keys, made once for a command, so that a PIN is asked for once.
+
+        Raises UsageError if a part of the HSM's options is missing.
+        """
         from fioctl_rotate.ops.key_access import KeyAccess, named_hsm
 
         hsm = named_hsm(self.hsm_module, self.hsm_token_label, self.hsm_uri)
@@ -78,11 +81,11 @@ class KeyOptions(Value):
                 raise UsageError("give either --hsm-pin-file or pin-source in --hsm-uri")
             file = Path(hsm.pin_source)
         if hsm is None and (visible is not None or file is not None):
-            raise UsageError("a PIN without an HSM", hint="--hsm-module and --hsm-token-label name it")
+            raise UsageError("a PIN without an HSM", hint="--hsm-module and --hsm-token-label name the HSM")
         if visible is not None:
             flag = "--hsm-uri" if self.hsm_pin is None else "--hsm-pin"
             common.warn(
-                f"{flag} shows the PIN in the process list; {PIN_VARIABLE} or --hsm-pin-file keep it out"
+                f"{flag} shows the PIN in the process list; use {PIN_VARIABLE} or --hsm-pin-file instead"
             )
         name = (hsm.token or hsm.serial or "") if hsm is not None else ""
         return KeyAccess(hsm, lambda: _pin(visible, file, name), self._passphrase)
@@ -93,7 +96,7 @@ class KeyOptions(Value):
 
 
 def _pin(visible: str | None, file: Path | None, token: str) -> str:
-    """The PIN: typed on the command line, or as `_secret` finds it. Raises UsageError where nobody knows it."""
+    """The PIN: typed on the command line, or as `_secret` finds it. Raises UsageError if there is none."""
     pin = visible if visible is not None else _secret(PIN_VARIABLE, file, f"PIN of token {token}")
     if pin is None:
         raise UsageError(
@@ -126,7 +129,7 @@ with_keys = common.spread("keys", KeyOptions, KEY_OPTIONS)
 
 
 def prompter(*, yes: bool, replaces: bool = False) -> "Prompter":
-    """The person at the terminal. In a pipe nobody is asked, and what `replaces` something needs -y there."""
+    """The `Prompter` of this process. In a pipe it asks nothing; what `replaces` something needs -y there."""
     from fioctl_rotate.ops.prompter import Prompter
 
     def ask(question: str) -> None:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 NARROW = 72  # columns of a terminal below which a row is shown in lines of its own
 
-# What draws the view: it is called again after a resize, so it asks for the width and height of that time.
+# Draws the view. It is called again after a resize, so it reads the terminal's size each time.
 Draw = Callable[[], "RenderableType"]
 
 
 class Screen:
-    """The view, while the block runs; what was drawn last stays when it ends."""
+    """The view, while the block runs. Its last drawing stays on the terminal."""
 
     def __init__(self) -> None:
         self.console = console()
@@ -32,7 +32,7 @@ class Screen:
         self._size = self.console.size
 
     def __enter__(self) -> None:
-        # Signals belong to the main thread, and not every system has this one: then the next poll redraws.
+        # Only the main thread can handle signals, and some systems lack this one. The next poll redraws then.
         with contextlib.suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, self._redraw)
 
@@ -67,22 +67,22 @@ class Screen:
             self._live.stop()
             self._live = None
 
-    def text(self, words: str, style: str = "", **layout: Any) -> "Text":
-        """`words` as the terminal can show them: no control of it, and no character that its encoding lacks."""
+    def text(self, content: str, style: str = "", **layout: Any) -> "Text":
+        """`content` without control characters, and with escapes for what the terminal's encoding lacks."""
         from rich.text import Text
 
         encoding = self.console.encoding
-        shown = printable(words).encode(encoding, "backslashreplace").decode(encoding)
+        shown = printable(content).encode(encoding, "backslashreplace").decode(encoding)
         return Text(shown, style=style, **layout)
 
-    def line(self, words: str, style: str = "") -> "Text":
-        """The same on one line, cut where the terminal ends."""
-        # rich's own mark for what is cut is not in every encoding.
+    def line(self, content: str, style: str = "") -> "Text":
+        """As `text`, on one line that is cut at the terminal's width."""
+        # Not every encoding has the character with which rich marks a cut.
         overflow = "ellipsis" if self.console.encoding.startswith("utf") else "crop"
-        return self.text(words, style, no_wrap=True, overflow=overflow)
+        return self.text(content, style, no_wrap=True, overflow=overflow)
 
     def rows(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
-        """The rows below headers; on a narrow terminal the last cell of each in a line of its own."""
+        """The rows below headers; on a narrow terminal each row's last cell is on its own line."""
         from rich.padding import Padding
         from rich.table import Table
 
@@ -96,7 +96,7 @@ class Screen:
             return grid
         table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
         for number, header in enumerate(headers):
-            # No column takes so much that the last one, a sentence perhaps, is squeezed.
+            # The last cell may be a sentence: no other column takes the room that it needs.
             most = None if number == len(headers) - 1 else self.console.width // 3
             table.add_column(header, overflow="fold", max_width=most, ratio=1 if most is None else None)
         for row in rows:

@@ -33,21 +33,21 @@ def login(
         ),
     ] = None,
     from_fioctl: Annotated[
-        bool, typer.Option("--from-fioctl", help="Take over what fioctl has: API token, OAuth credentials.")
+        bool, typer.Option("--from-fioctl", help="Use fioctl's API token or OAuth credentials.")
     ] = False,
 ) -> Result:
     """Try an API token, and keep it with Factory and server in the settings file (mode 0600).
 
-    On a terminal it asks for what neither flags nor environment say; the token is not shown. Elsewhere the token
-    comes from FIOCTL_TOKEN or stdin. With --profile NAME it is kept as that profile, and the others stay. Only
-    credentials that work are kept. With --from-fioctl they come from fioctl's file; an OAuth access token is
-    refreshed when it has expired, as fioctl does it.
+    On a terminal it asks for what is missing from flags and environment; the token is not shown. In a pipe the
+    token comes from FIOCTL_TOKEN or stdin. With --profile NAME all this is kept as that profile; other profiles
+    stay. Only credentials that work are kept. With --from-fioctl they come from fioctl's file. An expired OAuth
+    access token is refreshed, as in fioctl.
     """
     refuse_empty(flags)
     if flags.mock:
         raise UsageError("a mock needs no login", hint=f"name it with --mock {flags.mock}")
     if fioctl_file is not None and not from_fioctl:
-        raise UsageError("a FILE goes with --from-fioctl")
+        raise UsageError("FILE needs --from-fioctl")
     values = _from_fioctl(flags, fioctl_file) if from_fioctl else _asked(flags)
     path = named_config_file(flags, os.environ) or default_config_file()
     profile = chosen_profile(flags, os.environ, load_file(path))
@@ -75,7 +75,7 @@ def login(
 
 
 def _asked(flags: Flags) -> dict[str, Any]:
-    """Factory, token and server from flags and environment, and for the rest from whoever sits there."""
+    """Factory, token and server from flags and environment; asks for the rest. Raises UsageError."""
     values = {
         "server": flags.server or os.environ.get("FIOCTL_ROTATE_SERVER"),
         "factory": flags.factory or os.environ.get("FIOCTL_FACTORY"),
@@ -101,7 +101,7 @@ def _asked(flags: Flags) -> dict[str, Any]:
 
 
 def _from_fioctl(flags: Flags, file: Path | None) -> dict[str, Any]:
-    """The same from fioctl's settings file; flags beat what it says."""
+    """Factory, server and credentials from fioctl's settings file; flags override them. Raises UsageError."""
     from fioctl_rotate.ops.fioctl_config import read
 
     named = os.environ.get("FIOCTL_CONFIG")

@@ -36,7 +36,7 @@ async def init(
     group: OptionalGroup = None,
     devices: Annotated[int, option("--devices N", "Make and register N devices.", min=0)] = 0,
     bare: Annotated[
-        bool, option("--bare", "Set up nothing, to rehearse the ceremonies: `keys ca create` comes next.")
+        bool, option("--bare", "Make no PKI, to rehearse `keys ca create` and `est authorize`.")
     ] = False,
     port: PortOption = 8442,
     est_port: EstPortOption = 8443,
@@ -48,8 +48,9 @@ async def init(
 ) -> Result:
     """Make a mocked Factory in DIR, ready to rotate: its PKI in DIR/pki, EST authorized, devices registered.
 
-    DIR is new or empty, or holds other mocked Factories; cut off, init goes on when it is run again. With -g, the
-    devices are in that new group. `--mock DIR` on any command talks to it, with no server to start.
+    DIR must be new or empty, or hold other mocked Factories. An init that was interrupted continues when it is run
+    again. With -g, the devices are in that new group. With `--mock DIR` any command uses this Factory, without a
+    server.
     """
     from fioctl_rotate.ops import mock
 
@@ -79,15 +80,15 @@ async def init(
 def _next_step(directory: Path, made: "MadeFactory") -> str:
     name = made.factory.name
     if made.pki is None:
-        return _command("keys", "ca", "create", directory / "pki", *_at(directory, name))
+        return _command("keys", "ca", "create", directory / "pki", *_factory_flags(directory, name))
     if made.group is None:
-        return _command("config", "device-group", "create", "field", *_at(directory, name))
+        return _command("config", "device-group", "create", "field", *_factory_flags(directory, name))
     port = () if made.factory.est_port == DEFAULT_PORT else ("-p", made.factory.est_port)
     rotate = ("config", "rotate-certs", "-g", made.group, "-r", "rehearsal", *port, "--dryrun")
-    return _command(*rotate, *_at(directory, name))
+    return _command(*rotate, *_factory_flags(directory, name))
 
 
-def _at(directory: Path, factory: str) -> tuple[object, ...]:
+def _factory_flags(directory: Path, factory: str) -> tuple[object, ...]:
     return "--factory", factory, "--mock", directory
 
 
@@ -105,16 +106,16 @@ async def clone(
     directory: DirectoryArgument,
     flags: Flags,
     groups: Annotated[
-        list[str] | None, option("-g --group GROUP", "Clone this group's devices alone; repeatable.")
+        list[str] | None, option("-g --group GROUP", "Clone only this group's devices (repeatable).")
     ] = None,
     clock_offset: Annotated[
         str | None,
-        option("--clock-offset DURATION[:PERCENT]", "Clocks of devices that are ahead; -DURATION: behind."),
+        option("--clock-offset DURATION[:PERCENT]", "How far device clocks are ahead; -DURATION: behind."),
     ] = None,
     check_in: Annotated[
         float | None,
         common.duration_option(
-            "--check-in", "Time between two check-ins, where nothing else is said.", shortest=1.0
+            "--check-in", "Time between two check-ins [default: as in `mock devices`, `apply`].", shortest=1.0
         ),
     ] = None,
     port: PortOption = 8442,
@@ -123,9 +124,10 @@ async def clone(
 ) -> Result:
     """Make a mocked Factory of the same shape as yours in DIR, to rehearse on: groups, devices, rotations.
 
-    It is read, and never changed. Of its configurations only the rotation entries are copied, each with the clone's
-    own EST server; keys and certificates are new. Devices that are offline stay off in `mock devices`, old ones do
-    not rotate, and what a device has completed is not replayed. Cut off, it goes on when it is run again.
+    Your Factory is read, and never changed. Of its configurations only the rotation entries are copied, each with
+    the clone's own EST server; keys and certificates are new. Devices that are offline stay off in `mock devices`,
+    and devices with an old LmP do not rotate. Completed rotations are not repeated. A clone that was interrupted
+    continues when it is run again.
     """
     from fioctl_rotate.ops import mock
     from fioctl_rotate.ops.clone import clone as make_clone
@@ -174,7 +176,9 @@ async def add_devices(
     ] = 97,
     old_est_client: Annotated[
         bool,
-        option("--old-est-client", "They take only status 201 from an EST server: fioconfig before 2026-02."),
+        option(
+            "--old-est-client", "They accept only status 201 from an EST server, as fioconfig before 2026-02."
+        ),
     ] = False,
     clock_offset: Annotated[
         float,
@@ -210,24 +214,26 @@ async def serve(
     factory: FactoryOption = None,
     host: Annotated[str, option("--host ADDRESS", "Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int | None, option("--port PORT", "Port of the operator API, from now on.", min=0, max=65535)
+        int | None, option("--port PORT", "Port of the operator API, also for later runs.", min=0, max=65535)
     ] = None,
     est_port: Annotated[
-        int | None, option("--est-port PORT", "Port of the EST server, from now on.", min=0, max=65535)
+        int | None,
+        option("--est-port PORT", "Port of the EST server, also for later runs.", min=0, max=65535),
     ] = None,
     gateway_port: Annotated[
         int | None,
-        option("--gateway-port PORT", "Port of the device gateway, from now on.", min=0, max=65535),
+        option("--gateway-port PORT", "Port of the device gateway, also for later runs.", min=0, max=65535),
     ] = None,
     est_fault: Annotated[
         Literal["stop", "foreign-ca", "404"] | None,
         option(
             "--est-fault",
-            "EST fault: nothing listens, a CA that no gateway trusts, 404 to every request.",
+            "EST fault: nothing listens; a CA that no gateway trusts; status 404 for every request.",
         ),
     ] = None,
     rfc7030: Annotated[
-        bool, option("--rfc7030", "EST with status 200 as in RFC 7030; devices before 2026-02 take only 201.")
+        bool,
+        option("--rfc7030", "EST with status 200 as in RFC 7030; devices before 2026-02 accept only 201."),
     ] = False,
     verbose: Annotated[
         bool, option("-v --verbose", "Show each request to the EST server, and each refused connection.")
@@ -236,7 +242,7 @@ async def serve(
 ) -> None:
     """Serve a mocked Factory until Ctrl-C: operator API, device gateway and EST server.
 
-    Ports are those of `mock init` unless given. Writes DIR/fioctl.yaml, with which the real fioctl reaches it
+    Ports are those of `mock init` unless given. Writes DIR/fioctl.yaml, a settings file for the real fioctl
     (DIR/fioctl-NAME.yaml for a Factory that was not the first).
     Certificates that are made while it runs are used without a restart.
     """
@@ -280,8 +286,8 @@ def _served_lines(directory: Path, factory: "FactoryRecord", document: dict[str,
     def missing(certificate: str | None, *command: str) -> str:
         if certificate:
             return ""
-        words = _command(*command, directory / "pki", *_at(directory, factory.name))
-        return f"  (no certificate yet: `{words}` makes it)"
+        maker = _command(*command, directory / "pki", *_factory_flags(directory, factory.name))
+        return f"  (no certificate yet: `{maker}` makes it)"
 
     yield f"serving the mocked Factory {factory.name}; Ctrl-C ends it"
     yield f"  operator API    {document['server']}"

@@ -25,7 +25,8 @@ DirectoryArgument = Annotated[
 FailOption = Annotated[
     list[str] | None,
     option(
-        "--fail STEP[:PERCENT]", "Have a step, 1 to 5, fail on PERCENT of the devices, or on one; repeatable."
+        "--fail STEP[:PERCENT]",
+        "Make a step (1 to 5) fail on PERCENT of the devices, or on one (repeatable).",
     ),
 ]
 FactoryOption = Annotated[str | None, option("-f --factory NAME", "Factory name [default: the first one].")]
@@ -50,8 +51,9 @@ async def devices(
 ) -> None:
     """Run the mock's devices against `mock serve`, until Ctrl-C; with -g, those of one group.
 
-    They do what fioconfig does: check in, write what changed, rotate, resume a rotation that was cut off. A wrong
-    EST URL wedges them as it wedges real ones. Each step is a line; real devices check in every 300 seconds.
+    They do what fioconfig does: check in, write what changed, rotate, resume a rotation that was interrupted. A
+    wrong EST URL wedges them as it wedges real ones. Each step is one line. Real devices check in every 300
+    seconds.
     """
     import asyncio
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def writable(path: Path | None) -> Path | None:
-    """The callback of an option that names a file to write; `-` takes stdout for it.
+    """typer's callback of an option that names a file to write; `-` reserves stdout for the file.
 
-    The file is often written at the end of a watch: hours later is too late to say that it cannot be.
+    Raises BadParameter where the file cannot be written. The file is often written at the end of a watch, hours
+    later, when an error would be too late.
     """
     if path is not None and str(path) == "-":
         give_stdout_to_a_file()
@@ -29,7 +30,7 @@ def writable(path: Path | None) -> Path | None:
 
 
 JUNIT = typer.Option(
-    "--junit", metavar="FILE", callback=writable, help="Write JUnit XML too, one case a device."
+    "--junit", metavar="FILE", callback=writable, help="Also write JUnit XML, one test case per device."
 )
 JunitOption = Annotated[Path | None, JUNIT]
 SUMMARY = typer.Option(
@@ -56,7 +57,7 @@ def write_out(path: Path, text: str, *, append: bool = False) -> None:
 
 
 def summarize_checks(path: Path | None, title: str, checks: "Sequence[Check]", result: "Result") -> None:
-    """Add what was checked to the summary, where one is wanted."""
+    """Add the checks to the summary file `path`, if one was named."""
     if path is not None:
         from fioctl_rotate.ops import markdown
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from fioctl_rotate.cli.hints import again
+from fioctl_rotate.cli.hints import with_typed_flags
 from fioctl_rotate.cli.reading import READING
 from fioctl_rotate.errors import Error, Stopped, UsageError, printable
 from fioctl_rotate.value import Value
@@ -31,11 +31,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 FILE_ON_STDOUT: ContextVar[bool] = ContextVar("whether a file that was named goes to stdout", default=False)
 
-_WIDEST = 40  # columns of a terminal that a column is wide; a longer cell moves the rest of its row
-_ROOM = 12  # columns that the last cell needs to be broken into lines of its own
+_WIDEST = 40  # characters in a column, at most; a longer cell moves the rest of its row
+_ROOM = 12  # with fewer characters left, the last cell is not broken into several lines
 
 REHEARSAL = "REHEARSAL  "
-"""What stands before each line that is said while a plan is rehearsed."""
+"""Stands before each line that a rehearsal prints."""
 
 
 class Format(StrEnum):
@@ -106,9 +106,9 @@ class Result(Value):
 
     `document` is what `--format json` shows: plain data or msgspec structs. `lines` is what people read, each one
     line or a table; it may be a generator, which is not started for JSON. `toml` is for `--format toml`, where a
-    command has that. `warnings` and `notes` follow on stderr. `error` is raised once all this is shown, for a
-    result that is bad news; `exit_code` is that of one that is not. `outcome` is what was changed: it goes to
-    stderr where stdout cannot be written.
+    command has that. `warnings` and `notes` follow on stderr. `error` is raised after all this is shown;
+    `exit_code` is for a result without an error. `outcome` says what was changed: it goes to stderr if stdout
+    cannot be written.
     """
 
     document: Any
@@ -121,7 +121,7 @@ class Result(Value):
     outcome: str = ""
 
     def show(self, format: str, *, one_line: bool = False) -> None:
-        """Write the result, its JSON on `one_line` where it is one of several, and raise its error."""
+        """Write the result and raise its error. With `one_line`, as one of several, its JSON is one line."""
         try:
             if format == Format.JSON:
                 emit_json(self.document, lines=one_line)
@@ -151,32 +151,32 @@ class Result(Value):
             if isinstance(line, Table):
                 line.show()
             else:
-                emit(again(line))
+                emit(with_typed_flags(line))
 
 
 def give_stdout_to_a_file() -> None:
-    """Keep stdout for a file that was named `-`: what people read goes to stderr then.
+    """Reserve stdout for a file that was named `-`: text for people goes to stderr then.
 
-    Raises UsageError where it has one already.
+    Raises UsageError if stdout is reserved already.
     """
     if FILE_ON_STDOUT.get():
         raise UsageError("only one file can go to stdout", hint="`-` is stdout; name another file")
     FILE_ON_STDOUT.set(True)
 
 
-def stdout_for(format: str | None) -> None:
-    """Refuse (UsageError) a `format` other than text where a file goes to stdout, too."""
+def require_stdout_for(format: str | None) -> None:
+    """Raises UsageError for a `format` other than text if a file goes to stdout."""
     if FILE_ON_STDOUT.get() and format not in (None, Format.TEXT):
         raise UsageError(f"--format {format} and the file `-` would both go to stdout", hint="name a file")
 
 
 def result_stream() -> TextIO:
-    """Where what people read of a result goes: stdout, unless that has a file."""
+    """The stream for the text of a result: stdout, or stderr if a file goes to stdout."""
     return sys.stderr if FILE_ON_STDOUT.get() else sys.stdout
 
 
 def emit(text: str) -> None:
-    """A line of the result, to `result_stream`. Raises OSError where it cannot be written."""
+    """Write a line of the result to `result_stream`. Raises OSError if that fails."""
     if result_stream() is None:
         raise OSError(errno.EBADF, "stdout is closed, so the result cannot be shown")
     READING.clear()
@@ -184,16 +184,16 @@ def emit(text: str) -> None:
 
 
 def flush() -> None:
-    """Have what was written to stdout go out. Raises OSError where it cannot."""
-    if sys.stdout is not None:
+    """Flush stdout. Raises OSError if that fails."""
+    if sys.stdout is not None:  # None if the process was started with it closed
         sys.stdout.flush()
 
 
 def emit_json(value: Any, *, lines: bool = False) -> None:
-    """A result as one JSON document, to stdout; on one line where it is one of several (`lines`).
+    """Write a result to stdout as one JSON document; on one line if it is one of several (`lines`).
 
-    msgspec structs are taken as they would go over the wire. A value that is an iterator is written an item a line,
-    and never held as a whole.
+    msgspec structs become what they are on the wire. A value that is an iterator is written one item per line, and
+    is never in memory as a whole.
     """
     import json
 
@@ -226,41 +226,41 @@ def _stream(document: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    # Only what json does not know is msgspec's, so a plain document is shown without importing it.
+    # json asks only for what it does not know, so a plain document is shown without importing msgspec.
     import msgspec
 
     return msgspec.to_builtins(value)
 
 
 def note(text: str) -> None:
-    """Something a person may want to know, to stderr. The commands in it keep this one's connection flags."""
+    """Write a note to stderr. The commands in it get the connection flags that were typed."""
     READING.clear()
-    typer.echo("\n".join(map(_on_stderr, _shown(again(text)).split("\n"))), err=True)
+    typer.echo("\n".join(map(_on_stderr, _shown(with_typed_flags(text)).split("\n"))), err=True)
 
 
 def warn(text: str) -> None:
-    """Something a person should know before going on, to stderr."""
+    """Write a warning to stderr."""
     note(f"warning: {printable(text)}")
 
 
 def _on_stderr(line: str) -> str:
-    """A line, on a terminal broken below what it begins with: `error: `, `hint: `, `warning: `."""
+    """`line`, broken on a terminal: later lines are indented by the width of `error: `, `hint: `, `warning: `."""
     begin = re.match(r"(?:error|hint|warning): |", line)
     return wrapped(line, indent=len(begin[0]) if begin else 0, stream=sys.stderr)
 
 
 def _shown(text: str) -> str:
-    """`text` without control of the terminal: names come from servers and devices. In JSON it means the same."""
+    """`text` with its control characters escaped: names come from servers and devices. JSON reads the same text."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person may see what `stream` says; None is what a process has that was started with it closed."""
+    """Whether `stream` is a terminal; it is None in a process that was started with it closed."""
     return stream is not None and stream.isatty()
 
 
 def wrapped(text: str, *, indent: int = 0, stream: TextIO | None) -> str:
-    """`text` as it is in a pipe; on a terminal broken between words, the lines after the first indented.
+    """`text` broken between words for a terminal, its later lines indented; in a pipe it stays as it is.
 
     A command, between backticks or at the end, is never broken: pasted in two lines it would be two commands.
     """
@@ -273,7 +273,7 @@ def wrapped(text: str, *, indent: int = 0, stream: TextIO | None) -> str:
 
 
 def _width(terminal: TextIO) -> int:
-    """The columns of the terminal; COLUMNS goes before it. Beside it stdout may be a file."""
+    """The terminal's width in characters. The variable COLUMNS overrides it. stdout may be a file meanwhile."""
     with contextlib.suppress(OSError, ValueError):
         if "COLUMNS" not in os.environ:
             return os.get_terminal_size(terminal.fileno()).columns or 80
@@ -281,7 +281,7 @@ def _width(terminal: TextIO) -> int:
 
 
 def check_lines(checks: "Sequence[Check]", stream: TextIO | None = None) -> list[str]:
-    """A line a check: status, name, message. Where `stream` is a terminal, messages stay in their column."""
+    """One line per check: status, name, message. If `stream` is a terminal, messages stay in their column."""
     width = max((len(check.name) for check in checks), default=0)
     lines = []
     for check in checks:
@@ -291,12 +291,12 @@ def check_lines(checks: "Sequence[Check]", stream: TextIO | None = None) -> list
 
 
 def interactive() -> bool:
-    """Whether a person sits at both ends: only then is anything asked, coloured or redrawn."""
+    """Whether stdin and stdout are terminals: only then is anything asked."""
     return is_terminal(sys.stdin) and is_terminal(sys.stdout)
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask on a terminal; go on in a pipe or with `yes`; leave with exit code 1 where the answer is no."""
+    """Ask on a terminal; end the command with exit code 1 if the answer is no. In a pipe, or with `yes`, go on."""
     if yes or not interactive():
         return
     with asking():
@@ -321,7 +321,7 @@ def _yes_or_no(question: str) -> bool:
 
 
 def _wait_for_line() -> None:
-    """Wait for a line on stdin, or for a signal: a read would not see one that comes just before it blocks."""
+    """Wait for a line on stdin, or for a signal: a read would miss a signal that comes just before it blocks."""
     import select
 
     reader, writer = os.pipe()
@@ -371,7 +371,7 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str | None]]) -> "rich.table.Table":
-    """rich's table, for a live view; cells come from servers and devices: neither markup nor terminal control."""
+    """rich's table, for a live view. Markup and control characters in cells (from servers, devices) do nothing."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""`plan`: what a plan's file says, whoever wrote it."""
+"""`plan`: show a plan's file, which somebody else may have written."""
 
 import itertools
 
@@ -16,8 +16,8 @@ app = common.group("Show a plan that a dry run wrote.")
 def show(plan_file: PlanArgument) -> Result:
     """Show a plan as the dry run did, and say whether it is intact; the Factory is not asked.
 
-    Exit code 5 where the file was edited. Review what this shows rather than the file, and give the digest to
-    whoever applies it: `apply --digest`.
+    Exit code 5 if the file was edited. Review this output, not the file. Give the digest to the person or job that
+    applies the plan: `apply --digest`.
     """
     from fioctl_rotate.ops.plan_file import read_plan
 
@@ -33,9 +33,9 @@ def show(plan_file: PlanArgument) -> Result:
 
 @app.command("digest", epilog="Example: fioctl-rotate plan digest plan.toml")
 def digest(plan_file: PlanArgument) -> Result:
-    """Print a plan's digest alone, to hand over from the job that plans to the job that applies.
+    """Print only a plan's digest, for the job that applies the plan.
 
-    Exit code 5, and no digest, where the file was edited.
+    Exit code 5, and no digest, if the file was edited.
     """
     from fioctl_rotate.ops.plan_file import read_plan
 

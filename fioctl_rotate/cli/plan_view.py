@@ -1,4 +1,4 @@
-"""How a plan is shown: in a dry run, before the question whether to push it, and by `plan show`."""
+"""How a plan is shown: by a dry run, before a push asks, and by `plan show`."""
 
 import itertools
 import shlex
@@ -29,7 +29,7 @@ class PlanFormat(StrEnum):
 
 
 def plan_result(plan: Plan, plan_format: PlanFormat, file: "Path | None") -> Result:
-    """The dry run; `file` is where it was written."""
+    """The result of a dry run; `file` is where its plan was written, or None."""
     toml = ""
     if plan_format is PlanFormat.TOML:
         from fioctl_rotate.ops.plan_file import plan_text, to_toml
@@ -90,7 +90,7 @@ def _plan_lines(plan: Plan, stream: TextIO | None) -> Iterator[str | Table]:
 
 
 def push_lines(plan: Plan, file: "Path | None") -> Iterator[str]:
-    """How to push just this; `file` is where the plan is, None where it is in none."""
+    """How to push just this plan; `file` is where it was written, or None."""
     if file is None and plan.stages is not None:
         yield "To push just this, write it with --out FILE, and apply that."
         return
@@ -103,7 +103,7 @@ def push_lines(plan: Plan, file: "Path | None") -> Iterator[str]:
 
 
 def note_plan(plan: Plan) -> None:
-    """The same, to stderr: what a question is about."""
+    """Write `plan_lines` to stderr, before the question whether to push."""
     for line in plan_lines(plan, sys.stderr):
         for text in line.lines(sys.stderr) if isinstance(line, Table) else [line]:
             note(text)
@@ -123,7 +123,7 @@ def about(plan: Plan, server_name: str | None) -> tuple[list[str], list[str]]:
     """What a person should know of a plan before it is sent: notes and warnings."""
     notes = []
     if server_name and plan.entry.host != server_name:
-        notes.append(f"EST server name {printable(server_name)} goes out as {plan.entry.host}")
+        notes.append(f"EST server name {printable(server_name)} is sent as {plan.entry.host}")
     warnings = entries.slot_warnings(plan.entry)
     scope = plan.scope
     if not scope.shared:

@@ -1,4 +1,4 @@
-"""The options that commands share which make a plan, or push one."""
+"""The options that are shared by commands that make a plan or push one."""
 
 import time
 from pathlib import Path
@@ -32,25 +32,25 @@ IdOrPlan = Annotated[
 SENDING_OPTIONS: Options = {
     "format": option("--format", "How to show the plan, or the result."),
     "yes": option("-y --yes", "Do not ask; answer yes."),
-    "no_checks": option("--no-checks", "Push without the checks before it."),
+    "no_checks": option("--no-checks", "Push without checking first."),
     "allow": option("--allow NAME", "Push although this check fails (repeatable)."),
-    "strict": option("--strict", "Let warnings of checks stop a push, too."),
+    "strict": option("--strict", "Let warnings stop a push, too."),
     "wait": option("--wait", "After the push, wait as `rotations watch` does."),
-    "timeout": duration_option("--timeout", "With --wait: give up, with exit code 4."),
-    "interval": duration_option("--interval", "With --wait: polling interval [default: 15s].", shortest=0.05),
+    "timeout": duration_option("--timeout", "--wait, stages: give up after this time, with exit code 4."),
+    "interval": duration_option("--interval", "--wait, stages: polling interval [default: 15s].", shortest=0.05),
     "junit": JUNIT,
     "summary": SUMMARY,
-    "detailed": option("--detailed-exitcode", "Exit code 6: changes pending (--dryrun), stages in progress."),
+    "detailed": option("--detailed-exitcode", "Exit with 6: changes pending (--dryrun), stages in progress."),
 }  # fmt: skip
 
 REQUEST_OPTIONS: Options = {
-    "reason": option("-r --reason TEXT", "Why; goes into the log."),
+    "reason": option("-r --reason TEXT", "Reason, for the log."),
     "server_name": option("--server-name NAME", "DNS name of your own EST server [default: the managed one's]."),
     "port": option("-p --est-port PORT", "Port of the EST server."),
     "resource": option("-e --est-resource PATH", "Path of the EST resource on the server."),
     "pkey_ids": option("--hsm-pkey-ids ID,ID", "PKCS#11 slot ids for a device's private key."),
     "cert_ids": option("--hsm-cert-ids ID,ID", "PKCS#11 slot ids for a device's certificate."),
-    "rotation_id": option("--rotation-id ID", "ROTATIONID [default: certs-<unix time>]; pushed once."),
+    "rotation_id": option("--rotation-id ID", "ROTATIONID, pushed only once [default: certs-<unix time>]."),
 }  # fmt: skip
 
 MODE_OPTIONS: Options = {
@@ -62,10 +62,10 @@ MODE_OPTIONS: Options = {
 
 
 class Sending(Value):
-    """How a push shall go about it. `timeout` and `interval` (of polling, with `wait`) are in seconds.
+    """How to push. `timeout` and `interval` (of polling, with `wait`) are in seconds.
 
-    `allow` are checks that may fail, `strict` has warnings stop a push, `junit` and `summary` are files to write at
-    the end of the wait. `note` goes into the reason of each write of a plan in stages.
+    `allow` names checks that may fail; with `strict`, warnings stop a push. `junit` and `summary` are files to
+    write at the end of the wait. `note` goes into the reason of each write of a plan in stages.
     """
 
     format: Format = Format.TEXT
@@ -82,22 +82,22 @@ class Sending(Value):
     note: str = ""
 
     def check(self, *, staged: bool = False) -> None:
-        """Refuse options that make no sense together (UsageError). A plan in stages is always followed."""
+        """Raises UsageError for options that make no sense together. A plan in stages is always followed."""
         self.check_waivers()
-        for name, given in self._of_a_wait():
+        for name, given in self._wait_options():
             if given and not (self.wait or staged):
-                raise UsageError(f"{name} goes with --wait, or with a plan in stages")
+                raise UsageError(f"{name} needs --wait, or a plan in stages")
         if self.summary is not None and not (self.wait or staged):
-            raise UsageError("--summary goes with --dryrun, with --wait, or with a plan in stages")
+            raise UsageError("--summary needs --dryrun, --wait, or a plan in stages")
         if self.detailed and not staged:
-            raise UsageError("--detailed-exitcode goes with --dryrun, or with a plan in stages")
+            raise UsageError("--detailed-exitcode needs --dryrun, or a plan in stages")
 
     def check_waivers(self) -> None:
-        """Refuse waivers that make no sense (UsageError)."""
+        """Raises UsageError for waivers that make no sense together."""
         if self.strict and self.no_checks:
-            raise UsageError("--strict does not go with --no-checks, which checks nothing")
+            raise UsageError("--strict cannot be used with --no-checks, which checks nothing")
 
-    def _of_a_wait(self) -> tuple[tuple[str, bool], ...]:
+    def _wait_options(self) -> tuple[tuple[str, bool], ...]:
         return (
             ("--timeout", self.timeout is not None),
             ("--junit", self.junit is not None),
@@ -105,15 +105,15 @@ class Sending(Value):
 
 
 class Modes(Sending):
-    """How a rotate-certs command shall go about it: a push, or a dry run."""
+    """How to run a rotate-certs command: as a push, or as a dry run."""
 
-    format: PlanFormat = PlanFormat.TEXT  # type: ignore[assignment]  # a dry run has one format more
+    format: PlanFormat = PlanFormat.TEXT  # type: ignore[assignment]  # a dry run has one more format
     dryrun: bool = False
     offline: bool = False
     out: Path | None = None
 
     def check(self, *, staged: bool = False) -> None:
-        """Refuse options that make no sense together (UsageError)."""
+        """Raises UsageError for options that make no sense together."""
         self.check_waivers()
         if not self.dryrun:
             for name, given in (
@@ -122,24 +122,26 @@ class Modes(Sending):
                 ("--format toml", self.format is PlanFormat.TOML),
             ):
                 if given:
-                    raise UsageError(f"{name} goes with --dryrun")
+                    raise UsageError(f"{name} needs --dryrun")
             super().check(staged=staged)
-        for name, given in (("--wait", self.wait), *self._of_a_wait()):
+        for name, given in (("--wait", self.wait), *self._wait_options()):
             if given and self.dryrun:
-                raise UsageError(f"{name} does not go with --dryrun")
+                raise UsageError(f"{name} cannot be used with --dryrun")
         if self.out is not None and self.offline:
             raise UsageError(
-                "--out does not go with --offline: a plan holds what the target has now, which is not known"
+                "--out cannot be used with --offline: a plan holds what the target has now, which is not known"
             )
         if self.detailed and self.offline:
-            raise UsageError("--detailed-exitcode does not go with --offline: what is there now is not known")
+            raise UsageError(
+                "--detailed-exitcode cannot be used with --offline: what the target has now is not known"
+            )
 
 
 with_request = spread("request", RotationRequest, REQUEST_OPTIONS)
 """Gives a command the options of a rotation; it receives them as one `RotationRequest` in `request`."""
 
 with_modes = spread("modes", Modes, MODE_OPTIONS)
-"""Gives a command the options of how to go about it; it receives them as one `Modes` in `modes`."""
+"""Gives a command the options of a push and of a dry run; it receives them as one `Modes` in `modes`."""
 
 with_sending = spread("sending", Sending, SENDING_OPTIONS)
 """Gives a command the options of a push alone; it receives them as one `Sending` in `sending`."""

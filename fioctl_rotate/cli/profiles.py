@@ -59,7 +59,7 @@ def use(
     ],
     config: ConfigOption = None,
 ) -> Result:
-    """Have commands use a profile from now on, unless --profile or FIOCTL_ROTATE_PROFILE names another."""
+    """Choose the profile that commands use, unless --profile or FIOCTL_ROTATE_PROFILE names another."""
     from fioctl_rotate.ops.settings_file import changing
 
     path = _settings_file(config)
@@ -72,8 +72,8 @@ def use(
             document["profile"] = name
     shown = _shown(name, values)
     line = f"using profile {name}: factory {shown['factory'] or 'not named'} at {shown['at']}"
-    overruled = os.environ.get("FIOCTL_ROTATE_PROFILE")
-    notes = [f"FIOCTL_ROTATE_PROFILE names {overruled}, which comes before it"] if overruled else []
+    variable = os.environ.get("FIOCTL_ROTATE_PROFILE")
+    notes = [f"FIOCTL_ROTATE_PROFILE names {variable}, and overrides this"] if variable else []
     return Result({"settings-file": str(path), **shown}, [line], notes)
 
 

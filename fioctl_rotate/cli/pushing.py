@@ -1,4 +1,4 @@
-"""The way of a push: plan, show, check, ask, send, read back, wait. For groups and devices alike."""
+"""The steps of a push to a group or a device: plan, show, check, ask, send, read back, wait."""
 
 import shlex
 import sys
@@ -49,23 +49,26 @@ def rotate(
     by_uuid: bool = False,
     staging: StageOptions = NO_STAGES,
 ) -> Result | None:
-    """Run `config rotate-certs` or `device config rotate-certs`; returns a dry run, a push has shown its result."""
+    """Run `config rotate-certs` or `device config rotate-certs`.
+
+    Returns the result of a dry run; None after a push, which has shown its result.
+    """
     if not scope.name:
         raise UsageError(f"the {scope.kind}'s name is empty")
     request.check()
     staging.check()
     modes.check(staged=staging.wanted)
     if modes.offline and not request.server_name:
-        raise UsageError(
-            "--offline goes with --server-name: the Factory's own EST server is not known offline"
-        )
+        raise UsageError("--offline needs --server-name: the Factory's own EST server is not known offline")
     if modes.offline and staging.wanted:
-        raise UsageError("--offline does not go with stages: devices are chosen from what the Factory knows")
+        raise UsageError(
+            "--offline cannot be used with stages: devices are chosen from what the Factory knows"
+        )
     settings = settings_of(flags, offline=modes.offline)
     allow = waivers(modes)
     if modes.offline:
         plan = planning.offline_plan(request, settings, scope)
-        unknown = "nothing was asked of the Factory: how this compares with what is there now is not known"
+        unknown = "the Factory was not asked: how this differs from what it has now is not known"
         return _dry_run(plan, modes, request.server_name, [unknown])
 
     async def push() -> Result | None:
@@ -100,18 +103,18 @@ def rotate(
 
 
 def _require_new(plan: Plan) -> None:
-    """Refuse a rotation in stages that was begun from here: other devices might be chosen for its stages now."""
+    """Refuse a rotation in stages that this machine has begun: now other devices might be chosen for its stages."""
     from fioctl_rotate.ops.plan_file import kept_plan
 
     if (kept := kept_plan(plan)) is not None:
         raise Refused(
             f"rotation {plan.rotation_id} was begun already",
-            hint=f"go on with it: `{_apply(kept, plan)}`",
+            hint=f"go on with it: `{_apply_command(kept, plan)}`",
         )
 
 
 async def in_time(api: "FactoryApi", work: "Awaitable[T]") -> T:
-    """Await what comes before anything is sent. Raises TimedOut where --timeout ends it."""
+    """Await work that is done before anything is sent. Raises TimedOut if --timeout ends it."""
     import asyncio
 
     limit = asyncio.timeout_at(api.deadline)
@@ -125,7 +128,7 @@ async def in_time(api: "FactoryApi", work: "Awaitable[T]") -> T:
 
 
 def waivers(sending: Sending, *more: str) -> tuple[str, ...]:
-    """The checks that --allow names; `more` are names that this command knows, too. Raises UsageError."""
+    """The checks that --allow names; `more` are names of this command alone. Raises UsageError for others."""
     if not sending.allow:
         return ()
     from fioctl_rotate.ops.push_checks import CHECKS, check_names
@@ -141,7 +144,7 @@ async def send(
     *,
     server_name: str | None = None,
 ) -> None:
-    """Check, ask, push and, where wanted, wait. `target` is what was read; a plan in stages may do without."""
+    """Check, ask, push and, if asked for, wait. `target` may be None for a plan in stages, which is read later."""
     if plan.stages is not None or target is None:
         await _roll_out(api, plan, target, sending, server_name=server_name)
         return
@@ -153,7 +156,7 @@ async def send(
         _ask(plan, sending, "Push it?", server_name)
         if findings is not None:
             keep_baselines(api, plan, findings)
-    # The result is shown while the connection is open: a signal that comes as it is closed doesn't hide it.
+    # Shown while the connection is open, so that a signal during its closing cannot hide the result.
     try:
         outcome = await ops.push(api, plan, tell=note)
     except ops.Interrupted as interrupted:
@@ -168,32 +171,32 @@ async def send(
 
 
 def _dry_run(plan: Plan, modes: Modes, server_name: str | None, notes: Sequence[str] = ()) -> Result:
-    """The plan, written to a file where that is wanted. Checks that fail are part of it, and no error.
+    """The result of a dry run. Writes plan and summary if asked for. Failed checks are part of it, no error.
 
     With --detailed-exitcode the exit code says whether a push would change anything.
     """
     result = plan_view.plan_result(plan, modes.format, modes.out)
-    told, warnings = plan_view.about(plan, server_name)
+    about, warnings = plan_view.about(plan, server_name)
     if modes.out is not None:
         from fioctl_rotate.ops.plan_file import write_plan
 
         write_plan(modes.out, plan)
         if str(modes.out) != "-":
-            told.append(f"plan written to {modes.out}")
+            about.append(f"plan written to {modes.out}")
     if modes.summary is not None:
         from fioctl_rotate.ops import markdown
 
         write_out(modes.summary, markdown.of_plan(plan), append=True)
     pending = modes.detailed and not plan.already_there
     return result.replace(
-        notes=[*told, *notes], warnings=warnings, exit_code=InProgress.exit_code if pending else 0
+        notes=[*about, *notes], warnings=warnings, exit_code=InProgress.exit_code if pending else 0
     )
 
 
 async def _roll_out(
     api: "FactoryApi", plan: Plan, target: "Target | None", sending: Sending, *, server_name: str | None
 ) -> None:
-    """Check and ask before the first write of a plan in stages; then go on with it, from wherever it stands."""
+    """Check and ask before the first write of a plan in stages; then continue it from what the Factory has."""
     from fioctl_rotate.cli.rolling import Rolling, roll
     from fioctl_rotate.ops.push import require_same_devices
     from fioctl_rotate.ops.rollout import has_begun
@@ -207,6 +210,7 @@ async def _roll_out(
         plan, _ = await in_time(api, _checked(api, plan, target, sending))
         _ask(plan, sending, "Begin with the first stage?", server_name)
     kept = None if applied else await _keep(api, plan)
+    go_on = f"`{_apply_command(kept, plan)}`" if kept else "no command"
     rolling = Rolling(
         sending.interval,
         sending.timeout,
@@ -215,7 +219,7 @@ async def _roll_out(
         sending.summary,
         sending.detailed,
         sending.note,
-        goes_on="the same command" if applied else f"`{_apply(kept, plan)}`" if kept else "no command",
+        goes_on="the same command" if applied else go_on,
     )
     await roll(api, plan, rolling)
     if kept is not None:
@@ -223,7 +227,7 @@ async def _roll_out(
 
 
 async def _keep(api: "FactoryApi", plan: Plan) -> Path | None:
-    """Keep a plan that is in no file; None, with a warning, where that cannot be."""
+    """Keep a plan that is in no file. Returns its new file; None, with a warning, if it cannot be written."""
     from fioctl_rotate.ops.plan_file import keep_plan
     from fioctl_rotate.ops.push import made_by
 
@@ -234,8 +238,8 @@ async def _keep(api: "FactoryApi", plan: Plan) -> Path | None:
         return None
 
 
-def _apply(kept: Path, plan: Plan) -> str:
-    """The command that goes on with a kept plan; with the command that was typed another rollout would begin."""
+def _apply_command(kept: Path, plan: Plan) -> str:
+    """The command that continues a kept plan. The command that was typed would begin another rollout."""
     return shlex.join(["fioctl-rotate", "apply", str(kept), *plan.factory_options])
 
 
@@ -262,13 +266,13 @@ async def _checked(
             note(line)
         raise Refused(
             f"nothing was sent because of {', '.join(check.name for check in stops)}",
-            hint=f"repair it; or push all the same with {allow_options(stops)}",
+            hint=f"repair it; or push anyway with {allow_options(stops)}",
         )
     return plan, findings
 
 
 def _ask(plan: Plan, sending: Sending, question: str, server_name: str | None) -> None:
-    """Show on stderr what is about to be pushed, and ask. In a pipe, where nothing is asked, one line is enough."""
+    """Show on stderr what will be pushed, and ask. In a pipe nothing is asked, and one line is enough."""
     if interactive() and not sending.yes:
         plan_view.note_plan(plan)
     else:
@@ -284,7 +288,7 @@ def _ask(plan: Plan, sending: Sending, question: str, server_name: str | None) -
 
 
 def _outcome(plan: Plan, sending: Sending, outcome: "Outcome") -> Result:
-    """The outcome of a push, what to do next, and the error where it is not in force."""
+    """The outcome of a push, what to do next, and an error if the entry is not in force."""
     message = outcome.message(plan)
     repeat = plan.command() + (" --no-checks" if sending.no_checks else "")
     log = commands.config_log(plan.scope, plan.factory_options)
@@ -310,8 +314,8 @@ def _outcome(plan: Plan, sending: Sending, outcome: "Outcome") -> Result:
     return result.replace(
         lines=[wrapped(f"{done} {printable(plan_view.summary(plan))}", stream=result_stream())],
         notes=[
-            *([printable(f"{outcome.problem}; it landed all the same")] if outcome.problem else []),
-            *([] if sending.wait else [f"see it through with: {watch}"]),
+            *([printable(f"{outcome.problem}; it landed anyway")] if outcome.problem else []),
+            *([] if sending.wait else [f"watch it with: {watch}"]),
         ],
     )
 

@@ -1,4 +1,4 @@
-"""How far the reading of many devices has come, on a terminal's stderr; whatever is written next clears it."""
+"""The progress of reading many devices, on a terminal's stderr. The next output removes it."""
 
 import os
 import sys
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 _AFTER = 1.0  # seconds of reading before anything is shown
-_PAUSE = 0.2  # and between two reads, so that a short one does not flash up
+_PAUSE = 0.2  # seconds before a later read is shown, so that a short one does not flash
 
 
-def redrawn(stream: TextIO | None) -> bool:
-    """Whether what `stream` shows can be drawn anew; None is what a process has that was started with it closed."""
+def can_redraw(stream: TextIO | None) -> bool:
+    """Whether `stream` is a terminal that can redraw; it is None in a process that was started with it closed."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Reading:
-    """`reading devices: 400 of 1000`, while a command reads for longer than a second and nobody sees anything."""
+    """`reading devices: 400 of 1000`, when a command has read for a second and shown nothing."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -30,13 +30,13 @@ class Reading:
         self._over = False
 
     def begin(self) -> None:
-        """A command begins."""
+        """Start again, for the next command."""
         self.clear()
         self._began, self._over = None, False
 
     def counted(self, read: int, of: int | None) -> None:
-        """So many devices of all were read; see `FactoryApi`."""
-        if self._over or not redrawn(sys.stderr):
+        """Show that `read` devices were read, `of` in all; None if that is not known. See `FactoryApi`."""
+        if self._over or not can_redraw(sys.stderr):
             return
         if of is not None and read >= of:
             self.clear()
@@ -54,12 +54,12 @@ class Reading:
     def _show(self) -> None:
         from rich.console import Console
 
-        # No character of it is beyond ASCII.
+        # This spinner is ASCII, which every terminal can show.
         self._status = Console(file=sys.stderr, highlight=False).status(self._text, spinner="line")
         self._status.start()
 
     def clear(self) -> None:
-        """Take it off the screen."""
+        """Remove it from the screen."""
         if self._timer is not None:
             self._timer.cancel()
         if self._status is not None:
@@ -67,10 +67,10 @@ class Reading:
         self._timer = self._status = None
 
     def end(self) -> None:
-        """Take it off the screen for good: from now on something else is shown."""
+        """Remove it, and do not show it again: the command shows something else from now on."""
         self.clear()
         self._over = True
 
 
 READING = Reading()
-"""That of this process."""
+"""The one of this process."""

@@ -1,4 +1,4 @@
-"""`apply --rehearse`: a plan on a clone of its Factory, on simulated time, and what would have come of it."""
+"""`apply --rehearse`: run a plan on a clone of its Factory, in simulated time, and show how it would end."""
 
 import contextlib
 from collections.abc import Iterator
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 REHEARSE_OPTIONS: Options = {
     "rehearse": option("--rehearse DIR", "Rehearse on the clone in DIR, which `mock clone` made; send nothing."),
     "check_in": duration_option("--check-in", "Rehearsal: time between check-ins [default: 5m].", shortest=1.0),
-    "fail": option("--fail STEP[:PERCENT]", "Rehearsal: a step fails, 1 to 5, as in `mock devices`; repeatable."),
+    "fail": option("--fail STEP[:PERCENT]", "Rehearsal: make a step fail (1 to 5), as in `mock devices`."),
     "reboot": option("--reboot PERCENT", "Rehearsal: chance of a reboot before a check-in.", min=0, max=100),
-    "clock_offset": option("--clock-offset DURATION[:PERCENT]", "Rehearsal: clocks that are ahead."),
-    "est_fault": option("--est-fault FAULT[@FROM[-TO]]", "Rehearsal: stop, 404, foreign-ca; such as 404@2h-6h."),
-    "gateway_fault": option("--gateway-fault FROM[-TO]", "Rehearsal: the gateway answers 500, such as 1h-2h."),
-    "html": option("--html FILE", "Rehearsal: write the result as a page with a plot, too.", callback=writable),
+    "clock_offset": option("--clock-offset DURATION[:PERCENT]", "Rehearsal: how far device clocks are ahead."),
+    "est_fault": option("--est-fault FAULT[@FROM[-TO]]", "Rehearsal: stop, 404 or foreign-ca; example: 404@2h-6h."),
+    "gateway_fault": option("--gateway-fault FROM[-TO]", "Rehearsal: the gateway answers 500; example: 1h-2h."),
+    "html": option("--html FILE", "Rehearsal: also write an HTML page with a plot.", callback=writable),
 }  # fmt: skip
 
 
@@ -59,13 +59,13 @@ class Rehearsing(Value):
     html: Path | None = None
 
     def check(self) -> None:
-        """Refuse (UsageError) options that go with a rehearsal alone."""
+        """Raises UsageError for options of a rehearsal without --rehearse."""
         for name, given in self._typed():
             if given and self.rehearse is None:
-                raise UsageError(f"{name} goes with --rehearse")
+                raise UsageError(f"{name} needs --rehearse")
 
     def faults(self) -> "Faults":
-        """What is to go wrong. Raises UsageError."""
+        """The faults that were asked for. Raises UsageError if one is not valid."""
         from fioctl_rotate.rotation import faults
         from fioctl_rotate.rotation.made_to_fail import parse_made_to_fail
 
@@ -104,14 +104,14 @@ with_rehearsing = spread("rehearsing", Rehearsing, REHEARSE_OPTIONS)
 
 
 async def rehearse(plan: Plan, sending: Sending, rehearsing: Rehearsing, allow: tuple[str, ...]) -> None:
-    """Rehearse the plan, show how, and write the files that are wanted.
+    """Rehearse the plan, show what happens, and write the files that were asked for.
 
     Raises DeviceFailed, TimedOut or Refused where the rollout would end so.
     """
     from fioctl_rotate.ops.rehearsal import rehearse as run
     from fioctl_rotate.ops.rehearsal_play import Audience, Wanted
 
-    assert rehearsing.rehearse is not None  # noqa: S101  the caller asks for it first
+    assert rehearsing.rehearse is not None  # noqa: S101  the caller has checked it
     wanted = Wanted(
         faults=rehearsing.faults(),
         check_in=rehearsing.check_in,
@@ -151,7 +151,7 @@ class _Watching:
         self._snapshot: Snapshot | None = None
 
     def begin(self, world: "World", plan: Plan) -> None:
-        """The copy runs, and this is the plan for it."""
+        """Called once the copy runs, with the plan for it."""
         from fioctl_rotate.cli.rolling import Rolling, view_of
 
         self._world, self._plan = world, plan
@@ -161,12 +161,12 @@ class _Watching:
             self._stack.enter_context(self._view)
 
     def step(self, step: "Step") -> None:
-        """A poll of the rollout in stages."""
+        """Show a poll of the rollout in stages."""
         if self._view is not None:
             self._view.show(step)
 
     def snapshot(self, snapshot: "Snapshot") -> None:
-        """A poll of the plain push."""
+        """Show a poll of the plain push."""
         known, self._snapshot = self._snapshot, snapshot
         if known is not None and known.message == snapshot.message:
             return
@@ -181,16 +181,16 @@ class _Watching:
             emit(f"{REHEARSAL}{elapsed_text(after)}  {printable(snapshot.message)}")
 
     def sent(self, text: str) -> None:
-        """Something was sent to the copy."""
+        """Show what was sent to the copy."""
         if self._view is not None:
             self._view.sent(text)
 
     def say(self, text: str) -> None:
-        """What is done otherwise."""
+        """Write a note about anything else."""
         note(f"{REHEARSAL}{text}")
 
     def write_files(self) -> None:
-        """Write JUnit and Markdown, where they are wanted."""
+        """Write JUnit and Markdown, if asked for."""
         from fioctl_rotate.cli.rolling import write_files
         from fioctl_rotate.ops import junit, markdown
 

@@ -1,4 +1,4 @@
-"""A rollout in stages as it goes on: a line a change, text or JSON, or live on a terminal."""
+"""Shows a rollout in stages: one line per change, as text or JSON, or a live view on a terminal."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fioctl_rotate.cli.common import Format, Result, Table, emit, note, warn
 from fioctl_rotate.cli.live import Screen
 from fioctl_rotate.cli.output import REHEARSAL
-from fioctl_rotate.cli.reading import READING, redrawn
+from fioctl_rotate.cli.reading import READING, can_redraw
 from fioctl_rotate.duration import elapsed_text
 from fioctl_rotate.errors import DeviceFailed, InProgress, Refused, TimedOut, printable
 
@@ -37,9 +37,9 @@ class Rolling:
     `interval` is in seconds, and so is `timeout`, which began with the connection (`api.deadline`). `junit` and
     `summary` are files to write.
 
-    `detailed` has a run whose time is over end with exit code 6 rather than 4 unless a step fails. `note` goes
-    into the reason of each write; without `send` nothing is written. A `rehearsal` is marked as one. `goes_on` says
-    what goes on with the rollout after this run.
+    With `detailed`, a run that times out ends with exit code 6, or with 4 if a step fails. `note` goes into the
+    reason of each write; without `send` nothing is written. A `rehearsal` is marked as one. `goes_on` names the
+    command that continues the rollout after this run.
     """
 
     interval: float = 15.0
@@ -55,7 +55,7 @@ class Rolling:
 
 
 async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
-    """Bring a plan with stages to its end, and show how.
+    """Bring a plan with stages to its end, and show the progress.
 
     Raises DeviceFailed where a stage failed, TimedOut or InProgress when the time of this run is over, and Refused
     where somebody else changed what the plan relies on. The summary and the JUnit file are written in each case.
@@ -109,7 +109,7 @@ async def roll(api: "FactoryApi", plan: "Plan", rolling: Rolling) -> None:
         whole_group = last.decision.stage == rollout_of(plan).last
         raise DeviceFailed(
             last.decision.message + ("" if whole_group else "; no other device gets the entry"),
-            hint=f"`--max-failures N` goes on knowingly; `{stop}` takes the entry back",
+            hint=f"`--max-failures N` allows more failures; `{stop}` takes the entry back",
         )
 
 
@@ -125,7 +125,7 @@ def write_files(
     summary: Path | None,
     mark: str = "",
 ) -> None:
-    """Write the rollout as JUnit XML and as Markdown, where that is wanted; `mark` stands before their names."""
+    """Write the rollout as JUnit XML and as Markdown, if asked for; `mark` stands before their titles."""
     from fioctl_rotate.cli.out_files import write_out
     from fioctl_rotate.ops import markdown
     from fioctl_rotate.ops.junit import render_rollout
@@ -227,17 +227,17 @@ def _failing(step: "Step") -> list[str]:
 def view_of(
     api: "FactoryApi", plan: "Plan", rolling: Rolling, now: "Callable[[], datetime] | None" = None
 ) -> "Lines":
-    """What shows a rollout; `now` is the clock of what is sent, by default the real one."""
+    """The view of a rollout. `now` is the clock for what is sent, by default the real one."""
     from fioctl_rotate.clock import utc_now
     from fioctl_rotate.ops.rollout import rollout_of
 
-    live = rolling.format is Format.TEXT and redrawn(sys.stdout)
+    live = rolling.format is Format.TEXT and can_redraw(sys.stdout)
     return (_Live if live else Lines)(api, plan, rolling, rollout_of(plan), now or utc_now)
 
 
 @dataclass(eq=False)
 class Lines:
-    """One line a change: text, or one JSON object with `kind` write, stage, device or summary."""
+    """One line per change: text, or one JSON object with `kind` write, device, stage, group or summary."""
 
     _api: "FactoryApi"
     _plan: "Plan"
@@ -264,7 +264,7 @@ class Lines:
         READING.end()
         self.last = step
         for problem in step.problems:
-            warn(f"{problem}; reading it again")
+            warn(f"{problem}; retrying")
         for state in step.decision.stages:
             for staged in state.devices:
                 if self._changed(staged.device.uuid, (staged.point, staged.message), when=staged.point.open):
@@ -274,8 +274,8 @@ class Lines:
                         document.of_staged_device(state.number, staged),
                         document.device_line(staged),
                     )
-            told = (state.status, len(state.failures))
-            if self._changed(state.number, told, when=state.number <= step.decision.stage):
+            shown = (state.status, len(state.failures))
+            if self._changed(state.number, shown, when=state.number <= step.decision.stage):
                 self._emit(
                     step.at,
                     "stage",
@@ -311,7 +311,7 @@ class Lines:
             **document.of_decision(self._rollout, decision, self.last.picture),
         }
         stage = f"stage {decision.stage} of {self._rollout.last}"
-        # What is wrong is said by the error; who is not done yet, only here.
+        # The error says what is wrong. Only this line says who is not done yet.
         rest = f", {decision.message}" if decision.verdict is Verdict.DONE and decision.message else ""
         text = f"rollout of {self._plan.rotation_id}: {decision.verdict}, {stage}{rest}"
         self._emit(self.last.at, "summary", value, text)
@@ -366,14 +366,14 @@ class _Live(Lines):
 
         screen = self._screen
         head = f"Rotation {self._plan.rotation_id} of {self._plan.scope}, factory {self._api.factory}"
-        rest = f"polls every {self._rolling.interval:g} s; Ctrl-C stops here, and it can go on later"
+        rest = f"polls every {self._rolling.interval:g} s; Ctrl-C pauses the rollout"
         if self._rolling.rehearsal:
             after = elapsed_text((step.at - self._start).total_seconds())
             head, rest = f"{REHEARSAL}{head}", f"{after} of simulated time"
         parts: list[RenderableType] = [
             screen.text(head, "bold"),
             screen.rows(STAGES, list(rows(self._rollout, step.decision, step.picture))),
-            *(screen.text(f"{problem}; reading it again", "yellow") for problem in step.problems),
+            *(screen.text(f"{problem}; retrying", "yellow") for problem in step.problems),
         ]
         ended = step.decision.verdict is not Verdict.GO_ON
         bottom = [] if ended else [screen.text(""), screen.line(rest, "dim")]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 async def snapshot_of(
     api: "FactoryApi", rotation_id: str, scope: Scope | None, concurrency: int
 ) -> "Snapshot":
-    """One poll of a rotation, which goes on from what earlier polls left on this machine."""
+    """One poll of a rotation. It reads only what has changed since earlier polls on this machine."""
     from fioctl_rotate.ops.at_once import Pace
     from fioctl_rotate.ops.watch import open_watch
 
@@ -33,13 +33,13 @@ async def snapshot_of(
 
 
 def status_of(rotation: "Rotation") -> str:
-    """Whether devices still get it, and whether it is settled."""
+    """Whether devices still get the rotation, and whether it is settled."""
     current = "current" if rotation.current else "replaced"
     return f"{current}, settled" if rotation.settled else current
 
 
 def pushed_line(rotation: "Rotation") -> str:
-    """When it was pushed, why, and with which EST server."""
+    """When the rotation was pushed, why, and with which EST server."""
     pushed = (
         f"pushed {rotation.pushed_at:%Y-%m-%d %H:%M:%S} UTC"
         if rotation.pushed_at
@@ -52,7 +52,7 @@ def pushed_line(rotation: "Rotation") -> str:
 def device_lines(
     rotation: "Rotation", states: "Sequence[DeviceState]", *, every: bool, now: int
 ) -> "Iterator[str | Table]":
-    """A row a device; on a terminal no more than a screen, with the rest counted, unless `every` is wanted."""
+    """One row per device. On a terminal at most a screen of them, and the number of others, unless `every`."""
     room = max(shutil.get_terminal_size().lines - 10, 5)
     cut = is_terminal(sys.stdout) and not every and len(states) > room
     yield Table(("DEVICE", "STATE", "SINCE", "WHY"), _rows(rotation, states[:room] if cut else states, now))

@@ -53,12 +53,12 @@ if TYPE_CHECKING:
 app = group("The state of a rotation on every device.")
 
 NOT_DONE = "not-done"
-"""The name under which --allow waives that devices are not done."""
+"""The name with which --allow settles although devices are not done."""
 
 CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
 
 ConcurrencyOption = Annotated[
-    int, option("--concurrency N", "Requests at the same time, at most.", min=1, max=256)
+    int, option("--concurrency N", "Most requests at the same time.", min=1, max=256)
 ]
 IdArgument = Annotated[
     str,
@@ -90,7 +90,7 @@ def _scope(group: str | None = None, device: str | None = None) -> Scope:
 with_scope = spread("scope", _scope, SCOPE_OPTIONS)
 """Gives a command the options -g and --device, of which one must be given; it receives a `scope`."""
 with_any_scope = spread("scope", _any_scope, SCOPE_OPTIONS)
-"""As `with_scope`, where both may be left out: `scope` is None then."""
+"""As `with_scope`, but both may be left out: `scope` is None then."""
 
 
 @app.command("list", epilog="Example: fioctl-rotate rotations list")
@@ -99,9 +99,9 @@ with_any_scope = spread("scope", _any_scope, SCOPE_OPTIONS)
 async def list_rotations(flags: Flags, scope: Scope | None) -> Result:
     """List the rotations of all groups, of one group, or of a device, newest first.
 
-    They are as old as the configuration log goes. DONE is read for the current rotation of each group where no
-    target is named; for others it is what this machine saw last. A device's updates are read too: they name
-    rotations that no log has any more.
+    The list goes back as far as the configuration logs. Without -g and --device, DONE is read for the current
+    rotation of each group; for other rotations it is what this machine saw last. With --device the device's updates
+    are read too: they name rotations that are no longer in a log.
     """
     from fioctl_rotate.ops import overview
     from fioctl_rotate.rotation import document
@@ -145,7 +145,7 @@ async def show(
         bool, option("--failed", "Only devices that are failing, or finalized and not done.")
     ] = False,
     pending: Annotated[bool, option("--pending", "Only devices that have not begun.")] = False,
-    every: Annotated[bool, option("--all", "Every device, also where that is more than a screen.")] = False,
+    every: Annotated[bool, option("--all", "Every device, also if they do not fit on the screen.")] = False,
     concurrency: ConcurrencyOption = 32,
     junit: JunitOption = None,
     summary: SummaryOption = None,
@@ -153,8 +153,8 @@ async def show(
     """Show the state of a rotation: how many devices are in each state, and a row for each, failing ones first.
 
     pending: it has not begun. running k/5: at that step. failing: the newest attempt has a failed step. finalized:
-    the device has its new certificate. done: the gateway has accepted it, the only success. left: no longer in the
-    group. Times in SINCE are the devices' own.
+    the device has its new certificate. done: the gateway has accepted that; only this is success. left: no longer
+    in the group. Times in SINCE are the devices' own.
     """
     from fioctl_rotate.cli.watching import advice_lines, failure_of, headline, write_files
     from fioctl_rotate.rotation import document
@@ -219,10 +219,10 @@ async def watch(
 ) -> None:
     """Watch a rotation until no device can get any further.
 
-    On a terminal a live view; in a pipe a line a change, with --format json an object a line. It ends when each
-    device is done, or does not follow (offline, shadowed, unsupported, silent), or has failed or not come back for
-    40 polls. However it ends, also by --timeout or a signal, the summary and the files are written. The rotation
-    itself goes on.
+    On a terminal it is a live view. In a pipe it prints one line per change, with --format json one object per
+    line. It ends when each device is done, does not follow (offline, shadowed, unsupported, silent), or has failed
+    or stayed away for 40 polls. However it ends, also by --timeout or a signal, the summary and the files are
+    written. The rotation itself goes on.
     """
     from fioctl_rotate.cli.watching import Following, follow
     from fioctl_rotate.ops.at_once import Pace
@@ -256,7 +256,7 @@ async def check(
     request: RotationRequest,
     each_device: Annotated[
         bool,
-        option("--each-device", "Ask each device, also where there are more than 200."),
+        option("--each-device", "Read each device, also if there are more than 200."),
     ] = False,
     allow: Annotated[list[str] | None, option("--allow NAME", "Let this check fail (repeatable).")] = None,
     strict: Annotated[bool, option("--strict", "Let warnings count as failures.")] = False,
@@ -264,9 +264,9 @@ async def check(
 ) -> Result:
     """Check what would go wrong if a group rotated now, and send nothing.
 
-    The EST server as devices will see it, certificates that expire too soon, slot ids, an earlier rotation under
-    way, and which devices will not follow. Each is a line; exit code 5 where one fails. The rotate-certs commands
-    do the same before a push.
+    It checks the EST server as devices will see it, certificates that expire too soon, slot ids, an earlier
+    rotation under way, and which devices will not follow. Each check is one line; exit code 5 if one fails. The
+    rotate-certs commands make the same checks before a push.
     """
     from fioctl_rotate.checks import allow_options, blocking
     from fioctl_rotate.clock import utc_now
@@ -304,12 +304,12 @@ async def settle(
         list[str] | None, option("--allow NAME", f"Settle although devices are not done: {NOT_DONE}.")
     ] = None,
 ) -> Result:
-    """Have the devices store a rotation's entry, once they are done; to do after each rotation.
+    """Make devices that are done store the rotation's entry. Do this after each rotation.
 
-    A device that has rotated still stores the configuration of before the push. Without a later change, a reboot
-    brings the entry of an earlier rotation back, and the device rotates once more as that says, with the EST
-    server of that time. This sends the present entry again, unchanged: devices that are done store it and do
-    nothing else. Refused (5) while a device that follows is not done.
+    A device that has rotated still stores the configuration from before the push. Without a later change, a reboot
+    brings back the entry of an earlier rotation, and the device rotates once more, with the EST server in that
+    entry. This command sends the present entry again, unchanged: devices that are done store it and do nothing
+    else. Refused (5) while a device that follows is not done.
     """
     from fioctl_rotate.ops.push import require_present, settle
     from fioctl_rotate.ops.push_checks import check_names
@@ -334,15 +334,15 @@ async def report(
     scope: Scope | None,
     html: Annotated[Path | None, option("--html FILE", "HTML page to write.", callback=writable)] = None,
     csv: Annotated[
-        Path | None, option("--csv FILE", "Table of every device to write.", callback=writable)
+        Path | None, option("--csv FILE", "CSV file to write, a row for each device.", callback=writable)
     ] = None,
     force: Annotated[bool, option("--force", "Overwrite files that exist.")] = False,
     concurrency: ConcurrencyOption = 32,
 ) -> Result:
     """Write a self-contained HTML report: how the rotation went, what failed and why, who did not follow.
 
-    It prints well and reads well on a phone. A large fleet's devices are grouped by what they have in common;
-    --csv writes a row for every one.
+    The page is made for paper and phones, too. The devices of a large fleet are grouped by what they have in
+    common; --csv writes a row for each of them.
     """
     from fioctl_rotate.cli.watching import failure_of
     from fioctl_rotate.ops import report as ops

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from fioctl_rotate.rotation.plan import Plan
 
 STAGE_OPTIONS: Options = {
-    "stages": option("--stages SIZES", "Rotate in stages, such as 1,5%,25%; the whole group is the last one."),
+    "stages": option("--stages SIZES", "Rotate in stages, such as 1,5%,25%; the last stage is the whole group."),
     "canary": option("--canary DEVICE", "Begin with this device, as an extra first stage (repeatable)."),
-    "soak": duration_option("--soak", "With stages: wait after each early one [default: 10m]."),
-    "max_failures": option("--max-failures N|P%", "With stages: failures that a stage may have [default: 0]."),
-    "stage_timeout": duration_option("--stage-timeout", "Time for a stage [default: 24h].", shortest=1.0),
+    "soak": duration_option("--soak", "With stages: time to wait after each early stage [default: 10m]."),
+    "max_failures": option("--max-failures N|P%", "With stages: failures allowed per stage [default: 0]."),
+    "stage_timeout": duration_option("--stage-timeout", "Longest time for a stage [default: 24h].", shortest=1.0),
     "clear_older": option("--clear-older", "With stages: delete the group's older entry first, as stage 0."),
     "clear_fleet_wide": option("--clear-fleet-wide", "With stages: delete the fleet-wide entry first, too."),
 }  # fmt: skip
@@ -36,11 +36,11 @@ class StageOptions(Value):
 
     @property
     def wanted(self) -> bool:
-        """Whether there are to be stages."""
+        """Whether stages were asked for."""
         return self.stages is not None or bool(self.canary)
 
     def check(self) -> None:
-        """Refuse (UsageError) what is wrong in itself, before anybody is asked anything."""
+        """Raises UsageError for options that are not valid, before any server is asked."""
         given = {
             "--soak": self.soak is not None,
             "--max-failures": self.max_failures is not None,
@@ -50,7 +50,7 @@ class StageOptions(Value):
         }
         for name, typed in given.items():
             if typed and not self.wanted:
-                raise UsageError(f"{name} goes with --stages or --canary")
+                raise UsageError(f"{name} needs --stages or --canary")
         if self.wanted:
             from fioctl_rotate.rotation.stages import parse_share, parse_sizes
 
@@ -88,7 +88,7 @@ with_stages = spread("staging", StageOptions, STAGE_OPTIONS)
 
 
 def stage_lines(plan: "Plan") -> "Iterator[str | Table]":
-    """The stages of a plan, for people: a row a device of an early stage, then the rules."""
+    """The stages of a plan, for people: one row per device of an early stage, then the rules."""
     stages = plan.stages
     if stages is None:
         return
@@ -103,7 +103,7 @@ def with_max_failures(plan: "Plan", text: str) -> "Plan":
     from fioctl_rotate.rotation.stages import parse_share
 
     if plan.stages is None:
-        raise UsageError("--max-failures is for a plan with stages")
-    from dataclasses import replace  # only a plan with stages is made of them
+        raise UsageError("--max-failures needs a plan in stages")
+    from dataclasses import replace  # only plans with stages need dataclasses
 
     return plan.replace(stages=replace(plan.stages, max_failures=parse_share(text, "--max-failures")))

@@ -48,10 +48,11 @@ async def stop(
 ) -> Result:
     """Stop a rotation: delete its entry from a group, and from devices that have one of their own.
 
-    ID needs -g; a plan names its group. A running `apply` of the rotation ends at its next poll.
-    A device that has begun finishes all the same. A device's own entry is deleted only where that cannot make it
-    rotate by an older entry beneath; elsewhere it is left, or replaced by one of the rotation that the device
-    completed. Each device is listed with what it does then. Exit code 6 where a device is locked: run it again.
+    ID needs -g; a plan names its group. A running `apply` of the rotation ends at its next poll. A device that has
+    begun still finishes. A device's own entry is deleted only if that cannot make the device rotate by an older
+    entry of its group or the fleet. Otherwise it is left, or replaced by an entry of the rotation that the device
+    has completed. The result says for each device what it will do. Exit code 6 if a device is locked: run the
+    command again.
     """
     from fioctl_rotate.ops import stop as ops
     from fioctl_rotate.rotation import commands
@@ -83,7 +84,7 @@ async def stop(
         document = {"factory": api.factory, "server": api.server, "rotation-id": rotation_id, "group": group}
         where = commands.factory_options(api.factory, api.server)
         settle = commands.rotations("settle", rotation_id, Scope.of_group(group), where)
-        notes = [f"give it time, then: {settle}"] if finish else []
+        notes = [f"when all its devices are done: {settle}"] if finish else []
         return _result({**document, "finished": finish}, at(api, outcome), done.devices, notes)
 
 
@@ -91,7 +92,7 @@ async def stop(
 async def unshadow(flags: Flags, group: GroupOption, yes: YesOption = False) -> Result:
     """Delete devices' own entries, so that they follow their group again.
 
-    By the same rule as `rotations stop`: an entry is left, or replaced, where its deletion would make the device
+    The rule is that of `rotations stop`: an entry is left, or replaced, if its deletion would make the device
     rotate.
     """
     from fioctl_rotate.ops import stop as ops
@@ -102,13 +103,15 @@ async def unshadow(flags: Flags, group: GroupOption, yes: YesOption = False) -> 
         if not planned:
             return _result(document, at(api, f"no device of group {group} has an entry of its own"), [])
         _announce(planned)
-        confirm(f"Do this with the own entries in group {group}?", yes=yes)
+        confirm(f"Do this with the own entries of devices in group {group}?", yes=yes)
         done = await ops.take_back(api, group, planned)
-        return _result(document, at(api, f"went through the own entries in group {group}"), done)
+        return _result(
+            document, at(api, f"took back what can be taken back of the own entries in group {group}"), done
+        )
 
 
 def _announce(devices: "Sequence[Fated]") -> None:
-    """Say before the question what is done with each own entry."""
+    """Say what will be done with each own entry, before the question."""
     for device in devices:
         note(f"{device.name}: {device.fate} {device.rotation}: {device.message}")
 

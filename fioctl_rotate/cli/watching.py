@@ -1,4 +1,4 @@
-"""A rotation as it goes on: live on a terminal, a line a change in a pipe. For `rotations watch` and `--wait`."""
+"""Shows a rotation: live on a terminal, one line per change in a pipe. For `rotations watch` and `--wait`."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fioctl_rotate.cli.live import Screen
 from fioctl_rotate.cli.out_files import write_out
 from fioctl_rotate.cli.output import Format, emit, note, warn, wrapped
-from fioctl_rotate.cli.reading import READING, redrawn
+from fioctl_rotate.cli.reading import READING, can_redraw
 from fioctl_rotate.errors import DeviceFailed, Error, TimedOut, printable
 from fioctl_rotate.rotation import commands
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fioctl_rotate.ops.watch import Snapshot, Watch
     from fioctl_rotate.rotation.state import DeviceState, Rotation
 
-PACE_OVER = timedelta(minutes=10)
+RATE_WINDOW = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ async def follow(
         note(f"the rotation goes on; check it with: {_show_command(api, snapshot.rotation)}")
         raise
     except (Error, OSError) as error:
-        # A stdout that was closed takes no summary.
-        readable = isinstance(error, TimedOut) or (watch is not None and isinstance(error, Error))
-        end(known(str(error)), shown=readable)
+        # A closed stdout cannot show the summary.
+        can_show = isinstance(error, TimedOut) or (watch is not None and isinstance(error, Error))
+        end(known(str(error)), shown=can_show)
         raise
     end(last)
     if (failure := failure_of(last, exit_status=following.exit_status)) is not None:
@@ -102,7 +102,7 @@ async def follow(
 
 
 def failure_of(snapshot: "Snapshot", *, exit_status: bool) -> Error | None:
-    """What makes a rotation no success: that it has no devices; with `exit_status` that not every one is done."""
+    """The error of a rotation without devices or, with `exit_status`, with devices that are not done; else None."""
     from fioctl_rotate.rotation.state import State
 
     if not snapshot.states:
@@ -117,7 +117,7 @@ def failure_of(snapshot: "Snapshot", *, exit_status: bool) -> Error | None:
 
 
 def write_files(api: "FactoryApi", snapshot: "Snapshot", *, junit: Path | None, summary: Path | None) -> None:
-    """Write the rotation as JUnit XML and as Markdown, where that is wanted."""
+    """Write the rotation as JUnit XML and as Markdown, if asked for."""
     from fioctl_rotate.ops import junit as junit_xml
     from fioctl_rotate.ops import markdown
 
@@ -129,13 +129,13 @@ def write_files(api: "FactoryApi", snapshot: "Snapshot", *, junit: Path | None, 
 
 
 def tell_advice(api: "FactoryApi", rotation: "Rotation", states: "Sequence[DeviceState]") -> None:
-    """What can be done next, on stderr."""
+    """Write to stderr what can be done next."""
     for line in advice_lines(api, rotation, states):
         note(line)
 
 
 def advice_lines(api: "FactoryApi", rotation: "Rotation", states: "Sequence[DeviceState]") -> list[str]:
-    """What can be done next, a line each, for stderr."""
+    """What can be done next, as lines for stderr."""
     from fioctl_rotate.rotation.messages import advice
 
     lines = advice(rotation, states, commands.factory_options(api.factory, api.server))
@@ -148,13 +148,13 @@ def _show_command(api: "FactoryApi", rotation: "Rotation") -> str:
 
 
 def _view(api: "FactoryApi", following: Following) -> "_Lines | _Live":
-    if following.format is Format.TEXT and redrawn(sys.stdout):
+    if following.format is Format.TEXT and can_redraw(sys.stdout):
         return _Live(api, following.interval)
     return _Lines(api, following.format)
 
 
 class _Lines:
-    """One line a change: text, or one JSON object with `kind` device, and a last one with `kind` summary."""
+    """One line per change: text, or one JSON object with `kind` device; the last one has `kind` summary."""
 
     def __init__(self, api: "FactoryApi", format: Format) -> None:
         self._api = api
@@ -173,7 +173,7 @@ class _Lines:
         READING.end()
         for problem in snapshot.problems:
             if problem not in self._problems:
-                warn(f"{problem}; asking again")
+                warn(f"{problem}; retrying")
         self._problems = snapshot.problems
         for state in sorted(snapshot.changed, key=lambda state: (state.name, state.uuid)):
             self._show_device(snapshot, state)
@@ -209,7 +209,7 @@ class _Lines:
 
         texts, step = (where(state), why(snapshot.rotation, state)), state.step
         known, known_step = self._known.get(state.uuid, ((), 0))
-        # A failed step that is tried again, and again, is no change.
+        # Another retry of the same failed step is not a change.
         again = state.state == State.RUNNING and state.attempts > 1 and step == known_step
         if texts == known or again:
             return
@@ -217,7 +217,7 @@ class _Lines:
         if self._json:
             self._emit({"kind": "device", **document.of_device(snapshot.rotation, state)}, snapshot.at)
         elif known or state.state != State.PENDING or state.reason:
-            # That a device has not begun yet is worth a line only where there is more to say of it.
+            # A pending device gets a line only if there is a reason to name.
             text = f"{state.name}  {texts[0]}" + (f"  {texts[1]}" if texts[1] else "")
             emit(f"{snapshot.at:%H:%M:%S}  {printable(text)}")
 
@@ -228,7 +228,7 @@ class _Lines:
 
 
 class _Live:
-    """A view that is redrawn: bar, counts, pace, and the devices that need attention."""
+    """A view that is redrawn: bar, counts, rate, and the devices that need attention."""
 
     def __init__(self, api: "FactoryApi", interval: float) -> None:
         self._api, self._interval = api, interval
@@ -247,7 +247,7 @@ class _Live:
         self._screen.show(lambda: self._draw(snapshot))
 
     def end(self, snapshot: "Snapshot") -> None:
-        """Leave the advice below the last view; where there was none, what is known."""
+        """Write the advice below the last view. If there was no view, write what is known first."""
         if not self._done_rate.began:
             text = f"{headline(self._api, snapshot.rotation)}: {snapshot.message}"
             emit(wrapped(printable(text), stream=sys.stdout))
@@ -272,9 +272,9 @@ class _Live:
             bar,
             _counts(snapshot),
             *([] if snapshot.resting else [screen.text(self._done_rate.text(snapshot), "dim")]),
-            *(screen.text(f"{problem}; asking again", "yellow") for problem in snapshot.problems),
+            *(screen.text(f"{problem}; retrying", "yellow") for problem in snapshot.problems),
         ]
-        # The last line is a short one: the terminal writes ^C behind it.
+        # The last line is short, because the terminal writes ^C after it.
         last = f"next poll in {self._interval:g} s; Ctrl-C does not stop the rotation"
         bottom = [
             screen.text(""),
@@ -315,7 +315,7 @@ class _Live:
 
 
 class DoneRate:
-    """How fast devices get done, over the last ten minutes, and how long the rest will take at that."""
+    """How fast devices get done, over the last ten minutes, and how long the others will take at that rate."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[datetime, int]] = deque()
@@ -328,23 +328,23 @@ class DoneRate:
     def add(self, snapshot: "Snapshot") -> None:
         """Take a snapshot's count."""
         self._samples.append((snapshot.at, snapshot.summary.done))
-        while snapshot.at - self._samples[0][0] > PACE_OVER:
+        while snapshot.at - self._samples[0][0] > RATE_WINDOW:
             self._samples.popleft()
 
     def text(self, snapshot: "Snapshot") -> str:
-        """Like `12 a minute, about 8 min left`."""
+        """Like `12 per minute, about 8 min left`."""
         (first, before), (last, done) = self._samples[0], self._samples[-1]
         minutes = (last - first).total_seconds() / 60
         if minutes <= 0 or done <= before:
-            return "no pace yet"
-        pace = (done - before) / minutes
+            return "rate not known yet"
+        rate = (done - before) / minutes
         moving = snapshot.summary.moving
-        left = f", about {max(1, round(moving / pace))} min left" if moving else ""
-        return f"{pace:.3g} a minute{left}"
+        left = f", about {max(1, round(moving / rate))} min left" if moving else ""
+        return f"{rate:.3g} per minute{left}"
 
 
 def headline(api: "FactoryApi", rotation: "Rotation") -> str:
-    """What is watched, where."""
+    """The rotation that is watched, its Factory and server."""
     return f"Rotation {rotation.id} of {rotation.scope}, factory {api.factory} at {api.server}"
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 async def whoami(flags: Flags) -> Result:
     """Show which Factory, user and server commands talk to, and where each setting came from.
 
-    The server is asked who the token is, so it shows too that the token works.
+    The server is asked for the token's user, so this also shows whether the token works.
     """
     settings = common.settings_of(flags)
     async with common.open_api(settings) as api:

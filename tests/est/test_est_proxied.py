@@ -146,15 +146,15 @@ def test_a_client_certificate_that_has_expired_is_refused_with_the_date(own, ask
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--behind-proxy",), "go together"),
-        (("--client-cert-header", "X"), "go together"),
+        (("--behind-proxy",), "must be given together"),
+        (("--client-cert-header", "X"), "must be given together"),
         (("--behind-proxy", "--client-cert-header", "X", "--host", "::"), "loopback or a UNIX socket"),
         (("--behind-proxy", "--client-cert-header", "X", "--host", "192.0.2.1"), "loopback or a UNIX socket"),
         (("--behind-proxy", "--client-cert-header", "X", "--tls-cert", "x", "--tls-key", "y"), "give either"),
         (("--behind-proxy", "--client-cert-header", "X-Forwarded-Client-Cert"), "may hold several"),
         (("--tls-cert", "x"), "give either"),
         ((), "give either"),
-        (("--tls-cert", "x", "--tls-key", "y", "--unix-socket", "z"), "--unix-socket is for --behind-proxy"),
+        (("--tls-cert", "x", "--tls-key", "y", "--unix-socket", "z"), "--unix-socket needs --behind-proxy"),
     ],
 )
 def test_options_that_contradict(cli, tmp_path, arguments, message):

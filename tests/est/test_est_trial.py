@@ -139,7 +139,7 @@ def test_a_certificate_for_another_key(trial):
 @pytest.mark.parametrize("option", ["--cert", "--key"])
 def test_one_without_the_other_is_wrong_usage(cli, tmp_path, option):
     result = cli("est", "check", "https://localhost:1/est", option, tmp_path / "x")
-    assert (result.code, "go together" in result.err) == (2, True)
+    assert (result.code, "must be given together" in result.err) == (2, True)
 
 
 @pytest.mark.parametrize("broken", ["client.pem", "client.key"])

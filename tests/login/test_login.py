@@ -73,7 +73,7 @@ def test_ctrl_c_at_a_question_keeps_nothing(api: Server) -> None:
         (("-t", "canary"), 2, "no factory given"),
         (("-f", "acme", "-t", ""), 2, "--token is empty"),
         (("-f", "acme", "-t", "canary", "--mock", "m"), 2, "a mock needs no login"),
-        (("-f", "acme", "-t", "canary", "file.yaml"), 2, "goes with --from-fioctl"),
+        (("-f", "acme", "-t", "canary", "file.yaml"), 2, "needs --from-fioctl"),
         (("-f", "acme", "-t", "canary", "--server", "http://api.example"), 5, "unencrypted"),
         (("-f", "acme", "-t", "canary", "--server", "api.example"), 2, "not of the form"),
     ],

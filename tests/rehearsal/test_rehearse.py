@@ -279,8 +279,8 @@ def test_no_connection_leaves_loopback(made: Rehearsable, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("--est-fault", "404"), "--est-fault goes with --rehearse"),
-        (("--check-in", "5m"), "--check-in goes with --rehearse"),
+        (("--est-fault", "404"), "--est-fault needs --rehearse"),
+        (("--check-in", "5m"), "--check-in needs --rehearse"),
         (("--rehearse", "nowhere"), "no mocked Factory in nowhere"),
     ],
 )

@@ -213,10 +213,10 @@ def test_live_view_in_latin_1_has_nothing_that_this_cannot_say(failing):
 @pytest.mark.parametrize(
     ("done", "expected"),
     [
-        ([0], "no pace yet"),
-        ([0, 0], "no pace yet"),
-        ([0, 2, 4], "2 a minute, about 3 min left"),
-        ([9, 10], "1 a minute"),
+        ([0], "rate not known yet"),
+        ([0, 0], "rate not known yet"),
+        ([0, 2, 4], "2 per minute, about 3 min left"),
+        ([9, 10], "1 per minute"),
     ],
 )
 def test_pace_and_time_left(done, expected):
