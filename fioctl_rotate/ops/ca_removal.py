@@ -90,7 +90,7 @@ async def revoke_device_cas(
     `files` are relative to the directory. Refused unless `consent` has the number of devices that would be cut off.
     A dry run makes the CRL and uploads nothing. Source: fioctl `keys ca revoke-device-ca`.
     """
-    directory.check_there()
+    directory.check_exists()
     root = directory.root(api.factory, now=now())
     certs = await api.certs()
     require_own_root(api, certs, root.certificate)
@@ -118,7 +118,7 @@ async def disable_device_cas(
 
     Source: fioctl `keys ca disable-device-ca`.
     """
-    directory.check_there()
+    directory.check_exists()
     root = directory.root(api.factory, now=now())
     certs = await api.certs()
     require_own_root(api, certs, root.certificate)

@@ -56,7 +56,7 @@ async def create_pki(
     """
     directory.make()
     with directory.locked():
-        adopted = directory.root_as_far_as_made(api.factory, now=now())
+        adopted = directory.existing_root(api.factory, now=now())
         certs = await api.certs()
         if certs.root_crt:
             return _already_there(api, directory, adopted, certs)

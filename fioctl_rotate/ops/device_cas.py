@@ -37,7 +37,7 @@ async def add_device_ca(
     if not (online_ca or local_ca):
         raise UsageError("at least one of --online-ca and --local-ca is needed")
     require_pem_file_name("--local-ca-filename", local_ca_filename)
-    directory.check_there()
+    directory.check_exists()
     with directory.locked():
         root = directory.root(api.factory, now=now())
         certs = await api.certs()

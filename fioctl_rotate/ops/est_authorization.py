@@ -59,7 +59,7 @@ async def authorize_est(
     the backend's newest, or the one in `csr_file`; `dns_name` is the one name it may ask for (default: what
     `expected_est_name` finds). A dry run asks for no CSR. Source: fioctl `keys est authorize`.
     """
-    directory.check_there()
+    directory.check_exists()
     csr_pem = None if csr_file is None else read(csr_file)
     with directory.locked():
         root = directory.root(api.factory, now=now())
@@ -158,7 +158,7 @@ def make_est_keypair(
     if fault:
         raise UsageError(f"`{dns_name}` is not a valid EST server name: {fault}")
     require_pem_file_name("--filename", certificate_name)
-    directory.check_there()
+    directory.check_exists()
     with directory.locked():
         root = directory.root(now=now())
         store = directory.key_file(key_name(certificate_name))

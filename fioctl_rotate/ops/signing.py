@@ -38,7 +38,7 @@ async def rotate_tls(
     can be run again. Raises Refused where the root is not the Factory's, or the CSR asks for other names: devices
     know the gateway by its present ones. Source: fioctl `keys ca rotate-tls`.
     """
-    directory.check_there()
+    directory.check_exists()
     with directory.locked():
         root = directory.root(api.factory, now=now())
         certs = await api.certs()

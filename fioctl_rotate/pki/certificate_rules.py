@@ -1,4 +1,4 @@
-"""What a certificate must be, as a root, a device CA or a TLS server's: every violation, field by field.
+"""The rules for the certificates of a root, a device CA and a TLS server: each violation is listed, field by field.
 
 A root that openssl made as the FoundriesFactory manual describes (EKU critical, BC and KU not) passes.
 """
@@ -25,7 +25,7 @@ def root_violations(
     certificate: x509.Certificate, factory: str | None, *, now: datetime.datetime
 ) -> list[str]:
     """Every rule that a root breaks. `factory` None: any single OU."""
-    return list(_ca_certificate(certificate, factory, now, "a root")) + list(_root_path(certificate))
+    return list(_ca_certificate(certificate, factory, now, "a root")) + list(_only_root(certificate))
 
 
 def device_ca_violations(
@@ -44,9 +44,9 @@ def server_certificate_violations(
     now: datetime.datetime,
     one_name: bool = False,
 ) -> list[str]:
-    """Every rule that a TLS server's certificate breaks: signature by `root`, dates, names, what it is for.
+    """Every rule that a TLS server's certificate breaks: signature by `root`, key, dates, names, key usages.
 
-    `one_name` wants exactly one DNS name, as the Factory's EST server must have.
+    With `one_name` there must be exactly one DNS name: the rule for the Factory's EST server.
     """
     found, unreadable = extensions(certificate)
     constraints = find(found, x509.BasicConstraints)
@@ -69,7 +69,7 @@ def server_certificate_violations(
 
 
 def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether `issuer`'s name and key made the signature on `certificate`."""
+    """Whether `certificate` names `issuer` as its issuer and was signed with its key."""
     return not list(_signed_by(certificate, issuer))
 
 
@@ -106,7 +106,8 @@ def _subject_of_ca(certificate: x509.Certificate, factory: str | None) -> Iterat
     yield from subject_violations(certificate.subject, factory, ou_required=True)
 
 
-def _root_path(certificate: x509.Certificate) -> Iterator[str]:
+def _only_root(certificate: x509.Certificate) -> Iterator[str]:
+    """The rules for a root that a device CA has not."""
     constraints = extension(certificate, x509.BasicConstraints)
     if constraints is not None and constraints.ca and constraints.path_length == 0:
         yield "basic constraints: path length 0, which allows no device CA below"
@@ -116,7 +117,7 @@ def _root_path(certificate: x509.Certificate) -> Iterator[str]:
         algorithm = None
     if not isinstance(algorithm, STRONG_HASHES):
         yield f"signature: expected SHA-256 or better, got {algorithm.name if algorithm else 'an unknown hash'}"
-    # A root signed by a higher CA is accepted: the manual allows it. One that names itself as issuer must be that.
+    # The manual allows a root that a higher CA has signed. One that names itself as issuer must be self-signed.
     elif certificate.subject == certificate.issuer and not is_signed_by(certificate, certificate):
         yield "signature: not made with the root's own key"
 

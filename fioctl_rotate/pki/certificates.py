@@ -1,4 +1,4 @@
-"""The certificates of a Factory: who signs, for how long, with which extensions.
+"""Makes the certificates of a Factory: who signs them, for how long, with which extensions.
 
 Subjects are copied as they are, string types and order included. Source: fioctl's Go templates, RFC 5280.
 """
@@ -16,7 +16,6 @@ from fioctl_rotate.pki.parsing import extension
 
 ROOT_YEARS = 20
 SIGNED_YEARS = 10
-
 
 _USAGE_BITS = (
     *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
@@ -42,7 +41,7 @@ def name(common_name: str, factory: str) -> x509.Name:
 
 
 def years_later(moment: datetime.datetime, years: int) -> datetime.datetime:
-    """The same day of the year, `years` later (the 28th for a 29 February that is not there)."""
+    """The same day `years` later; instead of 29 February the 28th in a year without one."""
     try:
         return moment.replace(year=moment.year + years)
     except ValueError:
@@ -116,7 +115,7 @@ def sign_device(
 ) -> x509.Certificate:
     """A device's client certificate, for `lifetime` but never past its CA.
 
-    KU digitalSignature and EKU clientAuth are both what a device needs; an EST client gets those it asked for.
+    A device needs KU digitalSignature and EKU clientAuth; an EST client gets those of them that it asked for.
     """
     not_after = min(now + lifetime, issuer.not_valid_after_utc)
     builder = _issued(subject, public_key, issuer, now, not_after).add_extension(
@@ -195,10 +194,10 @@ def issuer_key_id(certificate: x509.Certificate) -> str:
 
 @functools.lru_cache(maxsize=16)  # an EST server asks for its CA's at each request
 def authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """What names `issuer` in all that it signs: its SKI, or its key's SHA-1 if it has none. RFC 5280 §4.2.1.1."""
+    """What names `issuer` in each certificate that it signs: its SKI, else its key's SHA-1. RFC 5280 §4.2.1.1."""
     identifier = extension(issuer, x509.SubjectKeyIdentifier)
     if identifier is not None:
         return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
     key = issuer.public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101  every caller signs with its key
+    assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101  every caller signs with an EC key
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)

@@ -1,4 +1,4 @@
-"""A certificate shown to people and to programs."""
+"""A certificate as text for people and as data for JSON."""
 
 import datetime
 
@@ -49,7 +49,7 @@ def as_text(certificate: x509.Certificate) -> str:
 
 
 def expiry(certificate: x509.Certificate, *, now: datetime.datetime) -> str | None:
-    """A message for a certificate that has expired or does so within 90 days, else None."""
+    """A message where the certificate has expired or expires within 90 days, else None."""
     left = certificate.not_valid_after_utc - now
     when = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
     if left < datetime.timedelta(0):

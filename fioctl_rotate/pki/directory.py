@@ -7,6 +7,7 @@ a new file replaces is kept beside it as `NAME.bak`. The root's key may be in a 
 import contextlib
 import datetime
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,60 +56,56 @@ class PkiDirectory:
     # --- The root ---
 
     def root_certificate(self, factory: str | None = None, *, now: datetime.datetime) -> x509.Certificate:
-        """`factory_ca.pem`, found to be a root (of `factory`, where given) that is valid at `now`."""
-        self.check_there()
-        return self._judged_root(files.read(self.path / ROOT_CERTIFICATE), factory, now)
+        """`factory_ca.pem`, checked to be a root (of `factory`, where given) that is valid at `now`."""
+        self.check_exists()
+        return self._checked_root(files.read(self.path / ROOT_CERTIFICATE), factory, now)
 
     def root(self, factory: str | None = None, *, now: datetime.datetime) -> Root:
-        """The root with its key, the two found to belong together."""
+        """The root with its key, checked to be a pair."""
         certificate = self.root_certificate(factory, now=now)
-        key = self.root_key.load(certificate)
-        if key is None:
-            raise Error(
-                f"{self.root_key.name} is missing: the root's private key",
-                hint="for a key in an HSM, give --hsm-module and --hsm-token-label",
-            )
-        self._require_pair(certificate, key)
+        key = self._key_of(certificate)
         (unit,) = organizational_units(certificate.subject)
         return Root(certificate, key, unit)
 
-    def root_as_far_as_made(self, factory: str, *, now: datetime.datetime) -> x509.Certificate | None:
-        """The root's certificate, or None where there is none yet; certificate and key are found to be a pair.
+    def existing_root(self, factory: str, *, now: datetime.datetime) -> x509.Certificate | None:
+        """The root's certificate, checked to be a pair with its key; None where there is no certificate yet.
 
-        Raises Error where there is a certificate without its key: no ceremony can go on from there.
+        Raises Error where there is a certificate without its key: a ceremony cannot go on with that.
         """
         pem = files.read_if_there(self.path / ROOT_CERTIFICATE)
         if pem is None:
             self.root_key.load()
             return None
-        certificate = self._judged_root(pem, factory, now)
-        key = self.root_key.load(certificate)
-        if key is None:
-            raise Error(
-                f"{self.root_key.name} is missing: the private key of {self.path / ROOT_CERTIFICATE}",
-                hint="for a key in an HSM, give --hsm-module and --hsm-token-label",
-            )
-        self._require_pair(certificate, key)
+        certificate = self._checked_root(pem, factory, now)
+        self._key_of(certificate)
         return certificate
 
     def make_root(self, factory: str, *, now: datetime.datetime) -> Root:
-        """The root of `factory`: what is there is used, what is missing is made, the key first."""
-        certificate = self.root_as_far_as_made(factory, now=now)
+        """The root of `factory`. Existing parts are used, missing ones are made, the key first."""
+        certificate = self.existing_root(factory, now=now)
         key = self.root_key.load(certificate) or self.root_key.create()
         if certificate is None:
             certificate = certificates.make_root(key, factory, now=now)
             self.write(ROOT_CERTIFICATE, certificate)
         return Root(certificate, key, factory)
 
-    def _judged_root(self, pem: bytes, factory: str | None, now: datetime.datetime) -> x509.Certificate:
+    def _checked_root(self, pem: bytes, factory: str | None, now: datetime.datetime) -> x509.Certificate:
         where = str(self.path / ROOT_CERTIFICATE)
         certificate = load_certificate(pem, where)
         require(where, certificate_rules.root_violations(certificate, factory, now=now))
         return certificate
 
-    def _require_pair(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    def _key_of(self, certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey:
+        """The private key of the root's certificate. Raises Error where it is missing, Refused for another key."""
+        key = self.root_key.load(certificate)
+        if key is None:
+            raise Error(
+                f"{self.root_key.name} is missing: the private key of {self.path / ROOT_CERTIFICATE}",
+                hint="for a key in an HSM, give --hsm-module and --hsm-token-label",
+            )
         if certificate.public_key() != key.public_key():
             raise Refused(f"{self.path / ROOT_CERTIFICATE} is not the certificate of {self.root_key.name}")
+        return key
 
     # --- What the root signs ---
 
@@ -131,7 +128,7 @@ class PkiDirectory:
 
     # --- The directory itself ---
 
-    def check_there(self) -> None:
+    def check_exists(self) -> None:
         """Raise Error where the path is not a directory."""
         if not self.path.is_dir():
             what = "not a directory" if self.path.exists() else "no such directory"
@@ -148,12 +145,12 @@ class PkiDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other ceremonies out of the directory while the block runs; remove what a killed one left.
+        """Lock the directory against other ceremonies while the block runs; remove what a killed one left.
 
-        Where the file system has no locks (some network mounts), nothing is removed, and files are still never
+        Where the file system has no locks (some network mounts), nothing is removed; even there no file is ever
         overwritten. Raises Error where another ceremony runs, or the directory cannot be read.
         """
-        self.check_there()
+        self.check_exists()
         try:
             fd = os.open(self.path, os.O_RDONLY)
         except OSError as error:
@@ -171,9 +168,9 @@ class PkiDirectory:
             os.close(fd)
 
     def _remove_leftovers(self) -> None:
-        """Remove what a write that was cut off left: a temporary file, or, without hard links, an empty one.
+        """Remove what an interrupted write left: a temporary file and, on a disk without hard links, an empty file.
 
-        A temporary file may hold a key. Under the lock nobody is writing, so all of them are leftovers.
+        A temporary file may hold a key. Under the lock nobody else writes, so each one is a leftover.
         """
         for name in (ROOT_KEY, ROOT_CERTIFICATE, "*.key", "*.pem", ONLINE_CA, GATEWAY_TLS):
             for leftover in filter(Path.is_file, self.path.glob(f".{name}.????????")):
@@ -183,15 +180,19 @@ class PkiDirectory:
                 leftover.unlink()
 
     def loose_modes(self) -> list[str]:
-        """What others on this machine can read or change, one line each: the directory, and every private key."""
+        """A warning each for the directory and the private keys that other users of this machine can use."""
         if not self.path.is_dir():
             return []
         found = []
         mode = stat.S_IMODE(self.path.stat().st_mode)
         if mode & 0o077:
-            found.append(f"{self.path} is open to others (mode {mode:04o}); `chmod 700` closes it")
+            found.append(f"{self.path} is open to others (mode {mode:04o}); fix: `{_chmod(700, self.path)}`")
         for path in filter(Path.exists, sorted(self.path.glob("*.key"))):
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
-                found.append(f"{path} can be read by others (mode {mode:04o}); `chmod 400` closes it")
+                found.append(f"{path} can be read by others (mode {mode:04o}); fix: `{_chmod(400, path)}`")
         return found
+
+
+def _chmod(mode: int, path: Path) -> str:
+    return f"chmod {mode} {shlex.quote(str(path))}"

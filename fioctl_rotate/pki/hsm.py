@@ -1,7 +1,7 @@
-"""Private keys in a PKCS#11 token: found by label or id, made there, used there; they never leave it.
+"""Private keys in a PKCS#11 token: found by label or id, made and used in the token, never taken out of it.
 
-fioctl and pkcs11-tool give the root's key the label `root-ca`; its id differs by build, so the label counts unless
-a PKCS#11 URI says otherwise. Needs the extra `[hsm]` (python-pkcs11).
+fioctl and pkcs11-tool give the root's key the label `root-ca`. Its id differs by build, so it is found by the label
+unless a PKCS#11 URI says otherwise. Needs the extra `[hsm]` (python-pkcs11).
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pkcs11
 
 ROOT_LABEL = "root-ca"
-_FIRST_ID = b"\x01"  # what the manual's recipe gives the key
+_FIRST_ID = b"\x01"  # the id in the manual's recipe
 _P256 = bytes.fromhex("06082a8648ce3d030107")  # its OID in DER, which EC_PARAMS holds
 
 
@@ -38,18 +38,18 @@ class TokenKeyStore:
         self.name = f"key {shown} in token {token.name}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return TokenKeyStore, (self.token, self.label, self.id)  # another process logs in by itself
+        return TokenKeyStore, (self.token, self.label, self.id)  # another process logs in for itself
 
     def load(self, certificate: x509.Certificate | None = None) -> "TokenPrivateKey | None":
         """The key, or None where there is none. Raises Error where it cannot be used.
 
-        Many tokens hold only the private half. The public one is then in a certificate: in the token, beside the
-        key, or `certificate`, which is found to fit by a signature.
+        Many tokens hold only the private half. Then the public half is in a certificate: one in the token with the
+        key, or `certificate`. A signature shows whether it fits.
         """
         return self._session.call(lambda session: self._load(session, certificate))
 
     def create(self) -> "TokenPrivateKey":
-        """Make the pair in the token, try it, and take it away again where it does not work. Raises Error."""
+        """Make the pair in the token and try it; delete it where it does not work. Raises Error."""
         return self._session.call(self._create, write=True)
 
     def _load(
@@ -81,7 +81,7 @@ class TokenKeyStore:
     def _certified(
         self, session: "pkcs11.Session", private: "pkcs11.Object", given: x509.Certificate | None
     ) -> ec.EllipticCurvePublicKey:
-        """The public key in the certificate that the token has beside the private key, else in `given`."""
+        """The public key in the certificate that the token has for the private key, else in `given`."""
         from pkcs11 import Attribute, ObjectClass
 
         beside = self._objects(session, ObjectClass.CERTIFICATE)
@@ -118,7 +118,7 @@ class TokenKeyStore:
             parameters.generate_keypair(id=key_id, label=label, store=True, private_template=fixed)
             key = self._load(session, None)
             if key is None:
-                raise Error(f"{self.name} was made and cannot be found")
+                raise Error(f"{self.name} was made, but cannot be found")
             key.try_out(session)
         except BaseException:
             for kind in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY):
@@ -139,7 +139,7 @@ class TokenKeyStore:
 
 
 class TokenPrivateKey(ec.EllipticCurvePrivateKey):
-    """A private key whose signatures the token makes, for all that use an EC key: X.509 builders, PKCS#7."""
+    """A private key whose signatures the token makes. X.509 builders and PKCS#7 use it as any EC key."""
 
     def __init__(
         self, session: Session, private: "pkcs11.Object", public_key: ec.EllipticCurvePublicKey
@@ -147,7 +147,7 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         from pkcs11 import Attribute, ObjectClass
 
         self._session = session
-        # A session that is opened again has new handles, so the object is looked up for each signature.
+        # After a session was opened again, handles are new: so the object is looked up for each signature.
         self._private = {
             Attribute.CLASS: ObjectClass.PRIVATE_KEY,
             Attribute.LABEL: private[Attribute.LABEL],
@@ -213,7 +213,7 @@ class TokenPrivateKey(ec.EllipticCurvePrivateKey):
         from pkcs11 import Mechanism
 
         (private,) = session.get_objects(self._private)
-        # Such a key wants the PIN again, between the start of each signature and its end.
+        # Such a key needs the PIN again for each signature.
         pin = self._session.token.pin() if _always_authenticates(private) else None
         raw = cast(Any, private).sign(digest, mechanism=Mechanism.ECDSA, pin=pin)
         half = len(raw) // 2
@@ -233,7 +233,7 @@ def _always_authenticates(private: "pkcs11.Object") -> bool:
 def _of_same_id(
     session: "pkcs11.Session", private: "pkcs11.Object", kind: "pkcs11.ObjectClass"
 ) -> "Sequence[pkcs11.Object]":
-    """What belongs to the private key by its id: labels of the three differ on many cards."""
+    """The objects of this kind with the private key's id: on many cards their labels differ from the key's."""
     from pkcs11 import Attribute
 
     key_id = private[Attribute.ID]
@@ -243,7 +243,7 @@ def _of_same_id(
 def _public_key(parameters: bytes, point: bytes, name: str) -> ec.EllipticCurvePublicKey:
     if parameters != _P256:
         raise Error(f"{name}: expected an {P256} key, got another curve")
-    # PKCS#11 says a DER OCTET STRING; some tokens give the bare point.
+    # PKCS#11 wants a DER OCTET STRING; some tokens give the bare point.
     if len(point) in (2 + 33, 2 + 65):
         point = point[2:]
     try:

@@ -1,4 +1,4 @@
-"""A logged-in session with a PKCS#11 token, and what PKCS#11 says in codes as messages.
+"""A logged-in session with a PKCS#11 token, and messages for the error codes of PKCS#11.
 
 Needs the extra `[hsm]` (python-pkcs11).
 """
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Token:
-    """A PKCS#11 token: the path of its module (a shared library), who knows its PIN, and how it is found.
+    """A PKCS#11 token: the path of its module (a shared library), a function that returns its PIN, how it is found.
 
-    Of label, serial, model and manufacturer, those that are not None must be the token's.
+    Where label, serial, model or manufacturer are not None, the token must have them.
     """
 
     module: str
@@ -33,12 +33,12 @@ class Token:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """How messages name it."""
         return printable(self.label or self.serial or self.model or self.manufacturer or self.module)
 
 
 class Session:
-    """One logged-in session with a token, opened at first use and again where the token dropped it."""
+    """One logged-in session with a token, opened at its first use, and again after the token has ended it."""
 
     def __init__(self, token: Token) -> None:
         self.token = token
@@ -48,7 +48,7 @@ class Session:
         self._lock = threading.Lock()
 
     def call(self, work: Callable[["pkcs11.Session"], T], *, write: bool = False) -> T:
-        """What `work` returns for the session. Raises Error for what PKCS#11 says in codes."""
+        """What `work` returns for the session. Raises Error where PKCS#11 reports an error."""
         try:
             from pkcs11 import exceptions
         except ImportError as error:
@@ -56,7 +56,7 @@ class Session:
                 "keys in an HSM need python-pkcs11, which is not installed",
                 hint="install python-pkcs11, which the extra `hsm` of this package brings",
             ) from error
-        dropped = (
+        ended = (
             exceptions.SessionHandleInvalid,
             exceptions.SessionClosed,
             exceptions.UserNotLoggedIn,
@@ -69,7 +69,7 @@ class Session:
                 assert self._open is not None  # noqa: S101  _connect has set it
                 try:
                     return work(self._open)
-                except dropped:
+                except ended:
                     self._connect(write=write)
                     return work(self._open)
             except exceptions.PKCS11Error as error:
@@ -77,9 +77,9 @@ class Session:
                     f"token {self.token.name}: {_message(error)}",
                     hint=_HINTS.get(type(error).__name__, f"the PKCS#11 module is {self.token.module}"),
                 ) from error
-            # What python-pkcs11 raises for a value from the token that it cannot read.
+            # python-pkcs11 raises these for a value from the token that it cannot read.
             except (ValueError, KeyError, NotImplementedError) as error:
-                raise Error(f"token {self.token.name}: cannot read what it says ({error})") from error
+                raise Error(f"token {self.token.name}: its answer cannot be read ({error})") from error
 
     def _connect(self, *, write: bool) -> None:
         from pkcs11.exceptions import SessionClosed, SessionHandleInvalid, UserAlreadyLoggedIn
@@ -110,14 +110,14 @@ class Session:
         ]
         if len(tokens) != 1:
             raise Error(
-                f"token {wanted.name}: expected one token that is called so, got {len(tokens) or 'none'}",
+                f"token {wanted.name}: expected one such token, got {len(tokens) or 'none'}",
                 hint="`pkcs11-tool --list-slots --module FILE` shows the tokens with label and serial",
             )
         return tokens[0]
 
 
 def _text(value: str | bytes) -> str:
-    """A token's attribute: python-pkcs11 gives some as bytes, all of them padded."""
+    """A token's attribute without padding; python-pkcs11 returns some as bytes."""
     return (value.decode("utf-8", "replace") if isinstance(value, bytes) else value).rstrip(" \0")
 
 
@@ -133,12 +133,12 @@ _MESSAGES = {
     "PinLenRange": "the PIN is wrong: it is too short or too long",
     "PinLocked": "the PIN is locked",
     "UserPinNotInitialized": "no user PIN was set yet",
-    "UserNotLoggedIn": "it wants a login for each signature, and did not accept this one",
+    "UserNotLoggedIn": "it wants a login for each signature, but did not accept this one",
     "TokenWriteProtected": "the token is write-protected",
-    "MechanismInvalid": "it does not know ECDSA on P-256",
+    "MechanismInvalid": "it does not support ECDSA on P-256",
 }
 
 
 def _message(error: Exception) -> str:
     name = type(error).__name__
-    return _MESSAGES.get(name) or (f"{error}" if str(error) else f"PKCS#11 says {name}")
+    return _MESSAGES.get(name) or (str(error) or f"PKCS#11 error {name}")

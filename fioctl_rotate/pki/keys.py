@@ -1,10 +1,10 @@
-"""Keys: made, named for people, and written as fioctl writes them."""
+"""Makes keys, names them for people, and writes them as fioctl does."""
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
 P256 = "EC P-256"
-"""What people call the only kind of key that a Factory uses."""
+"""The name for people of the only kind of key that a Factory uses."""
 
 
 def generate_key() -> ec.EllipticCurvePrivateKey:
@@ -13,7 +13,7 @@ def generate_key() -> ec.EllipticCurvePrivateKey:
 
 
 def private_key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The key as one unencrypted SEC1 block ("EC PRIVATE KEY"), all that fioctl and estserver read."""
+    """The key as one unencrypted SEC1 block ("EC PRIVATE KEY"): fioctl and estserver read no other form."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
@@ -29,7 +29,7 @@ def public_key_pem(key: ec.EllipticCurvePublicKey) -> str:
 
 
 def key_kind(key: object) -> str:
-    """What kind of public key it is, for people: `EC P-256`, `RSA 2048`."""
+    """The kind of a public key, for people: `EC P-256`, `RSA 2048`."""
     match key:
         case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
             return P256

@@ -1,7 +1,7 @@
 """The one place where foreign bytes become certificates, CSRs, keys and CRLs. Every function raises Error alone.
 
-What these functions return can be asked for its subject, issuer, dates, serial number and public key without
-another error; extensions are read by `extensions`, which says what is wrong with them.
+Subject, issuer, dates, serial number and public key of what they return can be read without another error. Read
+extensions by `extensions`, which says what is wrong with them.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ UNPARSED = (
     OverflowError,
     UnsupportedAlgorithm,
     InvalidKey,
-    InternalError,  # OpenSSL refuses a key that the library took for a good one
+    InternalError,  # OpenSSL refuses a key that the library accepted
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-"""All that the library raises for bytes that are not what was expected. Only the first is a ValueError."""
+"""All that the library raises for bytes that are not what was expected. ValueError alone is not enough."""
 
 
 def load_csr(pem: str | bytes | None, what: str) -> x509.CertificateSigningRequest:
@@ -135,7 +135,7 @@ def load_private_key(
 def extensions(
     signed: x509.Certificate | x509.CertificateSigningRequest,
 ) -> tuple[list[x509.Extension[x509.ExtensionType]], list[str]]:
-    """The extensions, and what made them unreadable where something did: then there are none."""
+    """The extensions and an empty list; or, where they cannot be read, no extensions and what is wrong."""
     try:
         with _quiet():
             return list(signed.extensions), []
@@ -146,12 +146,12 @@ def extensions(
 
 
 def find(found: Iterable[x509.Extension[x509.ExtensionType]], kind: type[E]) -> E | None:
-    """The value of the extension of this kind, or None where it is not there."""
+    """The value of the extension of this kind, or None where it is missing."""
     return next((e.value for e in found if isinstance(e.value, kind)), None)
 
 
 def extension(signed: x509.Certificate | x509.CertificateSigningRequest, kind: type[E]) -> E | None:
-    """The value of this kind of extension; None where it is not there, or the extensions cannot be read."""
+    """The value of this kind of extension; None where it is missing, or the extensions cannot be read."""
     return find(extensions(signed)[0], kind)
 
 
@@ -172,7 +172,7 @@ def oid_name(oid: x509.ObjectIdentifier) -> str:
     return oid.dotted_string if oid._name == "Unknown OID" else oid._name
 
 
-# The library parses much only when it is asked for, and raises only then.
+# The library parses many fields only when they are read, and raises only then. So these read them all.
 
 
 def _checked_csr(csr: x509.CertificateSigningRequest) -> x509.CertificateSigningRequest:
@@ -189,7 +189,7 @@ def _checked_certificate(certificate: x509.Certificate, what: str) -> x509.Certi
 
 
 def _key_block(pem: bytes, name: str) -> bytes:
-    """The block of the one private key; `openssl ecparam -genkey` writes EC PARAMETERS beside it."""
+    """The only block with a private key; `openssl ecparam -genkey` writes EC PARAMETERS before it."""
     found = [block.pem for block in armor.blocks(pem, name) if block.label.endswith("PRIVATE KEY")]
     if len(found) != 1:
         raise Error(f"{name}: expected one private key in PEM, got {len(found) or 'none'}")
@@ -224,4 +224,4 @@ def _unreadable(what: str, kind: str, error: Exception) -> str:
         return f"{what} is {kind} of an unknown version"
     if isinstance(error, UnsupportedAlgorithm):
         return f"{what} has a key or an algorithm that is not known here"
-    return f"{what} is not {kind} that can be read: damaged, or something else"
+    return f"{what} cannot be read as {kind}: it is damaged, or something else"

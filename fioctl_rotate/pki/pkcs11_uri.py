@@ -13,7 +13,7 @@ _PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 @dataclass(frozen=True)
 class Pkcs11Uri:
-    """What a URI says; None where it says nothing. Token and key must have all that is said.
+    """The parts of a URI; None where a part is missing. Token and key must match all the others.
 
     `token` is the token's label, `object` the key's; `module_path` the shared library; the PIN is `pin_value`, or
     is in the file `pin_source`.
@@ -31,7 +31,7 @@ class Pkcs11Uri:
 
 
 def parse_pkcs11_uri(text: str) -> Pkcs11Uri:
-    """The URI in `text`. Raises UsageError, also for attributes that are not known here: they could not match."""
+    """The URI in `text`. Raises UsageError, also for unknown attributes: they cannot be matched."""
     scheme, _, rest = text.partition(":")
     if scheme.lower() != "pkcs11":
         raise UsageError(f"not a PKCS#11 URI: expected pkcs11:token=…, got {printable(text)[:80]!r}")
@@ -49,7 +49,7 @@ def parse_pkcs11_uri(text: str) -> Pkcs11Uri:
             f"PKCS#11 URI: expected type=private, got type={printable(_text(kind, 'type'))[:40]}"
         )
     key_id = found.pop("id", None)
-    # An attribute after the ? that nobody knows is ignored (RFC 7512 §2.3).
+    # Unknown attributes after the ? are ignored (RFC 7512 §2.3).
     asked = {name: _text(value, name) for name, value in _attributes(query, "&").items() if name in _QUERY}
     uri = Pkcs11Uri(
         **{name: _text(value, name) for name, value in found.items()},
@@ -87,7 +87,7 @@ def _text(value: bytes, name: str) -> str:
 
 
 def _file(source: str | None) -> str | None:
-    """The path of a PIN file: as it stands, or of a file: URI. A program (`|…`) is not run."""
+    """The path of a PIN file, from a path or a `file:` URI. Raises UsageError for a program (`|…`): none is run."""
     if source is None:
         return None
     if source.startswith("|"):

@@ -1,4 +1,4 @@
-"""What a CSR may ask of the root: every violation is listed, field by field.
+"""What a CSR may ask for: each violation is listed, field by field.
 
 fioctl signs whatever CSR the backend returns; we check it first. Sources: fioctl's signing (x509/golang.go), RFC
 5280 §4.2, RFC 6125 §6.4 for names.
@@ -24,7 +24,7 @@ _ALLOWED_NAMES = (x509.DNSName, x509.IPAddress, x509.UniformResourceIdentifier, 
 
 
 class Purpose(Enum):
-    """What a CSR is to become; the value is what people call it."""
+    """What the certificate for a CSR will be; the value is its name for people."""
 
     EST_TLS = "EST server"
     GATEWAY_TLS = "device gateway"
@@ -33,7 +33,7 @@ class Purpose(Enum):
 
 
 class PolicyRefused(Refused):
-    """A CSR or a certificate breaks rules: the line of an error, and below it a line for each rule."""
+    """A CSR or a certificate breaks rules. The error has a line more for each of them."""
 
     def __init__(self, what: str, violations: Sequence[str], *, hint: str | None = None) -> None:
         super().__init__(f"{what} is refused: {'; '.join(violations)}", hint=hint)
@@ -41,7 +41,7 @@ class PolicyRefused(Refused):
         self.violations = list(violations)
 
     def diagnostics(self) -> str:
-        """The line `error: …`, a line a violation, and the hint."""
+        """The line `error: …`, a line for each violation, and the hint."""
         lines = [f"error: {printable(self.what)} is refused:"]
         lines += [f"  {printable(violation)}" for violation in self.violations]
         if self.hint:
@@ -65,9 +65,9 @@ def csr_violations(
     *,
     expected_names: Sequence[str] | None = None,
 ) -> list[str]:
-    """Every rule that the CSR breaks as one for `purpose` in `factory`; empty where it may be signed.
+    """Every rule for `purpose` in `factory` that the CSR breaks; empty where it may be signed.
 
-    `expected_names` are the DNS names that it must ask for, and no others; None: any valid ones.
+    `expected_names` are the DNS names that it must ask for, and no others; None: any valid names.
     """
     found, unreadable = extensions(csr)
     violations = [*_signature(csr), *key_violations(csr.public_key()), *_csr_subject(csr, purpose, factory)]
@@ -79,7 +79,7 @@ def csr_violations(
     else:
         violations += name_violations(found, purpose)
         violations += _expected_names(csr, expected_names)
-        violations += _common_name_is_a_name(csr)
+        violations += _common_name_in_san(csr)
     return violations
 
 
@@ -121,14 +121,14 @@ def key_violations(key: object) -> Iterator[str]:
 def _csr_subject(csr: x509.CertificateSigningRequest, purpose: Purpose, factory: str) -> Iterator[str]:
     if csr.subject.public_bytes() != raw_subject(csr):
         yield "subject: cannot be copied byte for byte into a certificate"
-    # A CA's subject must have the factory; a server's need not, as fioctl's own tests show, but not another one's.
+    # A CA's subject must name the factory. A server's may name none, as in fioctl's own tests, but not another one.
     yield from subject_violations(csr.subject, factory, ou_required=purpose is Purpose.DEVICE_CA)
 
 
 def subject_violations(subject: x509.Name, factory: str | None, *, ou_required: bool) -> Iterator[str]:
-    """What is wrong with a subject: expected is one CN, and one OU, which names the factory (None: any).
+    """What is wrong with a subject, which must have one CN, and one OU: the factory's name (None: any).
 
-    Unless `ou_required`, the OU may be missing.
+    Without `ou_required` the OU may be missing.
     """
     units = organizational_units(subject)
     wanted = "one" if factory is None else repr(factory)
@@ -212,8 +212,8 @@ def _no_names(found: Iterable[x509.Extension[x509.ExtensionType]]) -> Iterator[s
         yield "names: a SAN is not allowed for a device CA"
 
 
-def _common_name_is_a_name(csr: x509.CertificateSigningRequest) -> Iterator[str]:
-    """A server's CN that looks like a host's name must be one of the names that clients check."""
+def _common_name_in_san(csr: x509.CertificateSigningRequest) -> Iterator[str]:
+    """A server's CN that looks like a host name must be in the SAN, where clients look for names."""
     dns = [name.lower() for name in dns_names(csr)]
     for attribute in csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
         text = str(attribute.value)
@@ -222,7 +222,7 @@ def _common_name_is_a_name(csr: x509.CertificateSigningRequest) -> Iterator[str]
 
 
 def _allowed_usages(purpose: Purpose) -> set[str]:
-    """What may be asked for; what is granted is the purpose's own KeyUsage in any case."""
+    """The key usages that a CSR may ask for. The certificate has the purpose's own in any case."""
     if purpose is Purpose.DEVICE_CA:
         return {"keyCertSign", "cRLSign", "digitalSignature"}
     return {"digitalSignature", "keyEncipherment", "keyAgreement"}

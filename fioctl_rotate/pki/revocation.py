@@ -1,4 +1,4 @@
-"""CRLs by which a Factory revokes or disables its device CAs. Source: fioctl `keys ca revoke-device-ca`."""
+"""CRLs: with them a Factory revokes or disables its device CAs. Source: fioctl `keys ca revoke-device-ca`."""
 
 import datetime
 from collections.abc import Iterable, Iterator
@@ -17,11 +17,11 @@ REVOKE = x509.ReasonFlags.privilege_withdrawn
 DISABLE = x509.ReasonFlags.certificate_hold
 """The CA registers no new devices; its devices go on."""
 
-_VALID = datetime.timedelta(minutes=15)  # as fioctl has it: the backend uses the CRL at once
+_VALID = datetime.timedelta(minutes=15)  # as in fioctl: the backend uses the CRL at once
 
 
 def make_crl(root: Root, serials: Iterable[int], reason: x509.ReasonFlags, *, now: datetime.datetime) -> str:
-    """The CRL with these serials for one reason, PEM, signed by the root; `now` is aware, UTC.
+    """A CRL (PEM), signed by the root, that lists these serials with one reason; `now` is aware, UTC.
 
     Raises Refused where the root's certificate does not allow it to sign CRLs.
     """
@@ -38,7 +38,7 @@ def make_crl(root: Root, serials: Iterable[int], reason: x509.ReasonFlags, *, no
     )
     for serial in sorted(set(serials)):
         builder = builder.add_revoked_certificate(
-            # Given like this, a serial may have the 160 random bits that fioctl uses; the method stops at 159.
+            # As an argument a serial may have 160 bits, which fioctl uses; the builder's method allows 159.
             x509.RevokedCertificateBuilder(serial_number=serial)
             .revocation_date(now)
             .add_extension(x509.CRLReason(reason), critical=False)

@@ -1,4 +1,4 @@
-"""Where a private key lives: the small interface of a key store, and the store that is a file."""
+"""Key stores, each for one private key: their interface, and the store that is a file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,21 +15,21 @@ from fioctl_rotate.pki.parsing import load_private_key
 T = TypeVar("T")
 
 AskPassphrase = Callable[[str], bytes | None]
-"""Called with what the key is called, only where it is encrypted; None where nobody can tell the passphrase."""
+"""Called with the key's name, only where the key is encrypted; returns None where no passphrase is given."""
 
 
 class Remembered(Generic[T]):
-    """A question that is asked once, its answer remembered; it goes to another process with the answers it has."""
+    """Asks a question once and remembers the answer. In another process it has the answers, but cannot ask."""
 
     def __init__(self, ask: Callable[..., T]) -> None:
         self._ask: Callable[..., T] | None = ask
         self._answers: dict[tuple[object, ...], T] = {}
 
     def __call__(self, *about: object) -> T:
-        """The answer. Raises Error in a process to which it was not brought."""
+        """The answer. Raises Error where another process must ask for it."""
         if about not in self._answers:
             if self._ask is None:
-                raise Error("a PIN or passphrase is asked for where nobody can be asked")
+                raise Error("a PIN or passphrase is needed in a process that cannot ask for it")
             self._answers[about] = self._ask(*about)
         return self._answers[about]
 
@@ -41,17 +41,17 @@ class Remembered(Generic[T]):
 
 
 class KeyStore(Protocol):
-    """A place that holds one private key. `name` is what messages call it."""
+    """A place that holds one private key."""
 
     @property
     def name(self) -> str:
-        """What messages call the key."""
+        """The key's name in messages."""
         ...
 
     def load(self, certificate: x509.Certificate | None = None) -> ec.EllipticCurvePrivateKey | None:
         """The key, or None where there is none. Raises Error where there is one that cannot be used.
 
-        `certificate` is what is known to be the key's: it has the public half, which not every store has.
+        `certificate` is the key's, where it is known. It has the public half of the key, which some stores lack.
         """
 
     def create(self) -> ec.EllipticCurvePrivateKey:
@@ -60,7 +60,7 @@ class KeyStore(Protocol):
 
 
 class FileKeyStore:
-    """A key in a PEM file: SEC1 as fioctl writes it, mode 0400; PKCS#8 and encrypted ones are read too."""
+    """A key in a PEM file: written as SEC1, mode 0400, as by fioctl; PKCS#8 and encrypted keys are read, too."""
 
     def __init__(self, path: Path, ask_passphrase: AskPassphrase | None = None) -> None:
         self.path = path

@@ -1,7 +1,7 @@
 """The subject of a certificate or CSR as the bytes that were signed.
 
-EST compares subjects byte for byte (RFC 7030 §4.2.2), string types and order included, so no parsed and
-re-encoded form will do.
+EST compares subjects byte for byte (RFC 7030 §4.2.2), string types and order included. So a subject that was parsed
+and encoded again is not good enough.
 """
 
 import itertools
@@ -25,7 +25,7 @@ def raw_subject(signed: x509.Certificate | x509.CertificateSigningRequest) -> by
 def copied_subject(
     signed: x509.Certificate | x509.CertificateSigningRequest, raw: bytes | None = None
 ) -> x509.Name:
-    """The subject, fit to be put into another certificate or CSR; `raw` is its `raw_subject` where that is known.
+    """The subject for another certificate or CSR; `raw` is its `raw_subject` where that is known.
 
     Raises Error where it would not come out byte for byte the same.
     """

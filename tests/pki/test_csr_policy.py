@@ -267,7 +267,7 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     ),
     "Ed25519": (keyed(ed25519.Ed25519PrivateKey.generate, None), "key: expected EC P-256, got Ed25519"),
     "DSA": (keyed(lambda: dsa.generate_private_key(2048)), "key: expected EC P-256, got DSA 2048"),
-    "off the curve": (off_curve, "is not a CSR that can be read"),
+    "off the curve": (off_curve, "cannot be read as a CSR"),
     "signature of another CSR": (other_signature, "signature: not made by the CSR's own key"),
     "somebody else's key": (swapped_key, "signature: not made by the CSR's own key"),
     "a bit flipped": (
@@ -285,11 +285,11 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     ),
     "truncated": (
         lambda: armored(der(csr())[:-9]),
-        "is not a CSR that can be read",
+        "cannot be read as a CSR",
     ),
     "garbage in armour": (
         lambda: armored(b"not DER at all"),
-        "is not a CSR that can be read",
+        "cannot be read as a CSR",
     ),
     "empty file": (lambda: b"", "is not PEM"),
     "DER, not PEM": (lambda: der(csr()), "is not PEM"),

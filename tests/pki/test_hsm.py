@@ -181,7 +181,7 @@ def test_a_token_that_cannot_be_used(token: Token, cli: Cli, pki: Path, tmp_path
         assert str(result.err).startswith("error: ")
         return str(result.err)
 
-    assert "token nowhere: expected one token that is called so, got none" in sign(
+    assert "token nowhere: expected one such token, got none" in sign(
         "--hsm-module", str(MODULE), "--hsm-token-label", "nowhere"
     )
     assert "cannot open shared object file" in sign(

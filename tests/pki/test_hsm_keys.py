@@ -106,7 +106,7 @@ def test_a_value_that_cannot_be_read_is_an_error(token: Token) -> None:
     def strange(_session: object) -> None:
         raise ValueError("3221225472 is not a valid KeyType")
 
-    with pytest.raises(Error, match=rf"token {token.label}: cannot read what it says \(3221225472 is not"):
+    with pytest.raises(Error, match=rf"token {token.label}: its answer cannot be read \(3221225472 is not"):
         Session(PkiToken(str(MODULE), token.label, lambda: PIN)).call(strange)
 
 
@@ -155,7 +155,7 @@ def test_a_token_is_found_by_its_serial(adopted: Adopted, cli: Cli) -> None:
     assert cli(*check, "--hsm-uri", found).code == 0
     wrong = cli(*check, "--hsm-uri", found.replace("SoftHSM%20v2", "YubiKey"))
     assert wrong.code == 5
-    assert f"token {serial}: expected one token that is called so, got none" in wrong.out
+    assert f"token {serial}: expected one such token, got none" in wrong.out
 
 
 @needs_softhsm

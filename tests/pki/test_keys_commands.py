@@ -119,8 +119,9 @@ def test_what_others_can_read_is_warned_about(here: Cli, created: Path) -> None:
     (created / "factory_ca.key").chmod(0o644)
     result = here("est", "authorize", created)
     assert result.code == 0
-    assert f"warning: {created} is open to others (mode 0755)" in result.err
-    assert f"warning: {created}/factory_ca.key can be read by others (mode 0644)" in result.err
+    assert f"warning: {created} is open to others (mode 0755); fix: `chmod 700 {created}`\n" in result.err
+    key = created / "factory_ca.key"
+    assert f"warning: {key} can be read by others (mode 0644); fix: `chmod 400 {key}`\n" in result.err
 
 
 # --- show ---

@@ -206,7 +206,7 @@ def test_a_certificate_of_an_unknown_version_is_an_error() -> None:
 def test_what_only_openssl_refuses_is_an_error_too() -> None:
     """An Ed25519 key that is too short: cryptography's InternalError, which is not a ValueError."""
     short = bytes.fromhex("302d020100300506032b65700421041f") + bytes(31)
-    with pytest.raises(Error, match="it is not a private key"):
+    with pytest.raises(Error, match="it cannot be read as a private key"):
         parsing.load_private_key(armored(short, "PRIVATE KEY"), name="it")
 
 
@@ -245,7 +245,7 @@ def test_text_around_a_block_is_skipped(around: Callable[[bytes], bytes]) -> Non
 
 def test_a_bundle_names_the_block_that_is_wrong() -> None:
     good, bad = (armored(der, "CERTIFICATE") for der in (CERTIFICATES[0], CERTIFICATES[0][:-9]))
-    with pytest.raises(Error, match="certificate 2 of it is not a certificate"):
+    with pytest.raises(Error, match="certificate 2 of it cannot be read as a certificate"):
         parsing.load_bundle(good + bad + good, "it")
     last = len(good.splitlines())
     with pytest.raises(Error, match=f"it, line {last}: expected -----END CERTIFICATE----- alone on a line"):

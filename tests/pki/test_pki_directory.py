@@ -134,7 +134,7 @@ ROOTS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "truncated": (
         lambda: armored(der(certificate())[:-20], "CERTIFICATE"),
-        "is not a certificate that can",
+        "cannot be read as a certificate",
     ),
     "empty": (lambda: b"", "is not PEM"),
     "DER": (lambda: der(certificate()), "is not PEM"),
@@ -209,7 +209,7 @@ def test_a_root_signed_with_sha1_is_refused(cli: Cli, pki: Path, tmp_path: Path)
         (b"", "expected one private key in PEM, got none"),
         (
             b"-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n",
-            "is not a private key that can be read",
+            "cannot be read as a private key",
         ),
         (key_pem(rsa.generate_private_key(65537, 2048)), "expected an EC P-256 key, got RSA 2048"),
         (key_pem(P384), "expected an EC P-256 key, got EC secp384r1"),
@@ -238,7 +238,7 @@ def test_what_is_missing_is_named(cli: Cli, tmp_path: Path, pki: Path, factory: 
     result = cli("keys", "est", "authorize", pki, *at)
     assert (result.code, result.err.splitlines()[0]) == (
         1,
-        f"error: {pki}/factory_ca.key is missing: the root's private key",
+        f"error: {pki}/factory_ca.key is missing: the private key of {pki}/factory_ca.pem",
     )
     result = cli("keys", "ca", "create", pki, *at)
     assert result.code == 1
