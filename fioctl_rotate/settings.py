@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fioctl_rotate.duration import parse_duration
 from fioctl_rotate.errors import Refused, UsageError
@@ -323,14 +323,10 @@ def _mock_or_server(
 
 
 def _check_server(server: str) -> None:
-    try:
-        parts = urlsplit(server)
-        host = parts.hostname
-        _ = parts.port
-    except ValueError as error:
-        raise UsageError(f"the server's URL {server} is not valid: {error}") from error
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+    parts = split_url(server)
+    if parts is None or parts.query or parts.fragment:
         raise UsageError(f"the server's URL {server} is not of the form https://HOST[:PORT]")
+    host = str(parts.hostname)
     if parts.scheme == "http" and not is_loopback(host):
         raise Refused(
             f"the token would travel unencrypted to {host}",
@@ -347,6 +343,16 @@ def _check_header(token: str | None, source: str | None, name: str) -> None:
             f"the token ({source}) has a character that is not allowed in a token",
             hint="check it for white space and line breaks",
         )
+
+
+def split_url(url: str) -> SplitResult | None:
+    """The parts of `url`; None if it is not an http or https URL with a host and a valid port."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if valid else None
 
 
 def is_loopback(host: str) -> bool:

@@ -86,7 +86,7 @@ def test_no_answer_is_an_error(
 
     monkeypatch.setenv("FIOCTL_ROTATE_TIMEOUT", "0.2")
     server = serve(answer)
-    words = {Drop: "broke off", Hang: "did not answer in time"}[how]
+    words = {Drop: "closed the connection before its answer", Hang: "did not answer within"}[how]
     ends_well(cli(*LIST), 1, server.url, words)
     assert len(server.asked) == 4
 
@@ -161,7 +161,7 @@ def test_a_page_named_twice_is_an_error_not_a_loop(cli: Cli, serve: Serve) -> No
             200, {"devices": [], "total": 9, "next": f"http://{asked.headers['host']}/ota/devices/?page=2"}
         )
     )
-    ends_well(cli("devices", "list"), 1, "names a page twice")
+    ends_well(cli("devices", "list"), 1, "names the same page twice")
     assert len(server.asked) == 2
 
 
@@ -222,7 +222,7 @@ def test_a_name_that_would_make_another_path_is_refused(
     # `DELETE …/device-groups/../` is `DELETE` of the factory.
     server = serve(lambda _: Reply(200, {}))
     result = cli(*command, name)
-    assert (result.code, result.err) == (2, f"error: `{name}` is not a name\n")
+    assert (result.code, result.err) == (2, f"error: `{name}` is not a valid name\n")
     assert server.asked == []
 
 

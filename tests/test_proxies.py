@@ -149,7 +149,7 @@ def test_a_proxy_without_a_name_in_the_dns_is_named(through: Callable[[str], Res
 def test_a_name_that_no_dns_takes_is_an_error_of_one_line(cli: Cli) -> None:
     result = cli(*LIST, "-f", "acme", "-t", "canary", "--server", f"https://{'a' * 70}.example")
     assert (result.code, result.out) == (1, "")
-    assert "cannot be reached" in result.err or "broke off" in result.err
+    assert "cannot be reached" in result.err or "the connection to https://" in result.err
 
 
 # --- TLS ---
@@ -201,7 +201,7 @@ def test_a_server_that_wants_a_client_certificate_is_an_error_that_says_so(
     server = serve(lambda _: Reply(), context)
     result = cli(*LIST)
     assert (result.code, result.out) == (1, "")
-    assert result.err.startswith(f"error: {server.url} ")
+    assert server.url in result.err.splitlines()[0]
     # In TLS 1.3 the request is on its way by then, and its arrival may reset the connection before we hear why.
     assert "wants a client certificate" in result.err
     assert "device gateway" in result.err
@@ -229,5 +229,5 @@ def test_a_server_that_closes_every_connection_is_tried_again(cli: Cli, serve: S
         raise Drop
 
     server = serve(answer)
-    assert f"{server.url} broke off" in cli(*LIST).err
+    assert f"{server.url} closed the connection before its answer" in cli(*LIST).err
     assert len(server.asked) == 4

@@ -1,1 +1,1 @@
-"""The Factory API client."""
+"""The client of the Factory's operator API."""

@@ -14,7 +14,7 @@ from fioctl_rotate.seen import Seen
 # A configuration request, as the model or as the body that was shown before it is sent.
 ConfigBody = wire.ConfigRequest | Mapping[str, object]
 
-# What is told while many devices are read: how many were, and how many there are (None: not known yet).
+# Called while many devices are read: how many were read, and how many there are (None: not known yet).
 Counted = Callable[[int, int | None], None]
 
 PAGE = 1000  # the largest page that `GET /ota/devices/` gives
@@ -27,9 +27,9 @@ class FactoryApi:
         peer: the server.
         factory: the factory's name.
         announce: gets a line before each wait of more than 5 seconds.
-        deadline: when the command must have ended, in seconds of `time.monotonic()`: a server that asks to wait
-            beyond it is not waited for.
-        counted: hears how far the reading of many devices has come.
+        deadline: when the command must have ended, in seconds of `time.monotonic()`. No wait goes beyond it, also
+            where the server asks for one.
+        counted: called with the progress while many devices are read.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class FactoryApi:
 
     @property
     def busy_answers(self) -> int:
-        """How often the server has answered that it is busy (429, 503), also where a retry got over it."""
+        """How often the server has answered that it is busy (429, 503), also where a retry then succeeded."""
         return self._exchange.busy_answers
 
     # --- Certificates ---
@@ -84,7 +84,7 @@ class FactoryApi:
     # --- Configuration ---
 
     def config(self, scope: Scope) -> "ScopeConfig":
-        """The configuration of a scope; of a device's, `uuid` must be known."""
+        """The configuration of a scope; a device's scope must have its `uuid`."""
         if scope.kind == "device":
             path = _of_device(scope.uuid or "", "config/")
             return ScopeConfig(self._exchange, path, self._by_uuid(), self.seen)
@@ -109,7 +109,7 @@ class FactoryApi:
     async def update_group(
         self, name: str, *, new_name: str | None = None, description: str | None = None
     ) -> None:
-        """Rename a device group, or describe it anew."""
+        """Rename a device group, or change its description."""
         body = {"name": new_name, "description": description}
         await self._exchange.send(
             "PATCH",
@@ -137,7 +137,7 @@ class FactoryApi:
         sortby: str | None = None,
         limit: int = PAGE,
     ) -> AsyncIterator[wire.DeviceList]:
-        """Pages of the devices that `filters` keep, by `sortby`: `[-]name`, `[-]last_seen`.
+        """Pages of the devices that match `filters`, by `sortby`: `[-]name`, `[-]last_seen`.
 
         `limit` is the size of a page, one of 10 20 30 40 50 100 200 500 1000.
         """
@@ -155,14 +155,14 @@ class FactoryApi:
     async def device_page(
         self, filters: Mapping[str, str], *, sortby: str, page: int, limit: int
     ) -> wire.DeviceList:
-        """One page of the devices that `filters` keep; `limit` and `sortby` as in `device_pages`."""
+        """One page of the devices that match `filters`; `limit` and `sortby` as in `device_pages`."""
         params = {"factory": self.factory, **filters, "limit": str(limit), "sortby": sortby}
         if page > 1:
             params["page"] = str(page)
         return await self._exchange.get("/ota/devices/", wire.DeviceList, params)
 
     async def devices(self, filters: Mapping[str, str] | None = None) -> list[wire.Device]:
-        """All devices that `filters` keep, by name, as the list shows them (without public key)."""
+        """All devices that match `filters`, by name, as the list shows them (without public key)."""
         pages = self.device_pages(filters=filters, sortby="name")
         return [device async for page in pages for device in page.devices]
 
@@ -186,7 +186,7 @@ class FactoryApi:
         return [device async for page in pages for device in page.devices]
 
     async def device_count(self, filters: Mapping[str, str] | None = None) -> int:
-        """How many devices `filters` keep, from one small page."""
+        """How many devices match `filters`; reads one small page."""
         return (await self.device_page(filters or {}, sortby="name", page=1, limit=10)).total
 
     async def register_device(
@@ -257,13 +257,13 @@ class ScopeConfig:
 
 
 def _segment(name: str) -> str:
-    """`name` as a part of a path. Raises UsageError for one that would make another path of it."""
+    """`name` as one segment of a path. Raises UsageError for a name that would change the path."""
     if name in ("", ".", ".."):
-        raise UsageError(f"`{name}` is not a name")
+        raise UsageError(f"`{name}` is not a valid name")
     try:
         return quote(name, safe="")
     except UnicodeEncodeError as error:
-        raise UsageError(f"`{printable(name)}` is not a name: not UTF-8") from error
+        raise UsageError(f"`{printable(name)}` is not a valid name: not UTF-8") from error
 
 
 def _of_device(name: str, path: str) -> str:

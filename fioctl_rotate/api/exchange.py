@@ -1,7 +1,7 @@
 """Requests to the operator API and their answers: JSON, retries, pages, and errors that people can act on.
 
-Reading is retried on transport errors, 5xx and 429 (whose Retry-After is obeyed); writing never is, because only
-the caller knows whether it is safe to repeat.
+Reads are retried after transport errors, 5xx and 429 (as Retry-After says). Writes never are: only the caller knows
+whether a write is safe to repeat.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import msgspec
 from fioctl_rotate.api.failures import UNREADABLE, ApiError, Unreachable
 from fioctl_rotate.api.peer import Answer, Peer
 from fioctl_rotate.clock import utc_now
-from fioctl_rotate.errors import Error, TimedOut, UsageError, printable
+from fioctl_rotate.errors import Error, TimedOut, UsageError, printable, shortened
 from fioctl_rotate.http_date import parse_http_date
 
 ATTEMPTS = 4
@@ -53,7 +53,7 @@ class Exchange:
         deadline: float | None = None,
     ) -> None:
         self.busy_answers = 0
-        """How often the server has answered 429 or 503, also where a retry got over it."""
+        """How often the server has answered 429 or 503, also where a retry then succeeded."""
         self._peer = peer
         self._announce = announce
         self._deadline = deadline
@@ -67,7 +67,7 @@ class Exchange:
         *,
         empty: frozenset[int] = frozenset(),
     ) -> T:
-        """What is at `path`, as `kind`; an empty one where the status is in `empty`.
+        """GET `path`; returns the answer as `kind`, or an empty `kind` if the status is in `empty`.
 
         Raises Unreachable, ApiError, or TimedOut where the server asks to wait beyond the deadline.
         """
@@ -83,7 +83,7 @@ class Exchange:
         try:
             return await ask()
         except (Unreachable, ApiError) as error:
-            if not _may_pass(error):
+            if not _can_recover(error):
                 raise
             return await self._try_again(ask, error)
 
@@ -112,18 +112,21 @@ class Exchange:
         params: Mapping[str, str] | None = None,
         answer: type[T] | None = None,
     ) -> T | None:
-        """Send `body` as JSON, once; what comes back as `answer`, where that is wanted."""
+        """Send `body` as JSON, once; returns what comes back as an `answer`, or None without `answer`.
+
+        Raises Unreachable, ApiError, or UsageError for text that is not UTF-8.
+        """
         try:
             content = None if body is None else msgspec.json.encode(body)
         except ValueError as error:
             raise UsageError(f"the request to {self._peer.name} has text that is not UTF-8") from error
         response = await self._peer.send(method, path, params=params, content=content)
         self._raise_for(response)
-        # A write's answer is read only where it says something: fioctl ignores it too.
+        # A write's answer is read only if the caller wants it; fioctl ignores most, too.
         return None if answer is None else self._decode(response, answer)
 
     async def pages(self, path: str, params: Mapping[str, str], kind: type[P]) -> AsyncIterator[P]:
-        """Pages of `kind`, the first at `path` with `params`, the others where the one before it says.
+        """Pages of `kind`: the first at `path` with `params`, each other one where the page before says.
 
         Raises Error for a page that is named twice, and after 2000 of them.
         """
@@ -137,9 +140,11 @@ class Exchange:
             query = {}
             where = self._on_our_server(where, page.next)
             if where in seen:
-                raise Error(f"the answer of {self._peer.name} names a page twice: {self._peer.hide(where)}")
+                raise Error(
+                    f"the answer of {self._peer.name} names the same page twice: {self._peer.hide(where)}"
+                )
             seen.add(where)
-        raise Error(f"the answers of {self._peer.name} name one more page after {MOST_PAGES}; gave up")
+        raise Error(f"the answers of {self._peer.name} still name a next page after {MOST_PAGES}; gave up")
 
     def _on_our_server(self, where: str, following: str) -> str:
         """The path and query of the page `following`, named by the page at `where`.
@@ -158,16 +163,20 @@ class Exchange:
         return f"{path}?{parts.query}" if parts.query else path
 
     async def _try_again(self, ask: Callable[[], Awaitable[T]], failure: Unreachable | ApiError) -> T:
-        """`ask` once more, and so on, after it has failed with `failure`."""
-        # Most commands never need it.
+        """Retry `ask`, which has failed with `failure`."""
+        # Imported here, because most commands never retry.
         import stamina
 
-        # stamina logs each retry, which without a handler ends up on stderr as a bare word.
+        # stamina logs each retry; without a handler Python would write that to stderr.
         logging.getLogger("stamina").addHandler(logging.NullHandler())
         number = 1
 
         def wait(error: Exception) -> bool | float:
-            if not isinstance(error, (Unreachable, ApiError)) or not _may_pass(error) or number == ATTEMPTS:
+            if (
+                not isinstance(error, (Unreachable, ApiError))
+                or not _can_recover(error)
+                or number == ATTEMPTS
+            ):
                 return False
             asked_for = error.retry_after if isinstance(error, ApiError) else None
             return True if asked_for is None else self._wait(asked_for, error)
@@ -183,14 +192,16 @@ class Exchange:
         raise AssertionError("the last attempt returns or raises")
 
     def _wait(self, seconds: float, error: Error) -> float | bool:
-        """`seconds`, announced where they are many; raises TimedOut where they go beyond the deadline."""
+        """`seconds`, announced where they are many; False for too many. Raises TimedOut beyond the deadline."""
         now = time.monotonic()
         if self._deadline is not None and now + seconds > self._deadline:
-            raise TimedOut(f"{error.message}; it asks to wait {seconds:.0f} s, and the time ends before that")
+            raise TimedOut(
+                f"{error.message}; it asks to wait {seconds:.0f} s, longer than the time that is left"
+            )
         if seconds > _LONGEST_WAIT:
             return False
         if seconds > _QUIET_WAIT and now + seconds > self._announced_until + 1:
-            # Of requests at once each gets the same answer.
+            # Parallel requests all get the same answer: one announcement is enough.
             self._announced_until = now + seconds
             self._announce(f"{error.message}; waiting {seconds:.0f} s, as it asks")
         return seconds
@@ -210,7 +221,7 @@ class Exchange:
         later = f"in {asked_for:.0f} s" if asked_for is not None and asked_for > _LONGEST_WAIT else "later"
         hints = {
             401: "the token is wrong or has expired; see FIOCTL_TOKEN, or `fioctl-rotate login`",
-            403: "the token may not do this; its user or its scopes lack the right",
+            403: "the token may not do this: its scopes or its user do not allow it",
             429: f"the server is busy; try again {later}",
             503: f"the server is busy; try again {later}",
         }
@@ -226,7 +237,7 @@ class Exchange:
             return msgspec.json.decode(answer.body, type=kind)
         except msgspec.ValidationError as error:
             with contextlib.suppress(*UNREADABLE):
-                # A null where a value should be is as good as nothing: fioctl (Go) reads it so.
+                # fioctl (Go) reads a null as a missing value, so nulls are left out here.
                 return msgspec.convert(_without_nulls(msgspec.json.decode(answer.body)), kind)
             raise ApiError(
                 f"the answer of {self._peer.name} to {answer.request} is not understood: "
@@ -258,14 +269,14 @@ class Exchange:
             parts += [str(text) for text in errors]
         if not parts:
             return f": {self._extract(answer)}"
-        return f": {_shortened(self._peer.hide('; '.join(parts)), 1000)}"
+        return f": {printable(shortened(self._peer.hide('; '.join(parts)), 1000))}"
 
     def _extract(self, answer: Answer) -> str:
-        return _shortened(self._peer.hide(answer.text)) or "an empty body"
+        return printable(shortened(self._peer.hide(answer.text), _EXTRACT)) or "an empty body"
 
 
-def _may_pass(error: Unreachable | ApiError) -> bool:
-    """Whether another try can end otherwise."""
+def _can_recover(error: Unreachable | ApiError) -> bool:
+    """Whether a retry may succeed."""
     if isinstance(error, Unreachable):
         return not error.lasting
     return error.status == 429 or error.status >= 500
@@ -285,7 +296,3 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def _shortened(text: str, most: int = _EXTRACT) -> str:
-    return printable(text if len(text) <= most else text[:most] + "…")

@@ -5,7 +5,7 @@ import msgspec
 from fioctl_rotate.errors import Error
 
 UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError, MemoryError)
-"""What decoding JSON may raise: it is none, is nested without end, is not UTF-8, has numbers without end."""
+"""What decoding JSON may raise: for other text, endless nesting, bytes that are not UTF-8, endless numbers."""
 
 
 class ApiError(Error):
@@ -25,8 +25,8 @@ class ApiError(Error):
 class Unreachable(Error):
     """No answer came.
 
-    `sent` is False where the request cannot have reached the server. `lasting` is True where another try would
-    end in the same way.
+    `sent` is False if the request certainly did not reach the server. `lasting` is True if a retry would fail in
+    the same way.
     """
 
     def __init__(self, message: str, *, sent: bool, lasting: bool = False, hint: str | None = None) -> None:

@@ -8,14 +8,14 @@ client; RFC 6749 §4.4, §5.2 and §6.
 import datetime
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 
 from fioctl_rotate.api.failures import UNREADABLE, ApiError, Unreachable
 from fioctl_rotate.api.peer import Answer, Peer
 from fioctl_rotate.errors import Error, Refused, UsageError
-from fioctl_rotate.settings import is_loopback
+from fioctl_rotate.settings import is_loopback, split_url
 
 DEFAULT_URL = "https://app.foundries.io/oauth"
 LOGIN_AGAIN = "log in again: `fioctl login`, then `fioctl-rotate login --from-fioctl`; or use an API token"
@@ -59,9 +59,9 @@ def is_usable(credentials: Credentials, now: datetime.datetime) -> bool:
 
 
 async def renew(peer: Peer, credentials: Credentials, now: datetime.datetime) -> dict[str, Any]:
-    """The credentials with a new access token: got where there was none, refreshed where it has expired.
+    """The credentials with a new access token: a first one, or one for the refresh token after it has expired.
 
-    `peer` is what `token_url` names. Raises Error where it gives none.
+    `peer` is the server at `token_url`. Raises Error if it gives no token.
     """
     missing = [name for name in ("client_id", "client_secret") if not credentials.get(name)]
     if missing:
@@ -78,7 +78,7 @@ async def renew(peer: Peer, credentials: Credentials, now: datetime.datetime) ->
         **credentials,
         "access_token": answer.access_token,
         "token_type": answer.token_type,
-        # A server that gives no new refresh token leaves the old one valid (RFC 6749 §6).
+        # Without a new refresh token the old one stays valid (RFC 6749 §6).
         "refresh_token": answer.refresh_token or credentials.get("refresh_token", ""),
         "expires_in": answer.expires_in,
         "created": now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -86,13 +86,14 @@ async def renew(peer: Peer, credentials: Credentials, now: datetime.datetime) ->
 
 
 def token_url(credentials: Credentials) -> str:
-    """Where access tokens are given. Raises Refused where the secret would travel over plain http."""
+    """The URL that gives access tokens. Raises UsageError if it is not valid, Refused if it is plain http."""
     url = str(credentials.get("url") or DEFAULT_URL).rstrip("/") + "/token/"
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    parts = split_url(url)
+    if parts is None or "@" in parts.netloc:
         raise UsageError("the OAuth credentials' url is not of the form https://HOST/PATH", hint=LOGIN_AGAIN)
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise Refused(f"the OAuth client secret would travel unencrypted to {parts.hostname}")
+    host = str(parts.hostname)
+    if parts.scheme == "http" and not is_loopback(host):
+        raise Refused(f"the OAuth client secret would travel unencrypted to {host}")
     return url
 
 
@@ -110,12 +111,12 @@ async def _ask(peer: Peer, form: Mapping[str, str]) -> _Answer:
     try:
         return msgspec.json.decode(response.body, type=_Answer)
     except UNREADABLE as error:
-        # What it says instead may hold a token, so it is not quoted.
-        raise Error(f"{failed} answered with something else than an access token") from error
+        # The answer may hold a token, so it is not quoted.
+        raise Error(f"{failed} answered without a valid access token") from error
 
 
 def _reason(peer: Peer, response: Answer) -> str:
-    """What the server says, in the two fields that are meant for people, without what is secret."""
+    """The server's reason, from the two fields that are meant for people, without secrets."""
     try:
         failure = msgspec.json.decode(response.body, type=_Failure)
     except UNREADABLE:

@@ -1,4 +1,4 @@
-"""The other end of HTTP: takes a request, gives its whole answer, within bounds of time and of size."""
+"""One server over HTTP: sends it a request and returns the whole answer, with limits on time and size."""
 
 import asyncio
 import base64
@@ -22,14 +22,14 @@ from fioctl_rotate.http import httpx
 MOST_BYTES = 32 << 20  # of an answer, decompressed; a page of 1000 devices has one or two MiB
 _CONNECT = 10.0  # seconds at most to connect
 
-_NOT_OURS = "is this the address of a device gateway or an EST server?"
+_WRONG_SERVER = "is this the address of a device gateway or an EST server?"
 
 # What can come out of httpx, anyio and Python's own network code; asyncio's TimeoutError is an OSError.
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError, ExceptionGroup)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An answer. `request` is what it answers, for people: method and path."""
+    """An answer. `request` is the method and path of its request, for people."""
 
     request: str
     status: int
@@ -38,22 +38,22 @@ class Answer(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The body on one line. A header's charset is not used: what matters is JSON, so UTF-8."""
+        """The start of the body on one line, as UTF-8: JSON has no other charset."""
         return " ".join(self.body[:4096].decode("utf-8", "replace").split())
 
 
 class Peer:
     """One server.
 
-    Each request at a time has a connection of its own, from a stack of idle ones: a pool that is shared is searched
-    over and over.
+    Each request uses a connection alone, taken from a stack of idle ones: to search a shared pool again and again
+    takes time.
 
     Args:
         url: the server's, without a slash at its end.
-        open_transport: makes what carries requests; called once for each that is under way at the same time.
-        name: what people call the server, where that is not its URL.
-        credentials: gives the headers that say who we are. What it gives is never shown.
-        timeout: seconds until an answer must be there, to its last byte.
+        open_transport: makes a transport, one for each request that is under way at the same time.
+        name: the server's name in messages, if not its URL.
+        credentials: returns the headers that authenticate us; their values are never shown.
+        timeout: seconds until the last byte of an answer must be there.
         proxy: the proxy on the way, for messages.
         trace: gets a line for each request (method, URL, status); no header and no body.
     """
@@ -98,7 +98,7 @@ class Peer:
         """Send a request, once, and return its answer, whatever the status.
 
         `path` is below the server's URL, and may have a query already. Raises Unreachable where no answer came,
-        ApiError where it cannot be read, Error where `path` cannot be asked for.
+        ApiError where it cannot be read, Error where `path` or its query is not valid.
         """
         request = self._request(method, path, params, content, content_type)
         if self._credentials is not None:
@@ -122,11 +122,11 @@ class Peer:
         return Answer(f"{method} {request.url.path}", response.status_code, response.headers, body)
 
     def keep_secret(self, *secrets: str) -> None:
-        """Hide these, from now on, in all that is said of this server."""
+        """Hide these from now on in all messages about this server."""
         self._secrets.update(secrets)
 
     def hide(self, text: str) -> str:
-        """`text`, which may be the server's, without the credentials that it was sent: some repeat a request."""
+        """`text` without the secrets that were sent: some servers repeat a request in their answer."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "…")
         return text
@@ -150,7 +150,7 @@ class Peer:
         }
         if content is not None:
             headers["Content-Type"] = content_type
-        # Connecting ends before the whole does, so that it is known that nothing was sent.
+        # The time to connect ends before the whole time, so that a timeout shows whether anything was sent.
         connect = min(_CONNECT, self._timeout * 0.9)
         try:
             return httpx.Request(
@@ -168,7 +168,7 @@ class Peer:
             ) from error
 
     async def _body(self, response: httpx.Response) -> bytes:
-        """The whole body, decompressed piece by piece, so that a small one cannot grow beyond the limit."""
+        """The whole body, decompressed piece by piece, so that it cannot grow beyond the limit."""
         encoding = response.headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", "identity", "gzip"):
             raise self._unreadable(response, f"its encoding is not supported: {encoding}")
@@ -210,28 +210,32 @@ class Peer:
                 lasting=refused,
                 hint=hint if said.startswith("407") else None,
             )
-        # Up to here, whoever did not answer is the first on the way.
+        # Where nothing was sent, it is the proxy, if there is one, that did not answer.
         end = str(self._proxy) if self._proxy and not sent else self.name
         if isinstance(error, (httpx.TimeoutException, TimeoutError)):
-            return Unreachable(f"{end} did not answer in time, within {self._timeout:g} s", sent=sent)
+            return Unreachable(f"{end} did not answer within {self._timeout:g} s", sent=sent)
         system = next((r for r in reversed(reasons) if isinstance(r, OSError) and r.strerror), None)
         why = self.hide(_reason(system) if system else str(error) or type(error).__name__)
         if isinstance(error, httpx.RemoteProtocolError):
             closed = "closed connection" in why or "disconnected" in why
             return Unreachable(
-                f"{end} broke off: it closed the connection before its answer was complete"
+                f"{end} closed the connection before its answer was complete"
                 if closed
-                else f"{end} does not answer as HTTP says: {why}",
+                else f"{end} sent an answer that is not valid HTTP: {why}",
                 sent=True,
             )
         if not sent:
             return Unreachable(f"{end} cannot be reached: {why}", sent=False)
         lasting = isinstance(error, (ValueError, httpx.InvalidURL, httpx.UnsupportedProtocol))
         never_left = isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol))
-        # Its own word for it, a TLS alert, is often lost when it closes the connection.
+        # The TLS alert that says so is often lost when the server closes the connection.
         reset = self.url.startswith("https:") and isinstance(system, ConnectionResetError)
-        hint = f"a server that wants a client certificate may end like this: {_NOT_OURS}" if reset else None
-        return Unreachable(f"{end} broke off: {why}", sent=not never_left, lasting=lasting, hint=hint)
+        hint = (
+            f"a server that wants a client certificate may fail like this: {_WRONG_SERVER}" if reset else None
+        )
+        return Unreachable(
+            f"the connection to {end} failed: {why}", sent=not never_left, lasting=lasting, hint=hint
+        )
 
     def _tls_failure(self, error: ssl.SSLError, *, sent: bool) -> Unreachable:
         through = f" through {self._proxy}" if self._proxy else ""
@@ -248,21 +252,21 @@ class Peer:
                 f"{self.name} wants a client certificate{through}: {reason}",
                 sent=sent,
                 lasting=True,
-                hint=f"the operator API wants none: {_NOT_OURS}",
+                hint=f"the operator API wants none: {_WRONG_SERVER}",
             )
         return Unreachable(
-            f"{self.name} breaks off TLS{through}: {reason}", sent=sent, lasting="alert" in reason
+            f"TLS with {self.name}{through} failed: {reason}", sent=sent, lasting="alert" in reason
         )
 
 
 def _reason(error: OSError) -> str:
-    """The system's own words: asyncio puts others, with the address, in their place. A resolver's are its own."""
+    """The system's message, which asyncio replaces by one with the address. A name resolver has its own."""
     ours = isinstance(error, socket.gaierror) or not error.errno
     return str(error.strerror) if ours else os.strerror(error.errno or 0)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what it came from, the first cause last."""
+    """`error` and its causes, the first cause last."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -273,7 +277,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _secrets(headers: Mapping[str, str]) -> set[str]:
-    """What must not be shown of these headers: a token, and an access token in both its forms."""
+    """The secrets in these headers: each value, and an access token in both its forms."""
     found = set()
     for value in headers.values():
         word = value.removeprefix("Bearer ")

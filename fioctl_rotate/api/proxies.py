@@ -1,4 +1,4 @@
-"""Which proxy the environment names for a URL (HTTPS_PROXY, ALL_PROXY), and what NO_PROXY takes out."""
+"""Which proxy the environment names for a URL (HTTPS_PROXY, ALL_PROXY), and what NO_PROXY excludes."""
 
 import ipaddress
 import re
@@ -26,9 +26,9 @@ class Proxy(Value):
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for `url`, None where it is reached directly: this machine always is.
+    """The proxy for `url`; None where there is none, and always for this machine.
 
-    Raises UsageError for a proxy's URL that is not valid; it is not quoted, because it may hold a password.
+    Raises UsageError for a proxy's URL that is not valid, without quoting it: it may hold a password.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
@@ -47,7 +47,7 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str]:
-    """The first of these variables that says something, small letters before capitals; and what it says."""
+    """The first of these variables that is not empty, lower case before upper case, and its value; else "", ""."""
     for name in names:
         for variable in (name, name.upper()):
             if value := environ.get(variable, "").strip():
@@ -56,14 +56,14 @@ def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str]:
 
 
 def _is_excluded(host: str, port: int | None, no_proxy: str) -> bool:
-    """Whether NO_PROXY takes `host` out: by `*`, name, parent domain, address or range; each may name a port."""
+    """Whether NO_PROXY has `host`: as `*`, name, parent domain, address or range; each may have a port."""
     return any(_matches(item.lower(), host, port) for item in re.split(r"[,\s]+", no_proxy))
 
 
 def _matches(item: str, host: str, port: int | None) -> bool:
     if item == "*":
         return True
-    # A port stands behind a name, an IPv4 address, or an IPv6 address in brackets.
+    # A port follows a name, an IPv4 address, or an IPv6 address in brackets.
     found = re.fullmatch(
         r"\[(?P<v6>.*)\](?::(?P<p6>\d+))?|(?P<name>[^:]*)(?::(?P<p>\d+))?|(?P<bare>.*)", item
     )

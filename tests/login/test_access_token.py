@@ -81,9 +81,9 @@ def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(
         (401, b"<html>canary-secret</html>", "answered 401\n"),
         (500, {}, "answered 500\n"),
         (302, b"", "answered 302\n"),
-        (200, b"<html>canary-secret</html>", "something else than an access token"),
-        (200, {"token": "canary-x"}, "something else than an access token"),
-        (200, Drop(), "broke off"),
+        (200, b"<html>canary-secret</html>", "without a valid access token"),
+        (200, {"token": "canary-x"}, "without a valid access token"),
+        (200, Drop(), "closed the connection before its answer"),
     ],
 )  # fmt: skip
 def test_a_refresh_that_fails_is_an_error_and_loses_nothing(
@@ -110,6 +110,8 @@ def test_a_refresh_that_fails_is_an_error_and_loses_nothing(
         ({**EXPIRED, "url": "http://app.example/oauth"}, 5, "secret would travel unencrypted to app.example"),
         ({**EXPIRED, "url": "app.example"}, 2, "not of the form"),
         ({**EXPIRED, "url": "https://u:canary@app.example"}, 2, "not of the form"),
+        ({**EXPIRED, "url": "https://[::1"}, 2, "not of the form"),
+        ({**EXPIRED, "url": "https://app.example:99999"}, 2, "not of the form"),
     ],
 )
 def test_credentials_that_cannot_be_renewed_are_an_error(
