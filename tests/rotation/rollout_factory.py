@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fioctl_rotate.mock.store import config_levels, device_records
 from fioctl_rotate.mock.store.config_levels import Level
 from fioctl_rotate.ops.push import plan_push
@@ -15,6 +17,7 @@ from fioctl_rotate.ops.staging import StageRequest, plan_stages
 from fioctl_rotate.ops.stop import Stop, plan_stop, stop
 from fioctl_rotate.rotation.entry import FILE_NAME, HANDLER
 from fioctl_rotate.rotation.plan import Plan, RotationRequest
+from fioctl_rotate.rotation.rollout import Decision, Do, decide
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stages import parse_share, parse_sizes
 from fioctl_rotate.wire import ConfigFile
@@ -208,6 +211,18 @@ class Factory(World):
     def rotated(self) -> list[list[str]]:
         """What each device completed, in order."""
         return [device.rotated for device in self.devices.values()]
+
+
+def before_sending(monkeypatch: pytest.MonkeyPatch, do: Do, happens: Callable[[], None]) -> None:
+    """Have something happen each time that a run has decided to `do` this, before it is sent."""
+
+    def decided(*about: Any) -> Decision:
+        decision = decide(*about)
+        if any(action.do is do for action in decision.actions):
+            happens()
+        return decision
+
+    monkeypatch.setattr("fioctl_rotate.ops.rollout.decide", decided)
 
 
 def own(name: str) -> Level:

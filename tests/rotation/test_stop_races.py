@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 import stamina
@@ -11,8 +10,8 @@ import stamina
 from fioctl_rotate.api.failures import ApiError
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.ops.stop import finish, plan_stop, stop
-from fioctl_rotate.rotation.rollout import Decision, Do, decide
-from tests.rotation.rollout_factory import FLEET, GROUP, OTHER, Factory, own
+from fioctl_rotate.rotation.rollout import Do
+from tests.rotation.rollout_factory import FLEET, GROUP, OTHER, Factory, before_sending, own
 
 
 @pytest.mark.parametrize("again", ["d1", "d2"])
@@ -131,13 +130,7 @@ def test_a_stop_right_before_the_whole_group_gets_the_entry_is_seen(
 ) -> None:
     factory = Factory(tmp_path, 4)
 
-    def decided(*about: Any) -> Decision:
-        decision = decide(*about)
-        if any(action.do is Do.GIVE_GROUP for action in decision.actions) and factory.own_entries():
-            factory.take_back(*factory.own_entries())
-        return decision
-
-    monkeypatch.setattr("fioctl_rotate.ops.rollout.decide", decided)
+    before_sending(monkeypatch, Do.GIVE_GROUP, lambda: factory.take_back(*factory.own_entries()))
 
     async def work() -> None:
         with pytest.raises(Refused, match="device d1 had rotation r-9, and has no entry now: it was stopped"):
@@ -153,14 +146,11 @@ def test_a_device_that_missed_its_entry_is_not_given_it_again_once_that_was_take
     factory = Factory(tmp_path, 4)
     given: list[str] = []
 
-    def decided(*about: Any) -> Decision:
-        decision = decide(*about)
-        if any(action.do is Do.GIVE for action in decision.actions):
-            given.append("d1")
-            factory.take_back(*factory.own_entries())
-        return decision
+    def take_back() -> None:
+        given.append("d1")
+        factory.take_back(*factory.own_entries())
 
-    monkeypatch.setattr("fioctl_rotate.ops.rollout.decide", decided)
+    before_sending(monkeypatch, Do.GIVE, take_back)
     # It takes what it stores for newer than anything it is given.
     factory.devices["d1"].stored_at = factory.now.replace(year=2027)
 
