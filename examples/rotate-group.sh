@@ -3,9 +3,9 @@
 #
 #   FIOCTL_FACTORY=acme FIOCTL_TOKEN=... ./rotate-group.sh GROUP REASON [ID [OPTION...]]
 #
-# ID is the rotation's own: run again with it, the script pushes nothing twice and goes on waiting. OPTIONs go to
-# the dry run and to the push, such as --server-name NAME. ROTATE_TIMEOUT is how long to wait, in seconds (7200).
-# What became of each device is written to rotation.xml (JUnit). Exit codes: 0 every device is done, 3 some are
+# ID is the rotation's ROTATIONID. Run again with the same ID, the script pushes nothing twice and continues to wait.
+# OPTIONs, such as --server-name NAME, go to the dry run and to the push. ROTATE_TIMEOUT is how long to wait, in
+# seconds (7200). The state of each device is written to rotation.xml (JUnit). Exit codes: 0 every device is done, 3 some are
 # not, 4 time ran out, 5 refused.
 set -eu
 
