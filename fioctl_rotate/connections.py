@@ -261,7 +261,7 @@ class Listener:
 
 
 def _first_record(seen: bytes) -> int:
-    """The length of a client's first TLS record in bytes; 5 until it shows, and for what is not a TLS handshake."""
+    """The bytes of the first TLS record, as its head says; 5 before the head has come, and for what is not TLS."""
     if len(seen) < _RECORD_HEAD or seen[0] != _HANDSHAKE:
         return _RECORD_HEAD
     return _RECORD_HEAD + min(int.from_bytes(seen[3:_RECORD_HEAD]), _LONGEST_RECORD)

@@ -11,9 +11,9 @@ LONGEST = 3650 * 86400.0  # ten years, in seconds
 
 
 def parse_duration(text: str, *, name: str = "duration", shortest: float = 0.0) -> float:
-    """The seconds that `text` says, from `shortest` to ten years.
+    """The duration in `text`, in seconds, from `shortest` to ten years.
 
-    Raises UsageError for anything else; `name` is what it calls the value.
+    Raises UsageError for anything else, which calls the value `name`.
     """
     found = re.fullmatch(r"([0-9]{0,9}(?:\.[0-9]{0,9})?)([smhd]?)", text)
     if not found or not re.search("[0-9]", text):

@@ -1,4 +1,4 @@
-"""ECIES as devices encrypt configuration values: P-256, AES-128-CTR, HMAC-SHA-256 (go-ecies, fioconfig).
+"""ECIES, with which devices encrypt configuration values: P-256, AES-128-CTR, HMAC-SHA-256 (go-ecies, fioconfig).
 
 A value is base64 of: ephemeral point (65 bytes, uncompressed), IV (16), ciphertext, tag (32).
 """
@@ -40,7 +40,7 @@ def encrypt(
 
 
 def decrypt(key: ec.EllipticCurvePrivateKey, encrypted: str) -> str:
-    """The value that was encrypted for `key`. Raises Error where it was not, or is broken."""
+    """The decrypted value. Raises Error if it was encrypted for another key, or is damaged."""
     try:
         data = base64.b64decode(encrypted, validate=True)
         point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), data[:_POINT])

@@ -112,7 +112,7 @@ class Exchange:
         params: Mapping[str, str] | None = None,
         answer: type[T] | None = None,
     ) -> T | None:
-        """Send `body` as JSON, once; returns what comes back as an `answer`, or None without `answer`.
+        """Send `body` as JSON, once; returns the server's answer as an `answer`, or None without `answer`.
 
         Raises Unreachable, ApiError, or UsageError for text that is not UTF-8.
         """

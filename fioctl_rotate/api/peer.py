@@ -24,7 +24,7 @@ _CONNECT = 10.0  # seconds at most to connect
 
 _WRONG_SERVER = "is this the address of a device gateway or an EST server?"
 
-# What can come out of httpx, anyio and Python's own network code; asyncio's TimeoutError is an OSError.
+# What httpx, anyio and Python's own network code may raise; asyncio's TimeoutError is an OSError.
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError, ExceptionGroup)
 
 
@@ -45,8 +45,8 @@ class Answer(msgspec.Struct, frozen=True):
 class Peer:
     """One server.
 
-    Each request uses a connection alone, taken from a stack of idle ones: to search a shared pool again and again
-    takes time.
+    Each request takes a connection from a stack of idle ones and uses it alone. (A shared pool is slow: it is
+    searched at each request.)
 
     Args:
         url: the server's, without a slash at its end.

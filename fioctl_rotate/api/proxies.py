@@ -13,7 +13,7 @@ _SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 class Proxy(Value):
-    """A proxy: `url` may hold a password, `name` is for people, `variable` is what names it."""
+    """A proxy: `url` may hold a password, `name` is for people, `variable` is where it comes from."""
 
     _secret = frozenset({"url"})
 

@@ -95,7 +95,7 @@ def stage_lines(plan: "Plan") -> "Iterator[str | Table]":
     yield f"In {len(stages.early) + 1} stages, each after the one before it is done:"
     yield Table(("STAGE", "DEVICE", "WHY"), stages.rows())
     yield f"Rules: {stages.rules}"
-    yield from map(printable, plan.beneath())
+    yield from map(printable, plan.older_rotation_warnings())
 
 
 def with_max_failures(plan: "Plan", text: str) -> "Plan":

@@ -94,7 +94,7 @@ def of_plan(plan: Plan) -> str:
         parts += [
             table(("Stage", "Device", "Why"), plan.stages.rows()),
             f"Rules: {text(plan.stages.rules)}\n",
-            *(f"{text(line)}\n" for line in plan.beneath()),
+            *(f"{text(line)}\n" for line in plan.older_rotation_warnings()),
         ]
     if plan.checks:
         parts.append(_checks(plan.checks))

@@ -31,7 +31,7 @@ def why(rotation: Rotation, state: DeviceState) -> str:
     if state.state == State.FAILING:
         return f"{STEPS[state.step - 1]}: {state.message}"
     if state.state == State.RUNNING:
-        silent = ", no report since then, although it checks in" if state.reason == Reason.SILENT else ""
+        silent = ", no report since, although it checks in" if state.reason == Reason.SILENT else ""
         return f"{STEPS[state.step - 1]}{_again(state)}{silent}"
     if state.state == State.FINALIZED:
         return "has the new certificate; the gateway has not been seen to accept it"

@@ -38,8 +38,9 @@ _PUSHED = {OutcomeKind.LANDED: True, OutcomeKind.REPLACED: True, OutcomeKind.UNK
 class Outcome:
     """How a push ended.
 
-    `found` is what the scope has now, None where that cannot be read. `replaced` is what came in between the last
-    reading and our push, and was replaced by it; None where nothing did. `problem` is what went wrong on the way.
+    `found` says what the scope has now, None where that cannot be read. `replaced` names an entry that came between
+    our last reading and our push, and was replaced by it, None where there was none. `problem` is an error on the
+    way.
     """
 
     kind: OutcomeKind

@@ -1,4 +1,4 @@
-"""The plan of a push: exactly what goes to whom, and what is there now. Shown, saved, applied unchanged.
+"""The plan of a push: what is sent to whom, and what is there now. It is shown, saved and applied unchanged.
 
 Plain values and the standard library only, because an offline dry run uses this too.
 """
@@ -33,7 +33,7 @@ class RotationRequest(Value):
     rotation_id: str | None = None
 
     def check(self) -> None:
-        """Raise UsageError for what is wrong whatever the Factory has, before it is asked."""
+        """Raise UsageError for what is wrong in any Factory, before ours is asked."""
         # An empty value, as from an unset variable, must not be replaced by the default.
         self.entry(
             "localhost" if self.server_name is None else self.server_name,
@@ -238,7 +238,7 @@ class Plan(Value):
             return f"The {kind} has no {FILE_NAME} now."
         return f"Compared with what the {kind} has now:"
 
-    def beneath(self) -> list[str]:
+    def older_rotation_warnings(self) -> list[str]:
         """Warnings about older rotations by which an early device can rotate again; none if these are deleted."""
         if self.stages is None or self.stages.clear_group or self.stages.clear_fleet:
             return []

@@ -156,7 +156,7 @@ EDITABLE = ("soak", "max-failures", "stage-timeout")
 
 
 def stages_from(document: Mapping[str, Any]) -> Stages:
-    """The stages in a plan's document. Raises KeyError, TypeError or UsageError for what is not stages."""
+    """The stages in a plan's document. Raises KeyError, TypeError or UsageError if they are not valid."""
     early = tuple(
         tuple(
             StageDevice(

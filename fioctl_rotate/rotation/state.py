@@ -213,7 +213,7 @@ def lmp_release(version: str | None) -> int | None:
         r"(?:lmp[-_ ]?)?v?(\d+)(?:[.\-+_].*)?\Z", text
     )
     release = int(found[1]) if found else None
-    # A Yocto release alone (`4.0.20`, `3.1`) says nothing; LmP's own numbers began in the tens.
+    # A Yocto release alone (`4.0.20`, `3.1`) says nothing about LmP. LmP's own releases began in the tens.
     return release if release is not None and 10 <= release < 1000 else None
 
 

@@ -23,9 +23,9 @@ class Fate(StrEnum):
 class OwnEntry:
     """A device's own entry, and what decides about it.
 
-    `beneath` is the id of what lies beneath, None where nothing does. `completed` is the id that the device
-    completed last, None where that is not known. `fetched` says whether it has fetched its newest configuration.
-    `again` is how far it came by what lies beneath, if it began that after this entry's rotation.
+    `beneath` is the id of the entry that it follows without its own, None if there is none. `completed` is the id
+    that the device completed last, None where that is not known. `fetched` says whether it has fetched its newest
+    configuration. `again` is how far it came by the id beneath, if it began that after this entry's rotation.
     """
 
     rotation_id: str
@@ -40,10 +40,10 @@ def fate_of(entry: OwnEntry) -> tuple[Fate, str]:
     """What to do with the entry, and a message that says what the device does then."""
     safe = entry.beneath is None or entry.beneath in (entry.completed, entry.rotation_id)
     phase = entry.progress.phase
-    # One that has begun completes this id, so that any other one beneath makes it rotate again.
+    # A device that has begun completes this id: with any other id beneath it would rotate again.
     safe_at_end = entry.beneath in (None, entry.rotation_id)
     if entry.again is not Phase.NONE:
-        # What lies beneath is the id that it completes last: by this entry it would rotate once more.
+        # The id beneath is the one that it completes last: by this entry it would rotate once more.
         text = f"it has rotated, and then again by {entry.beneath}"
         if entry.again is Phase.FAILING:
             text += "; it fetches nothing until its failed step works: bring the EST server of that id back"
@@ -66,7 +66,10 @@ def fate_of(entry: OwnEntry) -> tuple[Fate, str]:
         )
     effect = "it may have fetched the entry just now" if entry.fetched else "it has not fetched the entry"
     if entry.beneath == entry.rotation_id:
-        return Fate.DELETE, f"{effect}; it will rotate by the entry beneath, which has the same id"
+        return (
+            Fate.DELETE,
+            f"{effect}; it will rotate by the group's or fleet-wide entry, which has the same id",
+        )
     if safe:
         return Fate.DELETE, f"{effect}, and will not rotate"
     if entry.completed is not None:

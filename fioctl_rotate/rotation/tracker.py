@@ -123,7 +123,7 @@ class Tracker:
         reached = False
         for device in page.devices:
             seen = self._take(device)
-            # A device that was never seen may stand anywhere in the order: it is no mark.
+            # A device that was never seen may stand anywhere in the order: it is not a mark.
             reached = reached or (self._mark is not None and seen is not None and seen < self._mark)
         return self._whole_list or not reached
 

@@ -189,7 +189,8 @@ def test_finishing_gives_the_entry_to_the_group_and_says_what_each_device_does(t
         return [f"{device.name}: {device.fate}: {device.message}" for device in done.devices]
 
     assert asyncio.run(work()) == [
-        "d1: delete: it has not fetched the entry; it will rotate by the entry beneath, which has the same id"
+        "d1: delete: it has not fetched the entry; "
+        "it will rotate by the group's or fleet-wide entry, which has the same id"
     ]
     factory.check_ins()
     assert factory.rotated() == [["r-1", "r-9"]] * 3
