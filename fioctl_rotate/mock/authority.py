@@ -289,7 +289,7 @@ class _Upload:
         self._check_dates(field, certificate)
 
     def _check_dates(self, field: str, certificate: x509.Certificate) -> None:
-        # Clocks differ.
+        # The clocks of root and backend may differ.
         tolerance = datetime.timedelta(minutes=1)
         if not certificate.not_valid_before_utc - tolerance <= self._now < certificate.not_valid_after_utc:
             raise _wrong(field, "is not valid now")

@@ -144,9 +144,7 @@ def admit(
     if public_key == device.public_key:
         return device
     if public_key != device.next_public_key:
-        raise Problem(
-            403, f"the key of the certificate is neither the one of device {uuid} nor announced by it"
-        )
+        raise Problem(403, f"this is neither the current nor the announced key of device {uuid}")
     return device_records.take_new_key(db, device, public_key, now)
 
 

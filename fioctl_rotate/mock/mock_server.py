@@ -113,7 +113,7 @@ async def serve_est(
 ) -> AsyncIterator[None]:
     """Serve the factory's EST server alone, on its port in the state, while the block runs.
 
-    `serve_factory` must run with the fault `stop`, which leaves the port free. Raises Error, as it does.
+    `serve_factory` must run with the fault `stop`, which leaves the port free. Raises Error as that does.
     """
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
         port = accounts.choose_factory(db, factory_name).est_port

@@ -22,7 +22,7 @@ LIMIT = 1 << 20
 """The most bytes of a configuration (the manual: "1Mb")."""
 
 MERGED_BY_KEY = "z-50-fioctl.toml"
-"""The only file that is merged key by key; of any other file, the one on the highest level is used as a whole."""
+"""The only file that is merged key by key. Of any other, one level's is used: device before group before fleet."""
 
 _Files = list[wire.ConfigFile]
 
@@ -90,7 +90,7 @@ def forget(db: sqlite3.Connection, level: Level) -> None:
 
 
 def newest_change(db: sqlite3.Connection, levels: Sequence[Level]) -> int:
-    """A number that is another one after each change of these levels; 0 where nothing was ever set."""
+    """A number that differs after each change of these levels; 0 where nothing was ever set."""
     marks = ", ".join("?" * len(levels))
     row = db.execute(
         f"SELECT max(id) FROM config WHERE target IN ({marks})",  # noqa: S608  only question marks

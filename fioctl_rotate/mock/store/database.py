@@ -152,7 +152,7 @@ class Store:
             yield db
 
     def others_changes(self) -> int:
-        """A number that is another one after a change of the state by another connection, also of this process."""
+        """A number that differs after each change by another connection, also by one of this process."""
         with self._turn, _reported(self._path):
             return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
