@@ -163,6 +163,13 @@ def test_what_the_manuals_openssl_makes_is_taken(mock: Mock) -> None:
     )
 
 
+@pytest.mark.parametrize(("ahead", "status"), [(60, 204), (61, 400)])
+def test_the_clock_that_signs_may_be_a_minute_ahead(mock: Mock, ahead: int, status: int) -> None:
+    since = mock.clock.now + datetime.timedelta(seconds=ahead)
+    early = resigned(mock, csrs(mock, est_tls_csr=True)["est-tls-csr"], since=since)
+    assert mock.admin("PATCH", CERTS, {"est-tls-crt": early}).status_code == status
+
+
 def test_a_subject_that_fioctl_has_written_anew_is_taken(mock: Mock) -> None:
     """OU first, and as PrintableString."""
     csr = x509.load_pem_x509_csr(csrs(mock, ca_csr=True)["ca-csr"].encode())
@@ -192,24 +199,27 @@ def test_a_serial_of_21_octets_is_taken(mock: Mock, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"names": ["elsewhere"]},
-        {"names": ["localhost", "other"]},
-        {"san": False},
-        {"eku": False},
-        {"client": True},
-        {"signer": generate_key()},
-        {"key": generate_key().public_key()},
-        {"since": START + datetime.timedelta(days=1)},
-        {"since": START - datetime.timedelta(days=3), "until": START - datetime.timedelta(days=1)},
+        ({"names": ["elsewhere"]}, "expected the DNS name localhost, got elsewhere"),
+        ({"names": ["localhost", "other"]}, "expected the DNS name localhost, got localhost, other"),
+        ({"san": False}, "expected the DNS name localhost, got none"),
+        ({"eku": False}, "does not have the extended key usage serverAuth"),
+        ({"client": True}, "does not have the extended key usage serverAuth"),
+        ({"signer": generate_key()}, "is not signed by the Factory's root"),
+        ({"key": generate_key().public_key()}, "has another key than the CSR"),
+        ({"since": START + datetime.timedelta(days=1)}, "is not valid now"),
+        (
+            {"since": START - datetime.timedelta(days=3), "until": START - datetime.timedelta(days=1)},
+            "is not valid now",
+        ),
     ],
 )
-def test_a_server_certificate_that_is_not_right(mock: Mock, changes: dict[str, Any]) -> None:
+def test_a_server_certificate_that_is_not_right(mock: Mock, changes: dict[str, Any], message: str) -> None:
     csr = csrs(mock, est_tls_csr=True)["est-tls-csr"]
     answer = mock.admin("PATCH", CERTS, {"est-tls-crt": resigned(mock, csr, **changes)})
     assert answer.status_code == 400
-    assert list(answer.json()["errors"]) == ["est-tls-crt"]
+    assert answer.json()["errors"] == {"est-tls-crt": message}
     assert mock.admin("GET", CERTS).json()["est-tls-crt"] is None
     # The CSR still waits for its certificate.
     assert csrs(mock, est_tls_csr=True)["est-tls-csr"] == csr
