@@ -92,8 +92,8 @@ class Device:
     async def check_in(self) -> StartOutcome:
         """One start of fioconfig and its first check-in: an unfinished rotation is resumed before anything else.
 
-        Raises RotationFailed where a rotation's step fails (the next start resumes it, so a wrong EST URL keeps a
-        device from ever checking in again), Error where the check-in fails or the directory is damaged.
+        Raises RotationFailed where a rotation's step fails, Error where the check-in fails or the directory is
+        damaged. The next start resumes a failed rotation, so with a wrong EST URL a device never checks in again.
         """
         with self._disk():
             runtime = self._start()

@@ -43,10 +43,10 @@ def parse_deny_list(text: str, what: str) -> DenyList:
     """
     entries = set()
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.partition("#")[0].split()
-        if not words:
+        fields = line.partition("#")[0].split()
+        if not fields:
             continue
-        kind, *values = words
+        kind, *values = fields
         value = values[0].lower() if values and kind != "uuid" else "".join(values[:1])
         if kind == "serial":
             value = value.replace(":", "").lstrip("0")

@@ -43,9 +43,9 @@ class LogRecord(Struct, frozen=True, kw_only=True, rename="kebab"):
 
     Also a connection that was refused before a request came: `operation` is then CONNECTION, `status` 0.
     `time` is RFC 3339, UTC; `peer` an address and port; `outcome` is `issued`, `sent`, or why the request was
-    refused; `seconds` how long the answer took. Of a new certificate: `serial` (hexadecimal), `not-after` (RFC
-    3339, UTC), `key-sha256`, the SHA-256 of its public key (SubjectPublicKeyInfo in DER, hexadecimal), and
-    `issuer-key-id`, its authority key identifier (hexadecimal), which tells the CA.
+    refused; `seconds` how long the answer took. A new certificate has `serial` (hexadecimal) and `not-after` (RFC
+    3339, UTC). `key-sha256` is the SHA-256 of its public key (SubjectPublicKeyInfo in DER, hexadecimal).
+    `issuer-key-id` is its authority key identifier (hexadecimal), which identifies the CA.
     """
 
     time: str

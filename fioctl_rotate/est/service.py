@@ -84,8 +84,8 @@ def enroll(
 ) -> x509.Certificate:
     """Sign the CSR in `body` (base64 DER) for the holder of `client`, if `policy` allows it. RFC 7030 §4.2.1.
 
-    `now` is aware, UTC. Raises EstError where the policy refuses it, or the CSR is not valid, is not signed by its
-    key, or asks for what a device does not get.
+    `now` is aware, UTC. Raises EstError where the policy does not allow it, or where the CSR is not valid, is not
+    signed by its key, or asks for more than a device gets.
     """
     if policy is Enroll.OWN:
         return reenroll(authority, body, client, now=now)

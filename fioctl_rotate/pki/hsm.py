@@ -89,7 +89,7 @@ class TokenKeyStore:
             given = load_certificate_der(found[Attribute.VALUE], f"the certificate of {self.name}")
         if given is None:
             raise Error(
-                f"{self.name} has no public key in the token, and there is no certificate that has it",
+                f"{self.name} has no public key in the token, and no certificate was found that has it",
                 hint="import the public key or the certificate with the key's id: `pkcs11-tool --write-object`",
             )
         public = given.public_key()

@@ -1,4 +1,4 @@
-"""The one place where foreign bytes become certificates, CSRs, keys and CRLs. Every function raises Error alone.
+"""Parses foreign bytes into certificates, CSRs, keys and CRLs. Each function raises Error and nothing else.
 
 Subject, issuer, dates, serial number and public key of what they return can be read without another error. Read
 extensions by `extensions`, which says what is wrong with them.
@@ -113,14 +113,14 @@ def load_private_key(
     try:
         key = serialization.load_pem_private_key(block, None)
     except TypeError as error:  # what cryptography raises for an encrypted key
-        word = passphrase() if passphrase is not None else None
-        if word is None:
+        secret = passphrase() if passphrase is not None else None
+        if secret is None:
             raise Error(
                 f"{name} is encrypted and no passphrase was given",
                 hint="set FIOCTL_ROTATE_KEY_PASSPHRASE, give --key-passphrase-file, or run it on a terminal",
             ) from error
         try:
-            key = serialization.load_pem_private_key(block, word)
+            key = serialization.load_pem_private_key(block, secret)
         except UNPARSED as wrong:
             raise Error(
                 f"{name} cannot be decrypted: the passphrase is wrong, or the file is damaged"
