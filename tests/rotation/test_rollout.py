@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fioctl_rotate.rotation.entry import FILE_NAME
 from fioctl_rotate.rotation.picture import Memory
-from fioctl_rotate.rotation.progress import STARTED
+from fioctl_rotate.rotation.progress import STARTED, parse_time
 from fioctl_rotate.rotation.rollout import Do, Verdict
 from fioctl_rotate.rotation.stage_states import Point, StageStatus
 from fioctl_rotate.rotation.stages import parse_share
@@ -443,3 +443,16 @@ def test_a_device_that_got_another_key_before_its_stage_has_failed() -> None:
     decision = run.to_end()
     assert (decision.verdict, decision.stage) == (Verdict.FAILED, 2)
     assert "d2: it has another key than when the plan was made" in decision.message
+
+
+def test_an_entry_that_a_device_misses_is_sent_again_each_time_after_twice_as_long() -> None:
+    run = start(2, (1,))
+    begin = run.world.now
+    # Its clock was ahead at its last change: before that time it fetches nothing.
+    run.world.devices["d1"].stored_at = begin + timedelta(hours=1)
+    for _ in range(50):
+        run.poll()
+        run.pass_time(1)
+    times = [parse_time(config.created_at) for config in reversed(run.world.records["d1"].own.log)]
+    assert times == [begin + timedelta(minutes=minutes) for minutes in (0, 1, 3, 7, 15, 31)]
+    assert run.to_end().verdict is Verdict.DONE
