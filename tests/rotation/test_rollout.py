@@ -2,14 +2,14 @@
 
 import itertools
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fioctl_rotate.rotation.entry import FILE_NAME
+from fioctl_rotate.rotation.entry import FILE_NAME, settle_reason
 from fioctl_rotate.rotation.picture import Memory
 from fioctl_rotate.rotation.progress import STARTED, parse_time
 from fioctl_rotate.rotation.rollout import Do, Verdict
@@ -383,6 +383,37 @@ def test_a_failure_that_is_allowed_holds_no_other_device_of_its_stage_back() -> 
     run.world.down.clear()
     run.pass_time(off={"d1"})
     assert [action.device.name for action in run.poll().actions if action.device] == ["d2"]
+
+
+def test_a_step_that_fails_holds_the_others_of_its_stage_back_until_it_counts() -> None:
+    run = start(6, (2,), "certs-1", clear_group=True, max_failures=parse_share("1", "x"))
+    run.world.down.add("certs-9")
+    while run.poll().stages[0].devices[0].point is not Point.FAILING:
+        run.pass_time(off={"d2"})
+    # It stores that the older entry is gone, and could begin.
+    run.pass_time(5)
+    assert run.poll().actions == ()
+    run.pass_time(5)
+    assert [action.device.name for action in run.poll().actions if action.device] == ["d2"]
+
+
+def test_a_soak_begins_anew_where_a_device_is_settled_once_more() -> None:
+    run = start(soak=3600)
+
+    def soaking() -> datetime:
+        for _ in range(9):
+            first = run.poll().stages[0]
+            if first.status is StageStatus.SOAKING:
+                assert first.until
+                return first.until
+            run.pass_time()
+        raise AssertionError("the soak does not begin")
+
+    until = soaking()
+    run.pass_time(20)
+    run.world.records["d1"].own.change(run.rollout.value, settle_reason("certs-9"), run.world.now)
+    assert run.poll().stages[0].status is StageStatus.RUNNING
+    assert soaking() >= until + timedelta(minutes=20)
 
 
 def test_one_that_recovers_after_its_stage_has_passed_is_settled_too() -> None:
