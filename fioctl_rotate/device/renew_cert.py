@@ -74,10 +74,10 @@ async def begin(runtime: Runtime, arguments: RenewCert) -> None:
 
     Raises RotationFailed.
     """
-    await _run(
+    await resume(
         runtime,
         RotationState(
-            rotation_id=arguments.rotation_id or f"certs-{int(runtime.clock().timestamp())}",
+            rotation_id=arguments.rotation_id,
             est_server=arguments.est_server,
             pkey_slot_ids=arguments.pkey_ids,
             cert_slot_ids=arguments.cert_ids,
@@ -86,20 +86,9 @@ async def begin(runtime: Runtime, arguments: RenewCert) -> None:
 
 
 async def resume(runtime: Runtime, rotation: RotationState) -> None:
-    """Go on with a rotation that an earlier start has not finished. Raises RotationFailed."""
+    """Go on with a rotation from the step that `rotation` is at. Raises RotationFailed."""
     if not rotation.rotation_id:
         rotation.rotation_id = f"certs-{int(runtime.clock().timestamp())}"
-    await _run(runtime, rotation)
-
-
-def finish_offline(runtime: Runtime, rotation: RotationState) -> None:
-    """`fioconfig extract`, early at boot: finish a Finalize that was under way; other steps need the network."""
-    if rotation.device_config_updated and not rotation.finalized:
-        _finalize(runtime, rotation)
-        state_file.save(runtime.storage, rotation)
-
-
-async def _run(runtime: Runtime, rotation: RotationState) -> None:
     await _send_event(runtime, rotation, STARTED, None)
     try:
         state_file.save(runtime.storage, rotation)
@@ -111,6 +100,13 @@ async def _run(runtime: Runtime, rotation: RotationState) -> None:
         raise
     # After a success fioconfig restarts itself before it can send CertRotationCompleted.
     state_file.complete(runtime.storage)
+
+
+def finish_offline(runtime: Runtime, rotation: RotationState) -> None:
+    """`fioconfig extract`, early at boot: finish a Finalize that was under way; other steps need the network."""
+    if rotation.device_config_updated and not rotation.finalized:
+        _finalize(runtime, rotation)
+        state_file.save(runtime.storage, rotation)
 
 
 async def _run_step(runtime: Runtime, rotation: RotationState, index: int) -> None:
@@ -159,10 +155,7 @@ async def _generate_certificate(runtime: Runtime, rotation: RotationState) -> No
     else:
         key = generate_key()
         new_key = private_key_pem(key).decode()
-    try:
-        csr = build_csr(key, current)
-    except ValueError as error:
-        raise Error(str(error)) from error
+    csr = build_csr(key, current)
     answer = await runtime.connection.post_csr(reenroll_url(rotation.est_server), csr)
     certificate = accepted(answer, current, only_201=runtime.strict_est)
     if slots:
