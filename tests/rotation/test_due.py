@@ -177,10 +177,13 @@ def test_those_that_end_first_come_first_and_months_are_counted() -> None:
 
 
 def test_ends_that_are_far_apart_are_counted_by_year() -> None:
-    def ends(year: int) -> Due:
-        at = NOW.replace(year=year)
+    def ends(year: int, month: int = NOW.month) -> Due:
+        at = NOW.replace(year=year, month=month, day=1)
         return Due("u", "d", Urgency.FINE, "r", NOW, Source.EST_LOG, at, (at - NOW).days)
 
+    # Up to 48 months are counted by month.
+    assert by_month([ends(2027, 1), ends(2030, 12)])[-1] == ("2030-12", 1)
+    assert by_month([ends(2027, 1), ends(2031, 1)]) == [("2027", 1), ("2031", 1)]
     assert by_month([ends(2027), ends(9999), ends(2027), ends(2031)]) == [
         ("2027", 2),
         ("2031", 1),

@@ -6,9 +6,16 @@ from typing import Any
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from fioctl_rotate.rotation.progress import STARTED, STEPS
+from fioctl_rotate.rotation.progress import STARTED, STEPS, from_events
 from fioctl_rotate.rotation.scope import Scope
-from fioctl_rotate.rotation.state import SEEN_AGAIN_AFTER_BY_DEVICE_CLOCK, Proof, Rotation, State
+from fioctl_rotate.rotation.state import (
+    SEEN_AGAIN_AFTER_BY_DEVICE_CLOCK,
+    Facts,
+    Proof,
+    Rotation,
+    State,
+    seen_again,
+)
 from fioctl_rotate.rotation.tracker import Tracker
 from fioctl_rotate.wire import Device, DeviceList, Event, EventDetail, EventType
 
@@ -197,3 +204,21 @@ def test_device_that_changed_pages_while_the_list_was_read_is_not_taken_for_seen
     assert state() == State.FINALIZED
     poll(device="12:12:05", other="12:12:00")
     assert state() == State.DONE
+
+
+def test_a_device_clock_that_contradicts_the_server_proves_nothing():
+    rotation = Rotation("certs-1", Scope.of_group("field"), pushed_at=PUSH)
+    seen = PUSH + timedelta(minutes=30)
+
+    def proves(started):
+        events = [
+            Event(
+                device_time=time.isoformat(), event_type=EventType(id=kind), event=EventDetail(success=True)
+            )
+            for kind, time in ((STARTED, started), (STEPS[-1], PUSH + timedelta(minutes=10)))
+        ]
+        return seen_again(rotation, Facts("device", last_seen=seen, progress=from_events(events)))
+
+    assert proves(PUSH)
+    assert not proves(PUSH - timedelta(minutes=2))
+    assert not proves(seen + timedelta(minutes=2))
