@@ -34,7 +34,7 @@ def why(rotation: Rotation, state: DeviceState) -> str:
         silent = ", no report since, although it checks in" if state.reason == Reason.SILENT else ""
         return f"{STEPS[state.step - 1]}{_again(state)}{silent}"
     if state.state == State.FINALIZED:
-        return "has the new certificate; the gateway has not been seen to accept it"
+        return "has the new certificate; it is not known yet whether the gateway accepts it"
     if state.state == State.LEFT:
         return f"no longer one of {rotation.scope}" + (f": {state.left}" if state.left else "")
     if state.state == State.DONE:

@@ -87,7 +87,7 @@ def test_report_tells_what_happened(recent, report):
     assert "EST is down" in page.text
     assert page.summaries[0] == f"1 failing at 2/5: {STEPS[1]}: </td><script>alert(1)</script>\\x1b[31m"
     assert page.summaries[1:] == [
-        "1 finalized: has the new certificate; the gateway has not been seen to accept it",
+        "1 finalized: has the new certificate; it is not known yet whether the gateway accepts it",
         "1 pending (unsupported): LmP 4.0.1-3-88 is older than 90, the first that can rotate",
         "1 pending: has not begun yet",
         "2 done",
