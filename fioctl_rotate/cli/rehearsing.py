@@ -109,10 +109,10 @@ async def rehearse(plan: Plan, sending: Sending, rehearsing: Rehearsing, allow: 
     Raises DeviceFailed, TimedOut or Refused where the rollout would end so.
     """
     from fioctl_rotate.ops.rehearsal import rehearse as run
-    from fioctl_rotate.ops.rehearsal_play import Audience, Wanted
+    from fioctl_rotate.ops.rehearsal_play import Audience, RehearsalOptions
 
     assert rehearsing.rehearse is not None  # noqa: S101  the caller has checked it
-    wanted = Wanted(
+    options = RehearsalOptions(
         faults=rehearsing.faults(),
         check_in=rehearsing.check_in,
         interval=sending.interval,
@@ -123,7 +123,7 @@ async def rehearse(plan: Plan, sending: Sending, rehearsing: Rehearsing, allow: 
     with contextlib.ExitStack() as stack:
         watching = _Watching(sending, stack)
         audience = Audience(watching.begin, watching.step, watching.snapshot, watching.sent, watching.say)
-        result = await run(rehearsing.rehearse, plan, wanted, audience)
+        result = await run(rehearsing.rehearse, plan, options, audience)
     watching.write_files()
     if rehearsing.html is not None:
         from fioctl_rotate.ops.rehearsal_page import render

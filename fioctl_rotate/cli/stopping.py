@@ -27,7 +27,7 @@ from fioctl_rotate.rotation.entry import FILE_NAME
 from fioctl_rotate.settings import Flags
 
 if TYPE_CHECKING:
-    from fioctl_rotate.ops.stop import Fated
+    from fioctl_rotate.ops.stop import EntryFate
 
 
 def add_to(app: typer.Typer) -> None:
@@ -110,14 +110,14 @@ async def unshadow(flags: Flags, group: GroupOption, yes: YesOption = False) -> 
         )
 
 
-def _announce(devices: "Sequence[Fated]") -> None:
+def _announce(devices: "Sequence[EntryFate]") -> None:
     """Say what will be done with each own entry, before the question."""
     for device in devices:
         note(f"{device.name}: {device.fate} {device.rotation}: {device.message}")
 
 
 def _result(
-    document: Mapping[str, object], line: str, devices: "Sequence[Fated]", notes: Sequence[str] = ()
+    document: Mapping[str, object], line: str, devices: "Sequence[EntryFate]", notes: Sequence[str] = ()
 ) -> Result:
     rows = [(device.name, device.rotation, device.fate, device.message) for device in devices]
     table = [Table(("DEVICE", "ROTATION", "OWN ENTRY", "WHAT IT DOES"), rows)] if rows else []

@@ -29,7 +29,7 @@ function sort(button) {
   const sorted = [...body.rows].sort((a, b) => key(a).localeCompare(key(b), undefined, { numeric: true }));
   body.append(...(up ? sorted : sorted.reverse()));
 }
-// On paper nothing can be unfolded.
+// Paper cannot be unfolded: print everything open.
 let folded = [];
 window.addEventListener("beforeprint", () => {
   folded = [...document.querySelectorAll("details:not([open])")];

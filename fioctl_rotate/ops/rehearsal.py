@@ -1,7 +1,7 @@
 """A plan made against the real Factory, rehearsed on a clone of it: on simulated time, over real TLS on loopback.
 
-Everything happens on copies inside of the clone's directory, one for the rollout in stages and one for the plain
-push beside it. So the clone stays as it is, and each rehearsal begins with the same.
+It runs on copies inside the clone's directory: one for the rollout in stages, one for the plain push. The clone
+itself does not change, so each rehearsal starts from the same state.
 """
 
 import asyncio
@@ -17,52 +17,54 @@ from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops.at_once import first_of
 from fioctl_rotate.ops.rehearsal_child import play_in_child
 from fioctl_rotate.ops.rehearsal_plan import rehearsed_id
-from fioctl_rotate.ops.rehearsal_play import NOBODY, Audience, Wanted, play
+from fioctl_rotate.ops.rehearsal_play import NOBODY, Audience, RehearsalOptions, play
 from fioctl_rotate.ops.rehearsal_world import CHECK_IN
 from fioctl_rotate.ops.rehearsed import Played, Rehearsal
 from fioctl_rotate.ops.simulated_fleet import STEP_TAKES
 from fioctl_rotate.rotation.plan import Plan
 
-# With fewer devices, the start of another process takes longer than their push.
+# Up to this many devices, starting another process takes longer than their push.
 FEW = 50
 
 
-async def rehearse(directory: Path, plan: Plan, wanted: Wanted, audience: Audience = NOBODY) -> Rehearsal:
+async def rehearse(
+    directory: Path, plan: Plan, options: RehearsalOptions, audience: Audience = NOBODY
+) -> Rehearsal:
     """Rehearse `plan` on the clone in `directory`.
 
-    Raises UsageError or Error where that holds no mocked Factory that can be used, Refused where the plan is for
-    another Factory, or where its devices or its entry are others on the clone than when the plan was made.
+    Raises UsageError or Error where the directory has no mocked Factory that can be used. Raises Refused where the
+    plan is for another Factory, or the clone has another entry or other devices than the plan.
     """
     with contextlib.closing(Store(directory)) as store, store.reading() as db:
         names = [factory.name for factory in accounts.factories(db)]
     if plan.factory not in names:
         raise Refused(
-            f"the plan is for factory {plan.factory}, and {directory} has {', '.join(names)}",
+            f"the plan is for factory {plan.factory}, but {directory} has {', '.join(names)}",
             hint=f"`fioctl-rotate mock clone DIR -f {plan.factory}` makes a clone of it",
         )
-    place = directory / "rehearsal"
+    folder = directory / "rehearsal"
     try:
-        place.mkdir(mode=0o700, exist_ok=True)
-        with locked(place / ".lock", Refused(f"another rehearsal runs in {directory}")):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with locked(folder / ".lock", Refused(f"another rehearsal runs in {directory}")):
             for name in ("in-stages", "plain-push", "state"):
-                shutil.rmtree(place / name, ignore_errors=True)
-            with state_in(place / "state"):
-                return await _rehearse(directory, place, plan, wanted, audience)
+                shutil.rmtree(folder / name, ignore_errors=True)
+            with state_in(folder / "state"):
+                return await _rehearse(directory, folder, plan, options, audience)
     except OSError as error:
         raise Error(message_of(error)) from error
 
 
 async def _rehearse(
-    directory: Path, place: Path, plan: Plan, wanted: Wanted, audience: Audience
+    directory: Path, folder: Path, plan: Plan, options: RehearsalOptions, audience: Audience
 ) -> Rehearsal:
     refused: list[str] = []
     staged = None
     if plan.stages is None:
         plain = await play(
-            directory, place / "plain-push", plan, wanted, audience=audience, refused=refused.append
+            directory, folder / "plain-push", plan, options, audience=audience, refused=refused.append
         )
     else:
-        staged, plain = await _both(directory, place, plan, wanted, audience, refused)
+        staged, plain = await _both(directory, folder, plan, options, audience, refused)
     return Rehearsal(
         rotation_id=rehearsed_id(plan.rotation_id),
         planned_id=plan.rotation_id,
@@ -71,33 +73,38 @@ async def _rehearse(
         directory=str(directory),
         staged=staged,
         plain=plain,
-        faults=wanted.faults.typed,
-        simulated=_simulated(wanted),
+        faults=options.faults.typed,
+        simulated=_simulated(options),
         refused=list(dict.fromkeys(refused)),
     )
 
 
 async def _both(
-    directory: Path, place: Path, plan: Plan, wanted: Wanted, audience: Audience, refused: list[str]
+    directory: Path,
+    folder: Path,
+    plan: Plan,
+    options: RehearsalOptions,
+    audience: Audience,
+    refused: list[str],
 ) -> tuple[Played, Played]:
-    """The rollout in stages, and the same as a plain push: beside it where there are many devices."""
-    path, plain_plan = place / "plain-push", plan.replace(stages=None)
+    """The rollout in stages, and the same as a plain push; with many devices both at the same time."""
+    path, plain_plan = folder / "plain-push", plan.replace(stages=None)
 
     async def staged() -> Played:
         return await play(
-            directory, place / "in-stages", plan, wanted, audience=audience, refused=refused.append
+            directory, folder / "in-stages", plan, options, audience=audience, refused=refused.append
         )
 
     if (plan.devices or 0) <= FEW:
         played = await staged()
-        audience.say("the same as a plain push")
-        return played, await play(directory, path, plain_plan, wanted, refused=refused.append)
+        audience.say("now the same as a plain push")
+        return played, await play(directory, path, plain_plan, options, refused=refused.append)
     try:
         async with asyncio.TaskGroup() as group:
-            beside = group.create_task(play_in_child(directory, path, place / "state", plain_plan, wanted))
+            beside = group.create_task(play_in_child(directory, path, folder / "state", plain_plan, options))
             played = await staged()
             if not beside.done():
-                audience.say("waiting for the plain push, which is rehearsed beside it")
+                audience.say("waiting for the plain push, which is rehearsed at the same time")
     except BaseExceptionGroup as errors:
         raise first_of(errors) from None
     plain, more = beside.result()
@@ -105,16 +112,17 @@ async def _both(
     return played, plain
 
 
-def _simulated(wanted: Wanted) -> list[str]:
+def _simulated(options: RehearsalOptions) -> list[str]:
     every = (
-        f"{wanted.check_in:g} s" if wanted.check_in else f"{CHECK_IN:g} s unless the clone has another time"
+        f"{options.check_in:g} s" if options.check_in else f"{CHECK_IN:g} s unless the clone has another time"
     )
     return [
         "devices, gateway and EST server are those of the mock, with the clone's keys; TLS between them is real",
-        f"time: devices check in every {every}, polls are at least {wanted.interval:g} s and a tenth of that apart,"
-        f" a step of a rotation takes {STEP_TAKES:g} s. Waits for these, soak, timeouts and retries take no real"
-        " time. Certificates go by the real time",
-        "a check-in without news is counted, and not made, once one over TLS had no news; so is a start that fails"
-        " as the two before it. While nothing changes for an hour, polls are further apart",
+        f"time: devices check in every {every}; the time between polls is at least {options.interval:g} s, and at"
+        f" least a tenth of the check-in interval; a step of a rotation takes {STEP_TAKES:g} s. Waits for these,"
+        " soak, timeouts and retries take no real time. Certificates use the real time",
+        "after one check-in over TLS without news, the next ones are only counted, until there is news. A start"
+        " that fails as the two before it is only counted, too. After an hour without a change, polls are further"
+        " apart",
         "the checks before a push are left out",
     ]

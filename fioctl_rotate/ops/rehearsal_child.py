@@ -13,25 +13,25 @@ import msgspec
 from fioctl_rotate.errors import Error
 from fioctl_rotate.folders import state_in
 from fioctl_rotate.ops.plan_file import parse_plan, plan_text
-from fioctl_rotate.ops.rehearsal_play import Wanted, play
+from fioctl_rotate.ops.rehearsal_play import RehearsalOptions, play
 from fioctl_rotate.ops.rehearsed import Played
 from fioctl_rotate.rotation.plan import Plan
 
-_SIZE = 8  # bytes in which the length of a task is written
+_SIZE = 8  # bytes of the length that is sent before a task
 
 
 class _Task(msgspec.Struct, kw_only=True):
-    """What the other process has to do; folders as they are named."""
+    """What the other process has to do. Folders are paths, the plan is the text of its file."""
 
     source: str
-    place: str
+    copy: str
     state: str
     plan: str
-    wanted: Wanted
+    options: RehearsalOptions
 
 
 class _Answer(msgspec.Struct, kw_only=True):
-    """What came of it, or why nothing did; `refused` are connections that would have left this machine."""
+    """The result, or the error; `refused` are connections that would have left this machine."""
 
     played: Played | None = None
     refused: list[str] = []
@@ -39,13 +39,13 @@ class _Answer(msgspec.Struct, kw_only=True):
 
 
 async def play_in_child(
-    source: Path, place: Path, state: Path, plan: Plan, wanted: Wanted
+    source: Path, copy: Path, state: Path, plan: Plan, options: RehearsalOptions
 ) -> tuple[Played, list[str]]:
-    """`play` in a process of its own, which ends with this one; and the connections that were refused there.
+    """Run `play` in a process of its own, which ends with this one.
 
-    Raises Error.
+    Returns the result, and the connections that were refused there. Raises Error.
     """
-    task = _Task(source=str(source), place=str(place), state=str(state), plan=plan_text(plan), wanted=wanted)
+    task = _Task(source=str(source), copy=str(copy), state=str(state), plan=plan_text(plan), options=options)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", __name__),
         stdin=subprocess.PIPE,
@@ -56,9 +56,9 @@ async def play_in_child(
     assert process.stdout is not None  # noqa: S101
     data = msgspec.msgpack.encode(task)
     try:
-        # Its stdin stays open: where this process is killed it ends, and so does the child.
+        # Its stdin stays open. When this process is killed, that stdin closes, and the child ends.
         process.stdin.write(len(data).to_bytes(_SIZE, "big") + data)
-        with contextlib.suppress(ConnectionError):  # it has ended already, which is told below
+        with contextlib.suppress(ConnectionError):  # the child has ended already: reported below
             await process.stdin.drain()
         data = await process.stdout.read()
         await process.wait()
@@ -83,7 +83,7 @@ async def _work(task: _Task) -> _Answer:
         with state_in(Path(task.state)):
             plan = parse_plan(task.plan.encode(), "the plan").plan
             played = await play(
-                Path(task.source), Path(task.place), plan, task.wanted, refused=refused.append
+                Path(task.source), Path(task.copy), plan, task.options, refused=refused.append
             )
     except Error as error:
         return _Answer(error=error.message)
@@ -91,7 +91,7 @@ async def _work(task: _Task) -> _Answer:
 
 
 def main() -> None:
-    """Read a task from stdin, write the answer to stdout. Ends where stdin does."""
+    """Read a task from stdin, write the answer to stdout. Ends when stdin is closed."""
     stdin = sys.stdin.buffer
     task = msgspec.msgpack.decode(stdin.read(int.from_bytes(stdin.read(_SIZE), "big")), type=_Task)
 

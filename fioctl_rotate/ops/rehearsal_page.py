@@ -1,4 +1,4 @@
-"""A rehearsal as one HTML page with a plot: what would be done and harmed when, beside a plain push."""
+"""A rehearsal as one HTML page: how it ended, and a plot of the devices done and harmed over time."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,12 +7,12 @@ from fioctl_rotate.ops.curves import Curves, drawn
 from fioctl_rotate.ops.rehearsed import End, Played, Rehearsal
 
 _MOST_ROWS = 50
-# How the lines of the plot look: done and harmed, in stages and with a plain push.
+# CSS classes of the plot's lines: done and harmed in stages, then done and harmed with a plain push.
 _LINES = ("done", "failing", "done dashed", "failing dashed")
 
 
 def render(rehearsal: Rehearsal) -> str:
-    """The page, which needs nothing from elsewhere. What servers and devices said is text."""
+    """The self-contained page. Values from servers and devices are escaped."""
     played = [
         (name, one)
         for name, one in (("in stages", rehearsal.staged), ("with a plain push", rehearsal.plain))
@@ -34,8 +34,8 @@ def render(rehearsal: Rehearsal) -> str:
 
 
 def _curves(played: list[tuple[str, Played]]) -> Curves | None:
-    """A line for the devices done, and one for those harmed, of each; None where nothing ever happened."""
-    start = datetime.fromtimestamp(0, UTC)  # any will do: only what follows it is shown
+    """For each rollout a line of the devices done, and one of those harmed; None where there are none."""
+    start = datetime.fromtimestamp(0, UTC)  # any time will do: the axis shows the time since the start
     times: dict[str, list[datetime]] = {}
     for name, one in played:
         done = [device.back for device in one.devices if device.end is End.DONE]

@@ -19,18 +19,18 @@ from fioctl_rotate.rotation.stages import StageDevice, Stages
 
 SUFFIX = "-rehearsal"
 _LONGEST_ID = 128
-_AGAIN = "clone the Factory again, and make the plan anew where it is older"
+_AGAIN = "clone the Factory again; if the plan is older than that, make a new plan, too"
 
 
 def rehearsed_id(rotation_id: str) -> str:
-    """The ROTATIONID of the rehearsal, which nobody takes for the real one."""
+    """The ROTATIONID of the rehearsal. It cannot be mistaken for the real one."""
     return rotation_id[: _LONGEST_ID - len(SUFFIX)] + SUFFIX
 
 
 async def plan_for_copy(
     api: FactoryApi, plan: Plan, factory: FactoryRecord, *, allow: Collection[str], now: datetime
 ) -> tuple[Plan, list[wire.Device]]:
-    """`plan` for the copy that `api` leads to, whose EST server is `factory`'s; and the devices that it is for.
+    """`plan` rewritten for the copy behind `api`, with the EST server of `factory`; and the devices of the plan.
 
     Raises Refused where the copy has another entry or other devices than the plan was made for.
     """
@@ -58,7 +58,7 @@ def _require_same_entry(where: str, planned: CurrentEntry | None, found: Current
     before = planned.rotation_id if planned else None
     if found.rotation_id != before:
         raise Refused(
-            f"{where} has {_named(found.rotation_id)} on the clone, and had {_named(before)} in the plan",
+            f"{where} has {_named(found.rotation_id)} on the clone, but {_named(before)} in the plan",
             hint=_AGAIN,
         )
 

@@ -32,11 +32,11 @@ _DAY = 86400
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """How to rehearse. `check_in` is the devices' interval, None: each one's own; `interval` that of polling.
+class RehearsalOptions:
+    """How to rehearse. `interval` is the polling interval, `check_in` that of check-ins (None: each device's own).
 
-    `timeout` ends a rollout, None: when each stage has had its time. All are in simulated seconds. `allow` are
-    checks that may fail.
+    `timeout` ends a rollout (None: after the time that its stages may take). All are simulated seconds. `allow` are
+    checks that may fail; `note` goes into the reason of each write.
     """
 
     faults: Faults = field(default_factory=Faults)
@@ -49,7 +49,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Audience:
-    """Who is told, while it goes on: the rewritten plan, each poll, each write, and what is done otherwise."""
+    """What is called while a rehearsal runs: with the rewritten plan, each poll, each write, and other messages."""
 
     begin: Callable[[World, Plan], None] = lambda _world, _plan: None
     step: Callable[[Step], None] = lambda _step: None
@@ -63,7 +63,7 @@ NOBODY = Audience()
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What the operator comes to."""
+    """How the operator's work ended."""
 
     verdict: str
     message: str
@@ -72,32 +72,32 @@ class _Outcome:
 
 async def play(
     directory: Path,
-    place: Path,
+    copy: Path,
     plan: Plan,
-    wanted: Wanted,
+    options: RehearsalOptions,
     *,
     audience: Audience = NOBODY,
     refused: Callable[[str], None],
 ) -> Played:
-    """Rehearse a plan on a copy of the clone in `directory`, which is made in `place`.
+    """Copy the clone in `directory` to `copy`, and rehearse a plan there.
 
     `refused` is given each connection that would have left this machine. Raises Refused as `plan_for_copy` does.
     """
     audience.say(f"copying {directory}")
     async with open_world(
-        directory, place, plan.factory, wanted.faults, refused, check_in=wanted.check_in
+        directory, copy, plan.factory, options.faults, refused, check_in=options.check_in
     ) as world:
         plan, devices = await plan_for_copy(
-            world.api, plan, world.factory, allow=wanted.allow, now=world.clock()
+            world.api, plan, world.factory, allow=options.allow, now=world.clock()
         )
         untouched = _untouched(directory, plan.factory, devices)
         audience.begin(world, plan)
         operate = _roll_out if plan.stages is not None else _push
 
         async def work(sleep: Sleep) -> _Outcome:
-            return await operate(world, plan, wanted, sleep, audience)
+            return await operate(world, plan, options, sleep, audience)
 
-        outcome, lives = await live(world, devices, plan.rotation_id, work, limit=_limit(plan, wanted))
+        outcome, lives = await live(world, devices, plan.rotation_id, work, limit=_limit(plan, options))
         stage_of = {
             device.uuid: number
             for number, stage in enumerate(plan.stages.early if plan.stages else (), 1)
@@ -117,28 +117,28 @@ async def play(
         )
 
 
-def _limit(plan: Plan, wanted: Wanted) -> float:
-    if wanted.timeout is not None:
-        return wanted.timeout
+def _limit(plan: Plan, options: RehearsalOptions) -> float:
+    if options.timeout is not None:
+        return options.timeout
     stages = plan.stages
     each = stages.stage_timeout + stages.soak if stages else 0
-    return max(wanted.faults.over, each * (len(stages.early) if stages else 0)) + 2 * _DAY
+    return max(options.faults.over, each * (len(stages.early) if stages else 0)) + 2 * _DAY
 
 
 # --- What the operator does ---
 
 
-def _between_polls(world: World, wanted: Wanted) -> float:
-    """Seconds between two polls: they need not see a thing many times between two check-ins."""
-    return max(wanted.interval, world.longest_interval / 10)
+def _between_polls(world: World, options: RehearsalOptions) -> float:
+    """Seconds between two polls. Many polls between two check-ins would see nothing new."""
+    return max(options.interval, world.longest_interval / 10)
 
 
-# While nothing has changed for so long, in seconds, polls are so much further apart.
+# After _QUIET seconds without a change, the time between two polls is _STRETCH times as long.
 _QUIET, _STRETCH = 3600, 20
 
 
 class _Polling:
-    """The sleep between polls: a day of waiting for one that is stuck need not be polled every 15 seconds."""
+    """The sleep between polls. It gets longer: a device that is stuck for a day needs no poll every 15 seconds."""
 
     def __init__(self, world: World, sleep: Sleep) -> None:
         self._clock, self._sleep = world.clock, sleep
@@ -146,7 +146,7 @@ class _Polling:
         self._changed_at = 0
 
     def saw(self, picture: object) -> None:
-        """Take what a poll has shown; one that differs is a change."""
+        """Remember what a poll has shown. A picture that differs from the last one is a change."""
         if picture != self._seen:
             self._seen, self._changed_at = picture, self._clock.elapsed
 
@@ -156,7 +156,9 @@ class _Polling:
         await self._sleep(seconds * _STRETCH if quiet else seconds)
 
 
-async def _roll_out(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audience: Audience) -> _Outcome:
+async def _roll_out(
+    world: World, plan: Plan, options: RehearsalOptions, sleep: Sleep, audience: Audience
+) -> _Outcome:
     last_stage, polling = rollout_of(plan).last, _Polling(world, sleep)
     began: dict[int, int] = {}
     passed: dict[int, int] = {}
@@ -181,16 +183,16 @@ async def _roll_out(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audi
         last = await roll_out(
             world.api,
             plan,
-            interval=_between_polls(world, wanted),
+            interval=_between_polls(world, options),
             show=show,
             sent=audience.sent,
-            note=wanted.note,
+            note=options.note,
             sleep=polling.sleep,
             now=world.clock,
         )
         verdict, message = str(last.decision.verdict), last.decision.message
     except TimeIsOver:
-        verdict, message = TIME_OVER, "it was not at its end when its time was over"
+        verdict, message = TIME_OVER, "it had not ended when its time was over"
     except Refused as error:
         verdict, message = str(Verdict.REFUSED), error.message
     stages = [
@@ -199,10 +201,12 @@ async def _roll_out(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audi
     return _Outcome(verdict, message, stages)
 
 
-async def _push(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audience: Audience) -> _Outcome:
-    """Push, watch until nothing moves any more, and settle, as an operator is told to."""
+async def _push(
+    world: World, plan: Plan, options: RehearsalOptions, sleep: Sleep, audience: Audience
+) -> _Outcome:
+    """Push, watch until no device can get any further, and settle: what we advise operators to do."""
     api = world.api
-    # Devices check in before, too: they store what was there.
+    # Devices must check in before the push, as real ones do: they store the configuration of that time.
     await sleep(2 * world.longest_interval)
     began = world.clock.elapsed
     pushed = await push(api, plan)
@@ -219,7 +223,7 @@ async def _push(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audience
 
     try:
         snapshot = await watch.until_resting(
-            interval=_between_polls(world, wanted), tell=tell, sleep=polling.sleep
+            interval=_between_polls(world, options), tell=tell, sleep=polling.sleep
         )
         passed = world.clock.elapsed
         if snapshot.summary.done:
@@ -235,7 +239,7 @@ async def _push(world: World, plan: Plan, wanted: Wanted, sleep: Sleep, audience
     return _Outcome(str(verdict), message, [StageEnd(1, str(verdict), began, passed)])
 
 
-# --- What became of the devices ---
+# --- How the devices ended ---
 
 
 def _untouched(directory: Path, factory: str, devices: Sequence[wire.Device]) -> Mapping[str, str]:
@@ -263,8 +267,8 @@ def _end(device: wire.Device, stage: int, life: Life | None, untouched: Mapping[
     elif life.finalized is not None and life.error is None:
         end = End.DONE if life.back is not None else End.RUNNING
     elif life.cut_off:
-        rotation = "its new certificate" if life.finalized is not None else "that of another rotation"
-        end, why = End.WEDGED, f"the gateway refuses {rotation}"
+        which = "its new certificate" if life.finalized is not None else "the certificate of another rotation"
+        end, why = End.WEDGED, f"the gateway refuses {which}"
         if life.again == 0 and life.finalized is None:
             why = f"another rotation: {life.error}"
     elif life.begun is not None:

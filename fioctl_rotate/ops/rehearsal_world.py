@@ -36,12 +36,12 @@ T = TypeVar("T")
 
 
 class TimeIsOver(Exception):
-    """The rehearsal has lasted as long as it may, in simulated time."""
+    """The rehearsal has reached its limit of simulated time."""
 
 
 @dataclass(frozen=True)
 class World:
-    """A copy of a clone in `directory`, whose servers run. `api` is its operator API.
+    """A copy of a clone in `directory`, with running servers. `api` is its operator API.
 
     `intervals` are the seconds between two check-ins, of each device that is on, by uuid.
     """
@@ -71,9 +71,9 @@ async def open_world(
 ) -> AsyncIterator[World]:
     """Copy the mocked Factory in `source` to `directory`, and serve the copy while the block runs.
 
-    Meanwhile no connection of this process goes anywhere but to the copy's gateway and EST server; `refused` is
-    told what would have. Devices that are offline are not copied. `check_in` is the time between two check-ins, in
-    seconds; None: each device's own. Raises Error.
+    During that time this process can connect only to the copy's gateway and EST server; `refused` is called with
+    each other connection. Devices that are offline are not copied. `check_in` is the time between two check-ins in
+    seconds (None: each device's own). Raises Error.
     """
     api_port, gateway_port, est_port = free_ports(3)
     with contextlib.closing(Store(source)) as store, store.reading() as db:
@@ -90,7 +90,7 @@ async def open_world(
     serving = Serving(
         clock=clock,
         certificate_clock=utc_now,
-        est_fault="stop",  # it runs by itself, so that it can stop and come back
+        est_fault="stop",  # `_est_server` runs it, so that it can stop and come back
         gateway_fails=lambda: faults.gateway_at(clock.elapsed),
         threads=False,
     )
@@ -128,10 +128,10 @@ async def live(
     *,
     limit: float,
 ) -> tuple[T, Mapping[str, Life]]:
-    """Run the EST server and these devices while `work` goes on; what it returns, and how each device ended.
+    """Run the EST server and these devices during `work`. Returns its result, and how each device ended.
 
-    `work` is what the operator does, with a sleep on the simulated clock; it ends in TimeIsOver after `limit`
-    seconds. All goes on until the last fault that ends is over, and devices have checked in after that.
+    `work` is what the operator does, with a sleep on the simulated clock; the sleep raises TimeIsOver after `limit`
+    seconds. The world runs on until each fault that ends is over, and devices have checked in after that.
     """
     clock, faults = world.clock, world.faults
     own = {device.uuid for device in devices}

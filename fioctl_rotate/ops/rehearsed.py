@@ -1,4 +1,4 @@
-"""What a rehearsal came to: each device, each stage, and when. Plain values, to be shown."""
+"""The result of a rehearsal: how each device and each stage ended, and when. Plain values, to be shown."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +20,8 @@ class End(StrEnum):
 
 
 MEANING = {
-    End.DONE: "has a new certificate, and the gateway has taken it",
-    End.RUNNING: "is in the middle of it",
+    End.DONE: "has a new certificate, and the gateway has accepted it",
+    End.RUNNING: "has begun, and not ended",
     End.FAILED: "a step after the first one fails, at each start",
     End.WEDGED: "no push reaches it any more: stuck at its EST server, or refused by the gateway",
     End.UNTOUCHED: "has not begun",
@@ -30,9 +30,9 @@ MEANING = {
 
 @dataclass(frozen=True)
 class DeviceEnd:
-    """A device at the end. Times are in seconds after the start, None where that never was.
+    """A device at the end. Times are in seconds after the start, None where that never happened.
 
-    `why` explains an end that is not done. `again` counts the rotations that it made besides this one.
+    `why` explains an end that is not done. `again` counts the other rotations that it made.
     """
 
     uuid: str
@@ -62,7 +62,7 @@ class DeviceEnd:
 
 @dataclass(frozen=True)
 class StageEnd:
-    """A stage at the end: its number, how it stands, and when it began and passed, in seconds after the start."""
+    """A stage at the end: its number and status, and when it began and passed, in seconds after the start."""
 
     number: int
     status: str
@@ -74,8 +74,8 @@ class StageEnd:
 class Played:
     """One rollout that was rehearsed, in stages or as a plain push.
 
-    `began` is the simulated start, RFC 3339, and `took` in simulated seconds from then on.
-    `verdict` is `done`, `failed`, `refused` or `time over`, `message` explains it.
+    `began` is the simulated start (RFC 3339), `took` how many simulated seconds it took. `verdict` is `done`,
+    `failed`, `refused` or `time over`; `message` explains it.
     """
 
     began: str
@@ -86,7 +86,7 @@ class Played:
     devices: Sequence[DeviceEnd]
 
     def counts(self, stage: int | None = None) -> dict[End, int]:
-        """How many devices ended how, of all or of one stage."""
+        """How many devices had each end, in all stages or in one."""
         found = Counter(device.end for device in self.devices if stage in (None, device.stage))
         return {end: found[end] for end in End}
 
@@ -146,7 +146,7 @@ class Rehearsal:
 
     @property
     def main(self) -> Played:
-        """What the plan itself came to."""
+        """The rollout that the plan asks for."""
         return self.staged or self.plain
 
     def document(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ BESIDE_HEADERS = ("PUSH", *(str(end).upper() for end in End), "LAST BACK", "ENDE
 
 
 def stage_rows(played: Played) -> Iterator[tuple[str, ...]]:
-    """A row a stage, as STAGE_HEADERS has it."""
+    """A row for each stage, with the columns of STAGE_HEADERS."""
     for stage in played.stages:
         counts = played.counts(stage.number)
         yield (
@@ -189,7 +189,7 @@ def stage_rows(played: Played) -> Iterator[tuple[str, ...]]:
 
 
 def beside_rows(rehearsal: Rehearsal) -> Iterator[tuple[str, ...]]:
-    """The rollout in stages beside the plain push, a row each, as BESIDE_HEADERS has it."""
+    """A row for the rollout in stages and one for the plain push, with the columns of BESIDE_HEADERS."""
     for name, played in (("in stages", rehearsal.staged), ("plain push", rehearsal.plain)):
         if played is not None:
             counts = played.counts()
@@ -204,7 +204,7 @@ def beside_rows(rehearsal: Rehearsal) -> Iterator[tuple[str, ...]]:
 
 
 def why_rows(played: Played) -> list[tuple[str, str, str]]:
-    """Why devices are not done: how many, how they ended, and the reason, the most first."""
+    """Why devices are not done: how many, how they ended, and the reason; the most frequent first."""
     reasons = Counter((device.end, device.why) for device in played.devices if device.end is not End.DONE)
     return [(str(count), str(end), why) for (end, why), count in reasons.most_common()]
 

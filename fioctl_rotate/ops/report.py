@@ -1,7 +1,7 @@
 """A rotation as one HTML page for people to keep, and as a table of every device (CSV).
 
-The page needs nothing from elsewhere. Its one script sorts and filters; without it everything can be read as well.
-It stays small for any number of devices: alike ones are grouped, and what needs attention comes first.
+The page needs nothing from elsewhere. Its one script sorts and filters; without it everything can be read, too. It
+stays small for any number of devices: devices with one state and reason are grouped, the most urgent first.
 """
 
 import csv
@@ -27,7 +27,7 @@ _NAMED = 5
 
 @dataclass
 class Group:
-    """Devices that have their state, and what is behind it, in common. `shown` are those that get a row."""
+    """Devices with the same state and the same reason. `shown` are those that get a row."""
 
     where: str
     why: str
@@ -42,8 +42,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Overcome:
-    """A failure that devices have got over."""
+class Recovered:
+    """A failure that devices have recovered from."""
 
     step: str
     message: str
@@ -59,7 +59,7 @@ def render(
     users: Mapping[str, str],
     stages: Sequence[Sequence[str]] = (),
 ) -> str:
-    """The page. `users` are people's names by id, `stages` a row a stage. What servers and devices said is text."""
+    """The page. `users` are names by polis id, `stages` a row for each stage. Foreign values are escaped."""
     return pages.render(
         "report.html",
         rotation=snapshot.rotation,
@@ -71,14 +71,14 @@ def render(
         done=_done(snapshot),
         curves=curves_of(snapshot),
         durations=_durations(snapshot.states),
-        overcome=_overcome(snapshot.states),
+        recovered=_recovered(snapshot.states),
         steps=STEPS,
         timeline=_timeline,
     )
 
 
 def table(snapshot: Snapshot) -> str:
-    """Every device, a row each, as CSV."""
+    """All devices as CSV, a row for each."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(
@@ -132,7 +132,7 @@ def _facts(
 
 
 def _attention(snapshot: Snapshot) -> list[Group]:
-    """The devices that are not done, grouped by what they have in common, the most urgent first."""
+    """The devices that are not done, grouped by state and reason, the most urgent first."""
     groups: dict[tuple[str, str], Group] = {}
     for state in by_urgency(state for state in snapshot.states if state.state != State.DONE):
         key = (where(state), why(snapshot.rotation, state) or "has not begun yet")
@@ -147,14 +147,14 @@ def _attention(snapshot: Snapshot) -> list[Group]:
 
 
 def _done(snapshot: Snapshot) -> Group:
-    """The devices that are done, those first that needed more than one attempt."""
+    """The devices that are done. Those that needed the most attempts come first."""
     done = [state for state in snapshot.states if state.state == State.DONE]
     done.sort(key=lambda state: (-state.attempts, state.name))
     return Group("done", "", State.DONE, done, done[: pages.rows_of([len(done)])[0]])
 
 
 def _durations(states: Sequence[DeviceState]) -> list[tuple[str, int, float, float]]:
-    """Of each step: its name, how often it was timed, the median and the longest time in seconds."""
+    """For each step: its name, how many times are known, their median and the longest, in seconds."""
     seconds = defaultdict(list)
     for state in states:
         for event in state.progress.events:
@@ -166,17 +166,17 @@ def _durations(states: Sequence[DeviceState]) -> list[tuple[str, int, float, flo
     ]
 
 
-def _overcome(states: Sequence[DeviceState]) -> list[Overcome]:
-    """Failed steps that devices got over, the most frequent first."""
+def _recovered(states: Sequence[DeviceState]) -> list[Recovered]:
+    """Failed steps that devices recovered from, the most frequent first."""
     over: dict[tuple[int, str], list[str]] = defaultdict(list)
     for state in states:
         failed = {(event.step, event.message or "") for event in state.progress.events if not event.success}
         for step, message in failed:
-            # A device that tries the step again has not got over it.
+            # A device that is still at that step has not recovered.
             if state.state not in (State.FAILING, State.RUNNING) or state.step > step:
                 over[step, message].append(state.name)
     return [
-        Overcome(
+        Recovered(
             f"{step}. {STEPS[step - 1]}",
             message,
             len(names),
@@ -202,6 +202,6 @@ def _timeline(state: DeviceState) -> tuple[str, list[tuple[str, int, bool]]]:
 
 
 def _cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
+    """A cell that no spreadsheet reads as a formula."""
     shown = printable(text)
     return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown

@@ -1,12 +1,13 @@
-"""Rotating a group in stages: read the Factory, decide, send, and again, until the rollout has ended.
+"""Rotate a group in stages: read the Factory, decide and send, again and again, until the rollout has ended.
 
-Nothing that matters is kept here (see rotation/rollout.py): every poll reads what is there, and every write is
-checked once more right before it is sent, so two operators, or a run that was killed, come to the same end.
+Nothing that matters is kept here (see rotation/rollout.py). Every poll reads what is there, and every write is
+checked once more right before it is sent. So two operators, or a run that was killed and started again, reach the
+same end.
 """
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -26,13 +27,13 @@ from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stage_states import Rollout
 from fioctl_rotate.rotation.stages import StageDevice
 
-# What is put behind the operator's own words in the reason of a write.
+# The end of the reason of each write, after the operator's own text.
 _PLAN = re.compile(r", plan ([0-9a-f]{12})(?:, [^()]*)?\)\Z")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One poll of a rollout: what was read, what comes of it, and in messages what could not be read or sent."""
+    """One poll of a rollout: what was read, what was decided, and messages about what could not be read."""
 
     at: datetime
     picture: Picture
@@ -94,7 +95,7 @@ async def roll_out(
             continue
         decision = step.decision
         if decision.verdict is Verdict.REFUSED and not refused:
-            # Another run of this plan may have gone on between two requests of this poll: read it all once more.
+            # Another run of this plan may have written between two requests of this poll: read it all once more.
             refused = True
             continue
         refused = False
@@ -120,7 +121,7 @@ async def roll_out(
 async def has_begun(api: FactoryApi, plan: Plan) -> bool:
     """Whether anything of the plan was ever sent: to the group, or to a device of its first stage.
 
-    Raises Refused where a device has begun the rotation and no log has it any more: it was taken back since.
+    Raises Refused where a device has begun the rotation, but no log has it any more: it was stopped.
     """
     first = plan.stages.early[0] if plan.stages else ()
     begun, gone = False, []
@@ -136,7 +137,7 @@ async def has_begun(api: FactoryApi, plan: Plan) -> bool:
     await for_each(scopes, read, Pace(), api.counted)
     if gone and not begun:
         raise Refused(
-            f"{gone[0]} has begun rotation {plan.rotation_id} once, and no log has it now: it was stopped",
+            f"{gone[0]} has begun rotation {plan.rotation_id}, but no log has it now: it was stopped",
             hint="make a new plan; each has a ROTATIONID of its own",
         )
     return begun
@@ -144,7 +145,7 @@ async def has_begun(api: FactoryApi, plan: Plan) -> bool:
 
 def rollout_of(plan: Plan) -> Rollout:
     """What the decisions need of a plan that has stages."""
-    assert plan.stages is not None  # noqa: S101  callers ask for it first
+    assert plan.stages is not None  # noqa: S101  callers check it first
     return Rollout(
         group=plan.scope.name,
         value=plan.entry.render(),
@@ -166,7 +167,7 @@ def _check_same_plan(plan: Plan, reasons: Iterable[str]) -> None:
 
 
 class _Sender:
-    """Sends the actions of one decision, each after what it changes was read once more."""
+    """Sends the actions of one decision. Right before each one it reads again what the action changes."""
 
     def __init__(
         self,
@@ -183,7 +184,7 @@ class _Sender:
         self._group = Scope.of_group(rollout.group)
 
     async def send_all(self, actions: Sequence[Action]) -> bool:
-        """Send them, those for devices some at once; returns whether anything was sent."""
+        """Send them: those for devices at the same time, then the others. Returns whether anything was sent."""
         sent = False
 
         async def send(action: Action) -> None:
@@ -201,7 +202,7 @@ class _Sender:
             Do.CLEAR_GROUP: self._clear_group,
             Do.CLEAR_FLEET: self._clear_fleet,
             Do.GIVE_GROUP: self._give_group,
-            Do.SETTLE_GROUP: self._settle_group,
+            Do.SETTLE_GROUP: self._settle,
             Do.GIVE: self._give,
             Do.SETTLE: self._settle,
             Do.TAKE_BACK: self._take_back,
@@ -256,14 +257,8 @@ class _Sender:
         await self._api.config(scope).merge(request_body(self._plan.entry, self._reason))
         return True
 
-    async def _settle_group(self, scope: Scope) -> bool:
-        if await self._value(scope) != self._rollout.value:
-            return False
-        await self._api.config(scope).merge(self._settling())
-        return True
-
     async def _give(self, scope: Scope) -> bool:
-        # Once the group has this id, an entry of its own would only shadow the group's later ones.
+        # Once the group has this id, an entry of the device's own would only hide later ones of the group.
         group, own = await asyncio.gather(self._newest(self._group), self._log(scope))
         if own.value not in (None, self._rollout.value) or own.taken_back:
             return False
@@ -275,13 +270,10 @@ class _Sender:
     async def _settle(self, scope: Scope) -> bool:
         if await self._value(scope) != self._rollout.value:
             return False
-        await self._api.config(scope).merge(self._settling())
+        await self._api.config(scope).merge(request_body(self._plan.entry, settle_reason(self._rollout.id)))
         return True
 
     async def _take_back(self, scope: Scope) -> bool:
         if await self._value(self._group) != self._rollout.value:
             return False
         return await self._delete(scope, self._rollout.value)
-
-    def _settling(self) -> Mapping[str, object]:
-        return request_body(self._plan.entry, settle_reason(self._rollout.id))

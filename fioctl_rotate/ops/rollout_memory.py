@@ -1,6 +1,6 @@
-"""What a rollout in stages remembers between runs, so that it does not wait twice. Lost, it only waits again.
+"""What a rollout in stages remembers between runs, so that it does not wait twice. Without it, it only waits again.
 
-One JSON file a plan (`rotation.picture.Memory`) in the user's state folder: uuids and times, nothing secret.
+One JSON file for each plan (`rotation.picture.Memory`) in the user's state folder: uuids and times, nothing secret.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ def load(api: FactoryApi, plan: Plan) -> Memory:
 
 
 def save(api: FactoryApi, plan: Plan, memory: Memory) -> None:
-    """Remember. A folder that cannot be written is no reason to fail."""
+    """Remember. A folder that cannot be written is not an error."""
     try:
         path = _file(api, plan)
         data = msgspec.json.encode(memory)

@@ -1,4 +1,4 @@
-"""The rotations of a group or a device, as the configuration log and the updates know them."""
+"""The rotations of a group or a device, from configuration logs and the updates of devices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -79,7 +79,7 @@ async def _in_any_group(api: FactoryApi, rotation_id: str) -> Rotation:
     known = ", ".join(f"{rotation.id} ({rotation.scope})" for rotation in rotations[:_NAMED]) or "none"
     raise Error(
         f"no group of factory {api.factory} has a rotation {rotation_id}",
-        hint=f"known: {known}; -g GROUP finds an older one, and one in its early stages once a device has begun; "
+        hint=f"known: {known}; -g GROUP also finds an older one, and one that only early devices have begun; "
         "--device DEVICE finds a device's",
     )
 
@@ -111,8 +111,8 @@ async def _with_reported(
 def in_log(log: Sequence[wire.Config], scope: Scope) -> list[Rotation]:
     """The rotations in the configuration log of `scope` (newest first), newest first.
 
-    A push merges into the configuration, so later entries carry the same file on: a rotation was pushed with the
-    first entry that has it.
+    A push merges into the configuration, so later configurations have the same file: a rotation was pushed with the
+    first configuration that has it.
     """
     rotations: list[Rotation] = []
     before: str | None = None
@@ -121,7 +121,7 @@ def in_log(log: Sequence[wire.Config], scope: Scope) -> list[Rotation]:
         values = parse_value(file.value) if file else {}
         rotation_id = values.get("ROTATIONID") or None
         if rotation_id is not None and rotation_id != before:
-            # One in the oldest entry of a full log may be older than the log.
+            # A rotation in the oldest configuration of a full log may be older than the log.
             older_than_log = age == 0 and len(log) >= LOG_LENGTH
             rotations.insert(
                 0,

@@ -1,4 +1,4 @@
-"""Changing the settings file: one profile at a time, the others kept, nobody else's change lost."""
+"""Change one profile of the settings file: the others stay, and no other process's change is lost."""
 
 import contextlib
 import copy
@@ -16,7 +16,7 @@ from fioctl_rotate.settings import load_file
 
 @contextlib.contextmanager
 def changing(path: Path, profile: str | None) -> Iterator[dict[str, Any]]:
-    """The values of a profile (None: the default one), changed in the block and written (0600) at its end.
+    """The values of a profile (None: the default one). The block changes them; its end writes them (0600).
 
     Other processes that change the file wait meanwhile. A block that raises writes nothing, nor does one that
     changes nothing. Comments in the file are lost. Raises UsageError where the file is not a settings file, Error

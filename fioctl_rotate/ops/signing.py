@@ -1,4 +1,4 @@
-"""What else the root signs: a CSR from a file, and the gateway's next TLS certificate."""
+"""Sign with the root: a CSR from a file, and the gateway's next TLS certificate."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ async def rotate_tls(
 ) -> x509.Certificate:
     """Give the Factory's gateway a new TLS key and certificate, for the names that it has now; read it back.
 
-    The backend makes the key and its CSR; the present `tls-crt` is kept as `tls-crt.bak`. A run that was cut off
+    The backend makes the key and its CSR; the present `tls-crt` is kept as `tls-crt.bak`. After an interruption it
     can be run again. Raises Refused where the root is not the Factory's, or the CSR asks for other names: devices
     know the gateway by its present ones. Source: fioctl `keys ca rotate-tls`.
     """

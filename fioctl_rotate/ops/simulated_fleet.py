@@ -1,7 +1,7 @@
-"""The devices of a mocked Factory on a simulated clock, and what becomes of each.
+"""The devices of a mocked Factory on a simulated clock, and how far each one comes.
 
-Whatever a device does, it does over real TLS. One thing is left out: a start that must end as the one before, with
-nothing new, or with the same failure for the third time. It is counted, and no connection is made.
+Devices work over real TLS. Only a start that must end as the one before is counted without a connection: one
+without news, or one with the same failure for the third time.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.rotation.progress import LAST, STEPS
 from fioctl_rotate.simulated_clock import SimulatedClock
 
-AT_ONCE = 16  # more at once would only hold memory: the clock stands still while they work
+AT_ONCE = 16  # more at once would only use memory: the clock stands still while they work
 STEP_TAKES = 1.0  # seconds
 
 
@@ -30,10 +30,10 @@ STEP_TAKES = 1.0  # seconds
 class Life:
     """How far a device came in one rotation, with times in seconds after the start.
 
-    `begun` is when it first told of a step, `finalized` when its last step succeeded, `back` when the gateway took
-    its new certificate. `step` is the number of the step that its newest attempt failed at, `error` why its newest
-    start failed; it is `cut_off` where that says that no push reaches it. `again` counts the rotations that it
-    finalized besides.
+    `begun` is when it first reported a step, `finalized` when its last step succeeded, `back` when the gateway
+    accepted its new certificate. `step` is the number of the step that its newest attempt failed at. `error` is why
+    its newest start failed, `cut_off` whether by that error no push reaches it. `again` counts the other rotations
+    that it finalized.
     """
 
     begun: int | None = None
@@ -47,9 +47,10 @@ class Life:
 
 @dataclass(frozen=True)
 class _Last:
-    """How a device's last start ended, at which change of its configuration, under which faults.
+    """How a device's last start ended, and with which newest change of its configuration and which faults.
 
-    `sure` says that the next one ends the same as long as these are the same, and `seen` that the gateway sees it.
+    `sure` says that the next start ends the same while change and faults are the same. `seen` says that the gateway
+    sees such a start.
     """
 
     newest: int = -1
@@ -67,7 +68,7 @@ class _Last:
         if not isinstance(outcome, Error):
             return _Last(newest, faults, None, sure=outcome is not StartOutcome.ROTATED, seen=True)
         again = (newest, faults, outcome.message) == (self.newest, self.faults, self.error)
-        # One that fails in a rotation has told the gateway so.
+        # A start that fails in a rotation has reported the failure to the gateway.
         return _Last(newest, faults, outcome.message, again, isinstance(outcome, RotationFailed))
 
 
@@ -75,8 +76,8 @@ class SimulatedFleet:
     """The devices in `directories`, each named by its uuid, as they follow the rotation `rotation_id`.
 
     `intervals` are the seconds between two check-ins, by uuid. `reboot` is the chance (0 to 1) of a reboot before
-    one, `failing` the step that is made to fail, by uuid. `faults_now` tells one state of faults from another;
-    while `gateway_fails`, nobody is seen.
+    one, `failing` the step that is made to fail, by uuid. `faults_now` gives a value that changes when the faults
+    change; while `gateway_fails`, no device is seen.
     """
 
     def __init__(
@@ -119,14 +120,14 @@ class SimulatedFleet:
             }
 
     def start(self, group: asyncio.TaskGroup) -> list["asyncio.Task[None]"]:
-        """Have them check in, each beginning at a time of its own; the tasks, which end when they are cancelled."""
+        """Start the devices, each at a time of its own. Returns the tasks, which run until they are cancelled."""
         return [
             group.create_task(self._clock.taking_part(self._live(device)))
             for device in self._devices.values()
         ]
 
     def keep_seen(self) -> None:
-        """Have the Factory know of the check-ins that were only counted."""
+        """Store in the Factory the check-ins that were only counted."""
         seen, self._seen = self._seen, {}
         if seen:
             with self._store.transaction() as db:
@@ -135,7 +136,7 @@ class SimulatedFleet:
     async def _live(self, device: Device) -> None:
         uuid = device.uuid
         interval = self._intervals[uuid]
-        # The same reboots whatever is rehearsed.
+        # With the uuid as its seed, a device has the same reboots in each rehearsal.
         chance = random.Random(uuid)  # noqa: S311  nothing secret depends on it
         await self._clock.sleep(chance.uniform(0, interval))
         last = _Last()
@@ -199,5 +200,5 @@ class SimulatedFleet:
 
 
 def _is_refused(message: str) -> bool:
-    """Whether a failed check-in says that the gateway does not take the certificate."""
+    """Whether the message of a failed check-in says that the gateway refuses the certificate."""
     return "the connection was closed" in message or "the gateway answers 403" in message

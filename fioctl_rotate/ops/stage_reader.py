@@ -1,7 +1,7 @@
-"""Reading what a rollout in stages is decided by, poll after poll, with few requests.
+"""Read with few requests, poll after poll, what the decisions of a rollout in stages need.
 
-A device of an early stage is read again when it was seen since, or when something was sent to it. The order of the
-requests is what makes the answers prove anything: the own log first, then the events, then the record.
+A device of an early stage is read again when it was seen since, or when something was sent to it. The answers prove
+something only in this order of requests: first the device's own log, then its events, then its record.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class StageReader:
         self._scope = Scope.of_group(rollout.group)
         self._known: dict[str, tuple[datetime | None, Reading]] = {}
         self._watch: Watch | None = None
-        self._well: set[str] = set()
+        self._not_again: set[str] = set()
         self._pace = Pace()
         self.reasons: set[str] = set()
         self.problems: list[str] = []
@@ -55,7 +55,7 @@ class StageReader:
         members = await self._members()
         given = group.value == self._rollout.value
         if given and self._watch is None:
-            # From now on a device may begin by the group's entry, so events count where the own log had nothing.
+            # From now on a device may begin by the group's entry: events matter even where the own log has nothing.
             self._known.clear()
         devices = await self._devices(members, given=given)
         if not given:
@@ -114,7 +114,7 @@ class StageReader:
             other = await self._other(device)
         # The key is read after the events: a new one then proves that the gateway took it.
         record = await self._api.device(device.uuid, by_uuid=True)
-        # Its last-seen, too, is read after what its log says: later ones are surely of a later check-in.
+        # Its last-seen is read after its log, too: a later one is then surely of a later check-in.
         return Reading(
             own,
             progress,
@@ -162,8 +162,8 @@ class StageReader:
     ) -> tuple[dict[str, Again], bool]:
         """The devices that have begun an older rotation once more; and whether some could not be read.
 
-        One request a device and older rotation, once it was seen after the settling: until then it may happen. Of
-        early devices it may be known already.
+        One request for each device and older rotation, once the device was seen after the settling: until then it
+        may still begin. Of early devices it may be known already.
         """
         found: dict[str, Again] = {}
         unread = False
@@ -178,7 +178,7 @@ class StageReader:
         wanted = {
             state.uuid: state
             for state in states
-            if state.state is State.DONE and state.uuid not in self._well and may_have(state)
+            if state.state is State.DONE and state.uuid not in self._not_again and may_have(state)
         }
 
         async def read(uuid: str) -> None:
@@ -192,7 +192,7 @@ class StageReader:
                 self.problems.append(f"device {wanted[uuid].name} could not be read: {error.message}")
                 return
             if again is None:
-                self._well.add(uuid)
+                self._not_again.add(uuid)
             else:
                 found[uuid] = again
 

@@ -1,4 +1,4 @@
-"""Planning the stages of a group's rotation: which devices an early stage begins with, and what lies beneath."""
+"""Plan the stages of a group's rotation: choose the devices of early stages, and find older entries beneath."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from fioctl_rotate.rotation.state import OLDEST_LMP, is_offline, lmp_release
 from fioctl_rotate.rotation.tracker import SMALL_FLEET, key_digest
 
 EST_TIMEOUT = 5.0
-# A clock that is this much ahead makes a device miss changes (fioconfig: If-Modified-Since is what it stored last).
+# With a clock this far ahead a device misses changes: fioconfig asks only for changes since it last stored one.
 _CLOCK_AHEAD = timedelta(minutes=5)
 _NAMED = 5
 
@@ -84,7 +84,7 @@ async def plan_stages(api: FactoryApi, plan: Plan, request: StageRequest, *, now
             break
         await _read(api, devices, unread, older, known, now)
     if begun := [devices[uuid].name or uuid for uuid, read in known.items() if read.own == plan.rotation_id]:
-        # With other devices in its early stages a plan of the same rotation would not know of these.
+        # This plan may have other devices in its early stages. It would then never look after these.
         raise Refused(
             f"rotation {plan.rotation_id} was begun already: {_some(begun)}",
             hint="go on with the plan that began it, or push with another --rotation-id",
@@ -127,9 +127,9 @@ async def plan_stages(api: FactoryApi, plan: Plan, request: StageRequest, *, now
 def _check_clearing(request: StageRequest, beneath: Mapping[str, CurrentEntry]) -> None:
     if request.clear_older and beneath["fleet"].value is not None and not request.clear_fleet_wide:
         raise Refused(
-            "there is a fleet-wide entry, by which devices could rotate without the group's older one"
+            "without the group's older entry, devices could rotate by the fleet-wide entry"
             if beneath["group"].value is not None
-            else "the older entry is fleet-wide, and --clear-older deletes the group's alone",
+            else "the older entry is fleet-wide, but --clear-older deletes only the group's",
             hint="--clear-fleet-wide deletes it for all groups",
         )
 
@@ -166,7 +166,7 @@ async def _read(
     known: dict[str, Known],
     now: datetime,
 ) -> None:
-    """Read of these devices what decides whether they may be in an early stage, into `known`."""
+    """Read into `known` whether these devices may be in an early stage, and what a plan needs of them."""
 
     async def read(uuid: str) -> None:
         known[uuid] = await read_known(api, devices[uuid].name or uuid, uuid, older, now)
@@ -196,7 +196,7 @@ async def read_known(api: FactoryApi, name: str, uuid: str, older: Collection[st
 
 
 def _left_out(candidates: Sequence[Candidate]) -> str:
-    """`3 offline (a, b, c), 1 shadowed (d)`, "" where nobody is."""
+    """`3 offline (a, b, c), 1 shadowed (d)`, "" where none is left out."""
     reasons: dict[str, list[str]] = {}
     for candidate in candidates:
         if candidate.excluded is not None:
@@ -210,7 +210,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _of_sizes(request: StageRequest, chosen: Sequence[Sequence[Candidate]]) -> list[str]:
-    """How many of the sizes that were typed make no stage: those before have their devices already."""
+    """How many of the typed sizes make no stage, because stages before them have those devices already."""
     left = len(request.sizes) + bool(request.canaries) - len(chosen)
     if not left:
         return []
@@ -225,7 +225,7 @@ def _beneath(stages: Stages, older: Mapping[str, str], known: Mapping[str, Known
     for rotation_id, url in older.items():
         completed = sum(rotation_id in known[device.uuid].completed for device in stages.devices)
         notes.append(
-            f"beneath lies rotation {rotation_id} at {url}; {completed} of {total} early devices completed it"
+            f"rotation {rotation_id} at {url} lies beneath; {completed} of {total} early devices completed it"
         )
     return notes
 

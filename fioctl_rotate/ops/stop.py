@@ -19,12 +19,12 @@ from fioctl_rotate.rotation.progress import Phase, from_events
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stopping import Fate, OwnEntry, fate_of
 
-# So many times what is there is taken back and read again.
+# How many times entries are deleted and read again.
 _PASSES = 5
 
 
-class Fated(msgspec.Struct, frozen=True, rename="kebab"):
-    """A device, what is done with its own entry, and what the device does then.
+class EntryFate(msgspec.Struct, frozen=True, rename="kebab"):
+    """What is done with a device's own entry, and in a message what the device does then.
 
     `fate` is `delete`, `leave`, `replace`, `locked` where the configuration is locked while the device rotates, or
     `none` for one that has begun by its group's entry.
@@ -40,7 +40,7 @@ class Fated(msgspec.Struct, frozen=True, rename="kebab"):
 
 @dataclass(frozen=True)
 class Stop:
-    """What stopping a rotation comes to: whether the group's entry is deleted, and what that does on devices.
+    """What stopping a rotation does: whether the group's entry is deleted, and what happens on devices.
 
     `devices` are those with an entry of their own, and those that have begun by the group's.
     """
@@ -48,7 +48,7 @@ class Stop:
     group: str
     rotation_id: str
     of_group: bool
-    devices: Sequence[Fated]
+    devices: Sequence[EntryFate]
 
 
 async def plan_stop(api: FactoryApi, group: str, rotation_id: str) -> Stop:
@@ -70,19 +70,19 @@ async def plan_stop(api: FactoryApi, group: str, rotation_id: str) -> Stop:
 async def stop(api: FactoryApi, planned: Stop) -> Stop:
     """Delete the group's entry, then the devices' own, as planned; returns what was done.
 
-    An `apply` that runs meanwhile may write just then, before it sees that it was stopped: so what is there is
-    read again, and taken back too, until nothing is new. Raises Refused where the group has another entry by now.
+    An `apply` that runs at the same time may still write entries before it sees the stop. So entries are read and
+    deleted again until there is none that is new. Raises Refused where the group has another entry by now.
     """
     group, rotation_id = planned.group, planned.rotation_id
     if not planned.of_group:
         await _mark(api, group, rotation_id)
-    done: dict[str, Fated] = {}
+    done: dict[str, EntryFate] = {}
     of_group, found = planned.of_group, planned
     for _ in range(_PASSES):
         if found.of_group:
             of_group = True
             await _delete_of_group(api, found)
-        # One that was left, or is locked, still has its entry.
+        # A device whose entry was left, or is locked, is found again; it is not new.
         new = [device for device in found.devices if _is_new(device, done.get(device.uuid))]
         if not new and not found.of_group:
             break
@@ -93,10 +93,10 @@ async def stop(api: FactoryApi, planned: Stop) -> Stop:
 
 
 async def _mark(api: FactoryApi, group: str, rotation_id: str) -> None:
-    """Have the group's log say first that the rotation is stopped, and change nothing: `apply` reads it.
+    """Write into the group's log that the rotation is stopped, without another change: `apply` reads it there.
 
-    Devices' own logs cannot always: they are locked while a device rotates. A server that takes no change without
-    a file is no reason to fail: the devices' logs say it, too, as far as they are not locked.
+    The devices' own logs cannot always say it: they are locked while a device rotates. If the server refuses a
+    change without a file, that is not an error: the logs that are not locked say it, too.
     """
     config = api.config(Scope.of_group(group))
     current = current_entry_of(await config.log(1))
@@ -109,7 +109,7 @@ async def _mark(api: FactoryApi, group: str, rotation_id: str) -> None:
                 raise
 
 
-def _is_new(device: Fated, before: Fated | None) -> bool:
+def _is_new(device: EntryFate, before: EntryFate | None) -> bool:
     return before is None or before.fate in (Fate.DELETE, Fate.REPLACE)
 
 
@@ -158,7 +158,7 @@ async def finish(api: FactoryApi, group: str, planned: Stop) -> Stop:
     return Stop(group, planned.rotation_id, True, await take_back(api, group, planned.devices))
 
 
-async def plan_unshadow(api: FactoryApi, group: str) -> Sequence[Fated]:
+async def plan_unshadow(api: FactoryApi, group: str) -> Sequence[EntryFate]:
     """The devices of the group that have an entry of their own, and what each does without it."""
     await find_group(api, group)
     return await own_entries(api, group, await _beneath(api, group), wanted=lambda _id: True)
@@ -171,46 +171,46 @@ async def own_entries(
     *,
     wanted: Callable[[str], bool],
     following: str | None = None,
-) -> list[Fated]:
+) -> list[EntryFate]:
     """The devices of the group with an entry of their own whose id is `wanted`, by name.
 
-    With `following`, the id of the group's entry, also those that have begun by that one and have not ended.
+    `following` is the id of the group's entry: devices that have begun by it and not ended are then listed, too.
     """
-    found: list[Fated] = []
+    found: list[EntryFate] = []
     devices: Mapping[str, wire.Device] = {
         device.uuid: device for device in await api.devices(Scope.of_group(group).device_filters)
     }
 
     async def read(uuid: str) -> None:
         name = devices[uuid].name or uuid
-        fated = await _fated(api, uuid, name, beneath, wanted)
-        if fated is None and following is not None:
-            fated = await _begun(api, uuid, name, following)
-        if fated is not None:
-            found.append(fated)
+        fate = await _entry_fate(api, uuid, name, beneath, wanted)
+        if fate is None and following is not None:
+            fate = await _begun(api, uuid, name, following)
+        if fate is not None:
+            found.append(fate)
 
     await for_each(devices, read, Pace(), api.counted)
     return sorted(found, key=lambda device: device.name)
 
 
 async def take_back(
-    api: FactoryApi, group: str, devices: Sequence[Fated], *, leave_reason: str | None = None
-) -> list[Fated]:
+    api: FactoryApi, group: str, devices: Sequence[EntryFate], *, leave_reason: str | None = None
+) -> list[EntryFate]:
     """Delete or replace the entries; one whose configuration is locked comes back with the fate `locked`.
 
-    What is done with an entry is decided once more right before: meanwhile the device may have begun, and then
-    deleting its entry could make it rotate twice. An entry that somebody else has changed is left as it is.
-    With `leave_reason` an entry that is left is sent once more, unchanged, with that reason: by it a later run of
-    the same plan sees that the rotation was stopped.
+    Right before each write it decides again what to do: the device may have begun since, and deleting its entry
+    could then make it rotate twice. An entry that somebody else has changed is left as it is. With `leave_reason`
+    an entry that is left is sent once more, unchanged, with that reason: from it a later run of the same plan sees
+    that the rotation was stopped.
     """
-    done: dict[str, Fated] = {}
+    done: dict[str, EntryFate] = {}
     beneath = await _beneath(api, group)
 
-    async def send(device: Fated) -> None:
+    async def send(device: EntryFate) -> None:
         scope = Scope.of_device(device.name, device.uuid)
         done[device.uuid] = device
         try:
-            now = await _fated(api, device.uuid, device.name, beneath, lambda _id: True)
+            now = await _entry_fate(api, device.uuid, device.name, beneath, lambda _id: True)
             if now is None:
                 return  # it is gone already
             if now.rotation != device.rotation:
@@ -249,9 +249,9 @@ async def _beneath(api: FactoryApi, group: str) -> str | None:
     return None
 
 
-async def _fated(
+async def _entry_fate(
     api: FactoryApi, uuid: str, name: str, beneath: str | None, wanted: Callable[[str], bool]
-) -> Fated | None:
+) -> EntryFate | None:
     """What to do with the device's own entry, None where it has none whose id is `wanted`."""
     log = await api.config(Scope.of_device(name, uuid)).log()
     own = current_entry_of(log)
@@ -271,16 +271,16 @@ async def _fated(
     replace_by = _value(own, completed) if fate is Fate.REPLACE and completed else None
     if fate is Fate.REPLACE and replace_by is None:
         fate, message = Fate.LEAVE, f"its entry cannot be read; without it, it would rotate by {beneath}"
-    return Fated(uuid, name, own.rotation_id or "", str(fate), message, replace_by)
+    return EntryFate(uuid, name, own.rotation_id or "", str(fate), message, replace_by)
 
 
-async def _begun(api: FactoryApi, uuid: str, name: str, rotation_id: str) -> Fated | None:
+async def _begun(api: FactoryApi, uuid: str, name: str, rotation_id: str) -> EntryFate | None:
     """What the device does once its group's entry is deleted, None where it has not begun or has ended."""
     progress = from_events(await events_of(api, uuid, rotation_id))
     if progress.phase not in (Phase.RUNNING, Phase.FAILING):
         return None
     _, message = fate_of(OwnEntry(rotation_id, None, None, progress, fetched=True))
-    return Fated(uuid, name, rotation_id, "none", message)
+    return EntryFate(uuid, name, rotation_id, "none", message)
 
 
 async def _completed(api: FactoryApi, uuid: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Finding what a command is about, and reading what it has now: groups, devices, their configuration."""
+"""Find the group or device of a command, and read its configuration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from fioctl_rotate.rotation.scope import Scope
 
 
 async def find(api: FactoryApi, scope: Scope, *, by_uuid: bool = False) -> tuple[Scope, wire.Device | None]:
-    """The scope as the Factory knows it, and its device where it is one; `by_uuid` has its name be a uuid.
+    """The scope as the Factory knows it, and its device where it is one; with `by_uuid` its name is a uuid.
 
-    `api` goes on with the factory that the device says it is in, as fioctl does. Raises Error where the Factory
-    has no such group or device.
+    From here on `api` uses the factory that the device names, as fioctl does. Raises Error where the Factory has no
+    such group or device.
     """
     if scope.shared:
         if scope.name:
@@ -47,10 +47,10 @@ class Target:
 
 
 async def read_target(api: FactoryApi, scope: Scope, *, by_uuid: bool = False, certs: bool = True) -> Target:
-    """All that is asked before a push, but for each device; at once, as far as that goes.
+    """All that is read before a push, except each device's own data. Requests run at the same time where they can.
 
-    `by_uuid` has the scope's name be a device's uuid. Without `certs` the Factory's certificates, which a token may
-    not be allowed to read, are left out. Raises Error for an unknown group or device.
+    With `by_uuid` the scope's name is a device's uuid. Without `certs` the Factory's certificates are left out: a
+    token may not be allowed to read them. Raises Error for an unknown group or device.
     """
 
     async def read_certs() -> wire.Certs:
@@ -71,7 +71,7 @@ async def read_target(api: FactoryApi, scope: Scope, *, by_uuid: bool = False, c
 
 
 async def find_group(api: FactoryApi, group: str) -> wire.DeviceGroup:
-    """The group of that name; Error with the names that there are where there is none."""
+    """The group of that name. Raises Error where there is none; its hint names the groups that there are."""
     groups = await api.groups()
     for candidate in groups:
         if candidate.name == group:
@@ -81,7 +81,7 @@ async def find_group(api: FactoryApi, group: str) -> wire.DeviceGroup:
 
 
 async def find_device(api: FactoryApi, name: str, *, by_uuid: bool = False) -> wire.Device:
-    """The device of that name or uuid; Error where there is none."""
+    """The device of that name or uuid. Raises Error where there is none."""
     try:
         return await api.device(name, by_uuid=by_uuid)
     except ApiError as error:

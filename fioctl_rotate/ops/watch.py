@@ -1,8 +1,7 @@
-"""Following a rotation: one poll of the Factory, and polls until no device can get any further.
+"""Watch a rotation: one poll of the Factory, and polls until no device can get any further.
 
-For others to build on: `Watch(api, rotation)` reads what earlier polls left, each `poll()` asks the Factory once
-and returns a `Snapshot`, `known()` is a snapshot without asking anybody, and `keep()` leaves what was read for
-later.
+`Watch(api, rotation)` loads what earlier polls stored. Each `poll()` reads the Factory once and returns a
+`Snapshot`. `known()` returns a snapshot without a request, and `keep()` stores what was read.
 """
 
 import asyncio
@@ -46,14 +45,14 @@ class Snapshot:
 
     @property
     def message(self) -> str:
-        """The counts in one line; that there is nothing to count where that is so."""
+        """The counts in one line, or why there is nothing to count."""
         if self.states:
             return self.summary.message
         return self.problems[0] if self.problems else f"{self.rotation.scope} has no devices"
 
 
 class BadPolls:
-    """Polls in a row that the server did not answer: some are tried again."""
+    """Counts polls in a row that failed: the first few are tried again."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -63,7 +62,7 @@ class BadPolls:
         self._count = 0
 
     def add(self, error: ApiError | Unreachable) -> None:
-        """One more failed with `error`; raises it where that will not pass, or after BAD_POLLS of them."""
+        """One more failed with `error`. Raises it if a retry cannot help, or after BAD_POLLS of them."""
         self._count += 1
         lasting = isinstance(error, ApiError) and error.status < 500 and error.status != 429
         if lasting or self._count >= BAD_POLLS:
@@ -148,11 +147,11 @@ class Watch:
             await sleep(interval)
 
     def known(self) -> Snapshot:
-        """What is known now, without asking anybody; also in the middle of a poll that was cut off."""
+        """What is known now, without a request; also in the middle of a poll that was interrupted."""
         return self._snapshot(["not read yet"])
 
     def keep(self, *, every: float = 0.0) -> None:
-        """Leave what was read for a later watch, unless that was done less than `every` seconds ago."""
+        """Store what was read for a later watch, unless that was done less than `every` seconds ago."""
         now = asyncio.get_running_loop().time()
         if self.tracker.unsaved and (self._kept_at is None or now - self._kept_at >= every):
             baselines.save(self._api, self.rotation, self.tracker.readings())
@@ -176,7 +175,7 @@ class Watch:
                 tracker.take_record(uuid, await self._api.device(uuid, by_uuid=True))
             if tracker.wants_events(uuid):
                 tracker.take_events(uuid, await events_of(self._api, uuid, self.rotation.id))
-                # Where an old key is known already, a Finalize just read about may be proven at once.
+                # If the old key is known already, the record can prove the Finalize that was just read.
                 if not first and tracker.wants_record(uuid):
                     tracker.take_record(uuid, await self._api.device(uuid, by_uuid=True))
             if tracker.wants_own_entry(uuid):
@@ -185,7 +184,7 @@ class Watch:
         except ApiError as error:
             if error.status != 404:
                 raise
-            # A device that was deleted: since it was listed, or because of which it is not listed any more.
+            # The device was deleted: since it was listed, or before, so that it is not listed any more.
             tracker.take_record(uuid, None)
         tracker.asked(uuid)
 
@@ -204,7 +203,7 @@ async def open_watch(
     *,
     pace: Pace | None = None,
 ) -> Watch:
-    """A watch of the rotation of that id, in all groups where no scope is named.
+    """A watch of the rotation of that id, which is looked for in all groups if no scope is given.
 
     Raises Error as `find_rotation` does, and where no log has the id and no device any event of it.
     """

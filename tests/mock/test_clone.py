@@ -137,6 +137,18 @@ def ops_factory(directory: Path) -> Any:
         return accounts.choose_factory(db, None)
 
 
+def test_updates_of_a_device_are_in_their_order(cli: Cli, tmp_path: Path, mock_dir: Path) -> None:
+    world = World(tmp_path / "original", datetime.datetime.now(datetime.UTC).replace(microsecond=0))
+    world.add("twice")
+    world.rotate("twice", rotation="certs-0")
+    world.rotate("twice", rotation="certs-1", fail=2)
+    world.store.close()
+    assert clone(cli, world.directory, mock_dir).code == 0
+    for place in (world.directory, mock_dir):
+        told = cli("devices", "updates", "twice", *at(place)).json["updates"]
+        assert [update["correlation-id"] for update in told] == ["certs-1", "certs-0"]
+
+
 def test_nothing_secret_of_the_original_is_in_it(cli: Cli, world: World, mock_dir: Path) -> None:
     assert clone(cli, world.directory, mock_dir).code == 0
     token = new_factory.token_file(world.directory, "acme").read_bytes()

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from fioctl_rotate.ops import rehearsal, rehearsal_child
-from fioctl_rotate.ops.rehearsal_play import Wanted
+from fioctl_rotate.ops.rehearsal_play import RehearsalOptions
 from fioctl_rotate.ops.rehearsed import Played
 from tests.commandline import Cli
 from tests.rehearsal.conftest import DEVICES, Rehearsable, Rehearse, last_line
@@ -35,10 +35,10 @@ def test_a_refusal_in_the_child_process_is_an_error(cli: Cli, made: Rehearsable,
 def test_the_child_process_ends_when_its_stdin_ends(made: Rehearsable, tmp_path: Path) -> None:
     task = rehearsal_child._Task(
         source=str(made.clone),
-        place=str(tmp_path / "copy"),
+        copy=str(tmp_path / "copy"),
         state=str(tmp_path / "state"),
         plan=made.plain.read_text(),
-        wanted=Wanted(),
+        options=RehearsalOptions(),
     )
     data = msgspec.msgpack.encode(task)
     done = subprocess.run(

@@ -10,8 +10,10 @@ from fioctl_rotate.mock.mock_server import Ports, Serving
 from fioctl_rotate.mock.new_factory import Addresses
 from fioctl_rotate.ops import mock
 from fioctl_rotate.ops.connect import open_api
+from fioctl_rotate.ops.device_cas import add_device_ca
 from fioctl_rotate.ops.push import plan_push
 from fioctl_rotate.ops.push_checks import CHECKS, check_push
+from fioctl_rotate.pki.directory import PkiDirectory
 from fioctl_rotate.rotation.plan import RotationRequest
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.tracker import SMALL_FLEET
@@ -100,6 +102,22 @@ def test_est_server_of_another_root_fails(factory, tmp_path):
 @pytest.mark.parametrize(("later", "status"), [(8 * YEAR, "pass"), (9.5 * YEAR, "warn"), (11 * YEAR, "fail")])
 def test_certificates_that_end_before_new_ones_would(factory, later, status):
     assert told(factory(later, serve=False))["lifetimes"] == status
+
+
+def test_one_device_ca_that_has_expired_does_not_stop_a_push_while_another_one_is_valid(factory, tmp_path):
+    def five_years_later():
+        return datetime.now(UTC) + 5 * YEAR
+
+    async def add():
+        settings = resolve(Flags(factory="acme", mock=str(tmp_path / "mock")), {})
+        async with open_api(settings, clock=five_years_later) as api:
+            pki = PkiDirectory(tmp_path / "mock" / "pki")
+            await add_device_ca(
+                api, pki, online_ca=False, local_ca=True, local_ca_filename="newer.pem", now=five_years_later
+            )
+
+    asyncio.run(add())
+    assert told(factory(11 * YEAR, serve=False))["lifetimes"] == "warn"
 
 
 def test_own_est_server_signs_for_longer(factory):

@@ -98,6 +98,17 @@ def test_a_second_run_asks_only_those_that_were_seen_since(tmp_path: Path) -> No
     assert sum("/updates/" in request for request in world.requests) == 1
 
 
+def test_a_rotation_under_way_in_the_first_run_is_read_again_in_the_second(tmp_path: Path) -> None:
+    world = World(tmp_path / "mock")
+    world.add("a")
+    asyncio.run(world.push())
+    world.rotate("a", upto=3)
+    assert [device.status for device in read(world)] == [Urgency.UNKNOWN]
+    world.wait(minutes=5)
+    world.rotate("a")
+    assert [(device.status, device.rotation) for device in read(world)] == [(Urgency.FINE, "certs-1")]
+
+
 def test_a_run_that_was_cut_off_is_gone_on_with(tmp_path: Path) -> None:
     world = World(tmp_path / "mock")
     world.add(*(f"d{number:02}" for number in range(20)))

@@ -101,7 +101,7 @@ def test_report_begins_with_what_needs_attention_and_lists_each_device_once(rece
     page = report()
     assert page.sections == [
         *("What can be done", "Not done", "Progress over time", "How long the steps took"),
-        *("Failures that devices got over", "Done"),
+        *("Failures that devices recovered from", "Done"),
     ]
     for name in ("well", "broken", "silent", "stuck", "old"):
         assert len(re.findall(rf"^{name}$|>{name}<", page.text, re.MULTILINE)) <= 1
