@@ -5,8 +5,8 @@
 #
 # ID is the rotation's ROTATIONID. Run again with the same ID, the script pushes nothing twice and continues to wait.
 # OPTIONs, such as --server-name NAME, go to the dry run and to the push. ROTATE_TIMEOUT is how long to wait, in
-# seconds (7200). The state of each device is written to rotation.xml (JUnit). Exit codes: 0 every device is done, 3 some are
-# not, 4 time ran out, 5 refused.
+# seconds (7200). The state of each device is written to rotation.xml (JUnit). Exit codes: 0 every device is done,
+# 3 some are not, 4 time ran out, 5 refused.
 set -eu
 
 if [ $# -lt 2 ]; then
