@@ -143,6 +143,12 @@ def test_stdout_has_the_plan_or_the_dry_run(cli: Cli, acme: Path, format: str) -
     assert f"--format {format} and the file `-` would both go to stdout" in result.err
 
 
+def test_only_one_file_goes_to_stdout(cli: Cli, acme: Path) -> None:
+    result = cli(*PLAN, "-", "--summary", "-")
+    assert (result.code, result.out) == (2, "")
+    assert "only one file can go to stdout" in result.err
+
+
 # --- The devices ---
 
 

@@ -72,3 +72,17 @@ def test_once_every_device_that_follows_is_done_it_settles(settle, rotating):
     done = settle()
     assert done.code == 0, done.err
     assert log(rotating)[0].startswith("settle")
+
+
+def test_a_device_that_is_offline_holds_it_back(settle, recent):
+    recent.add("a")
+    recent.add("never", seen=False)
+    asyncio.run(recent.push())
+    recent.wait(minutes=1)
+    recent.rotate("a")
+    recent.wait(minutes=20)
+    recent.come_back("a")
+    refused = settle()
+    assert refused.code == 5
+    assert "1 device is not done: 1 of 2 done, 1 pending (not following: 1 offline)" in refused.err
+    assert log(recent) == ["yearly"]
