@@ -16,7 +16,13 @@ class Result:
 
     @property
     def json(self) -> Any:
+        """Standard output as one JSON document."""
         return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """Standard output as JSON, an object a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
 
 
 Cli = Callable[..., Result]

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from types import TracebackType
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 FREE = ("--port", 0, "--est-port", 0, "--gateway-port", 0)
-"""The mock's ports for `mock init`: free ones."""
+"""Options of `mock init`, `clone` and `serve`: free ports."""
 
 HEAVY = {
     "asyncio",
@@ -64,6 +65,11 @@ class Process:
         self._process.send_signal(signal.SIGINT)
         out, err = self._process.communicate(timeout=120)
         return self._process.returncode, out, err
+
+
+def est_port(served: Any) -> str:
+    """The port of the EST server in what `mock serve --format json` printed."""
+    return str(urlsplit(served["est"]).port)
 
 
 def imported(*arguments: str, **environment: str) -> tuple[str, set[str]]:

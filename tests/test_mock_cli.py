@@ -18,10 +18,9 @@ import pytest
 from fioctl_rotate.mock.store import event_queue
 from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.serving import listen
+from tests.processes import FREE
 
 Cli = Callable[..., Any]
-
-FREE = ("--port", 0, "--est-port", 0, "--gateway-port", 0)
 
 
 @pytest.fixture

@@ -78,8 +78,8 @@ def test_json_has_the_shapes_that_it_shows(cli: Cli, acme: Path, run_out: Cli) -
     assert_shape(cli("rotations", "list", *view).json, shown_shape("rotations list"))
     state = cli("rotations", "show", "r-1", *view).json
     assert_shape(state, shown_shape("rotations show"))
-    watched = run_out(cli, "rotations", "watch", "r-1", *view).out.splitlines()
-    first, *_, last = [json.loads(line) for line in watched]
+    watched = run_out(cli, "rotations", "watch", "r-1", *view).lines
+    first, *_, last = watched
     assert list(first) == ["at", "kind", *state["devices"][0]]
     assert list(last) == ["at", "kind", "factory", "server", "rotation", "summary", "message"]
     assert "`{at, kind, factory, server, rotation, summary, message}`" in README

@@ -375,9 +375,7 @@ def test_with_wait_a_push_ends_as_a_watch_does(
     assert result.out.startswith("pushed rotation certs-1 to ")
     assert "error: time ran out" in result.err
     assert "rotations watch" not in result.err
-    lines = [
-        json.loads(line) for line in run_out(cli, *command, *waiting, "--format", "json").out.splitlines()
-    ]
+    lines = run_out(cli, *command, *waiting, "--format", "json").lines
     assert [lines[0]["kind"], lines[0]["pushed"], lines[-1]["kind"]] == ["push", False, "summary"]
     devices = ["device-1", "device-2"] if command is GROUP else ["device-1"]
     assert [line["name"] for line in lines if line["kind"] == "device"] == devices

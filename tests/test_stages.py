@@ -1,16 +1,11 @@
 """Rotating in stages, as it is typed: dry run, plan, apply, stop, unshadow."""
 
 import asyncio
-import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import tomllib
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree
@@ -24,6 +19,7 @@ from fioctl_rotate.mock.store import device_records, updates
 from fioctl_rotate.mock.store.config_levels import Level, change
 from fioctl_rotate.mock.store.database import Store
 from tests.commandline import Cli
+from tests.processes import FREE, Process, est_port
 from tests.rotation.fleets import outcomes
 
 ROTATE = ("config", "rotate-certs", "-g", "field", "-r", "yearly", "--rotation-id", "r-9", "--no-checks")
@@ -120,7 +116,7 @@ def test_a_run_whose_time_is_over_says_where_it_stands_and_leaves_the_files(
     apply = ("apply", plan, "--no-checks", "--junit", junit, "--format", "json")
     result = run_out(cli, *apply)
     assert result.code == 4
-    lines = [json.loads(line) for line in result.out.splitlines()]
+    lines = result.lines
     assert [line["kind"] for line in lines if line["kind"] in ("write", "summary")] == ["write", "summary"]
     assert (lines[-1]["verdict"], lines[-1]["stage"], lines[-1]["of"]) == ("in progress", 1, 2)
     suites = ElementTree.parse(junit).getroot()  # noqa: S314  our own file
@@ -290,50 +286,23 @@ def test_own_entries_are_taken_back_by_rule(cli: Cli, acme: Path) -> None:
     assert (result.code, "neither group field nor a device of it has rotation r-2" in result.err) == (1, True)
 
 
-@contextmanager
-def running(*argv: object) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "fioctl_rotate", *map(str, argv)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.communicate()
-
-
 def test_a_group_of_devices_over_tls(cli: Cli, mock_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers, TLS and devices for real: two early stages, and an older entry beneath that is cleared first."""
     init = cli("mock", "init", mock_dir, "--factory", "acme", "--group", "field", "--devices", 5)
     assert init.code == 0, init.err
     monkeypatch.setenv("FIOCTL_FACTORY", "acme")
     monkeypatch.setenv("FIOCTL_ROTATE_MOCK", str(mock_dir))
-    serve = ("mock", "serve", mock_dir, "--port", 0, "--est-port", 0, "--gateway-port", 0, "--format", "json")
-    with running(*serve) as server:
-        assert server.stdout
-        shown = "".join(iter(server.stdout.readline, "}\n")) + "}"
-        est_port = json.loads(shown)["est"].rpartition(":")[2].partition("/")[0]
-        with running("mock", "devices", mock_dir, "--interval", 0.3):
-            push = (
-                "config",
-                "rotate-certs",
-                "-g",
-                "field",
-                "-r",
-                "yearly",
-                "-p",
-                est_port,
-                "--interval",
-                0.2,
-            )
-            assert cli(*push, "--rotation-id", "r-1", "--wait", "--timeout", "5m").code == 0
+    with Process("mock", "serve", mock_dir, *FREE, "--format", "json") as server:
+        port = est_port(server.document())
+        with Process("mock", "devices", mock_dir, "--interval", 0.3):
+            push = ("config", "rotate-certs", "-g", "field", "-r", "yearly", "-p", port, "--interval", 0.2)
+            assert cli(*push, "--rotation-id", "r-1", "--wait", "--timeout", "10m").code == 0
             result = cli(
                 *push, "--rotation-id", "r-9", "--stages", "1,60%", "--soak", "1s", "--clear-older",
-                "--timeout", "5m", "--format", "json",
+                "--timeout", "10m", "--format", "json",
             )  # fmt: skip
     assert result.code == 0, result.err
-    lines = [json.loads(line) for line in result.out.splitlines()]
+    lines = result.lines
     assert lines[-1]["verdict"] == "done"
     assert lines[-1]["group"]["done"] == 5
     assert [stage["status"] for stage in lines[-1]["stages"]] == ["passed", "passed"]

@@ -7,10 +7,8 @@ process of its own.
 
 import asyncio
 import contextlib
-import json
 import os
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.ops import mock
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.rotation.progress import STEPS
+from tests.commandline import Result
 from tests.making import Pki, write_pair
 
 ROLES = {
@@ -47,25 +46,6 @@ ROLES = {
 """What a device does, and what must be told of it: state, step, reason. All others are well, and done."""
 KINDS = {"wrong-clock": Kind(clock_offset=-90_000_000), "slots": Kind(slots=True), "old": Kind(lmp=88)}
 WORDS = "made to fail at this step, for the rehearsal"
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A command that ran: its exit code and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output as one JSON document."""
-        return json.loads(self.out)
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """Standard output as JSON, an object a line."""
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 class WholeFleet:
@@ -112,7 +92,7 @@ class WholeFleet:
         if self._running is not None:
             await self._running
 
-    async def run(self, *arguments: object) -> Ran:
+    async def run(self, *arguments: object) -> Result:
         """Run the program in a process of its own, against the server."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "fioctl_rotate", *map(str, arguments)),
@@ -122,9 +102,9 @@ class WholeFleet:
             stderr=asyncio.subprocess.PIPE,
         )
         out, err = await process.communicate()
-        return Ran(int(process.returncode or 0), out.decode(), err.decode())
+        return Result(int(process.returncode or 0), out.decode(), err.decode())
 
-    async def push(self) -> Ran:
+    async def push(self) -> Result:
         """Push the rotation certs-1 to the group."""
         return await self.run(
             *(

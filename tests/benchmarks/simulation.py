@@ -18,7 +18,7 @@ from fioctl_rotate.errors import Error
 from fioctl_rotate.tls import client_context, server_context
 from tests.benchmarks.measuring import Row, Wanted, cost_of, cpu_of, peak_of, program, row_of, running
 from tests.making import Pki, certificate, pem, write_pair
-from tests.processes import FREE
+from tests.processes import FREE, est_port
 
 INIT = ("mock", "init", "-f", "acme", "-g", "field", *map(str, FREE), "--devices")
 HANDSHAKES = 12  # of a device that rotates, each a connection of its own as fioconfig opens them
@@ -68,7 +68,7 @@ def rotating(devices: int, home: Path) -> Row:
     ) as server:
         assert server.stdout is not None
         served = json.loads("".join(iter(server.stdout.readline, "}\n")) + "}")
-        port = served["est"].split(":")[2].split("/")[0]
+        port = est_port(served)
         push = ("config", "rotate-certs", "-g", "field", "-p", port, "-r", "benchmark", "-y")
         cost_of(program(*push, "--mock", str(mock), "-f", "acme"))
         before = time.process_time() + cpu_of(server.pid)

@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from tests.processes import FREE, Process
+from tests.processes import FREE, Process, est_port
 
 STEPS_AND_START = 6
 
@@ -23,7 +23,7 @@ def test_a_group_rotates_and_nothing_is_lost(cli, factory):
     connection = ("--mock", factory, "-f", "acme")
     with Process("mock", "serve", factory, "--format", "json") as server:
         served = server.document()
-        port = served["est"].split(":")[2].split("/")[0]
+        port = est_port(served)
         with Process(
             "mock", "devices", factory, "-g", "field", "--interval", "0.2", "--format", "json"
         ) as devices:

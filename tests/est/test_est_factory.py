@@ -20,9 +20,7 @@ from fioctl_rotate.limits import Limits
 from fioctl_rotate.serving import inherited, listen_unix, running
 from tests.commandline import Cli, Result
 from tests.est.process import options
-
-FREE = ("--port", "0", "--est-port", "0", "--gateway-port", "0")
-
+from tests.processes import FREE
 
 Check = Callable[..., Result]
 
@@ -31,7 +29,17 @@ Check = Callable[..., Result]
 def check(acme: Path, cli: Cli) -> Check:
     """`check("--est-fault", …)`: `est check` with a device's certificate, against the mocked Factory served so."""
     device = min((acme / "devices").iterdir())
-    served = [sys.executable, "-m", "fioctl_rotate", "mock", "serve", str(acme), "--format", "json", *FREE]
+    served = [
+        sys.executable,
+        "-m",
+        "fioctl_rotate",
+        "mock",
+        "serve",
+        str(acme),
+        "--format",
+        "json",
+        *map(str, FREE),
+    ]
 
     def checked(*options: str) -> Result:
         with subprocess.Popen([*served, *options], stdout=subprocess.PIPE, text=True) as process:

@@ -23,11 +23,11 @@ from fioctl_rotate.ops import mock as ops
 from fioctl_rotate.ops.mock_devices import check_in_intervals
 from fioctl_rotate.rotation.scope import Scope
 from tests.commandline import Cli
+from tests.processes import FREE
 from tests.scripted import Answer, Asked, Reply, Server
 from tests.world import World
 
 CANARY = "canary-secret-of-somebody"
-FREE = ("--port", 0, "--est-port", 0, "--gateway-port", 0)
 Connection = tuple[object, ...]
 
 

@@ -20,8 +20,8 @@ from fioctl_rotate.ops.mock import Addresses
 from fioctl_rotate.pki import certificates
 from fioctl_rotate.pki.keys import generate_key, private_key_pem
 from tests.commandline import Cli
+from tests.processes import FREE
 
-FREE = ("--port", 0, "--est-port", 0, "--gateway-port", 0)
 CREATE_DEVICE = "fioctl_rotate.ops.mock_fleet.create_device"
 ROTATE = ("config", "rotate-certs", "-g", "field", "-r", "why", "--dryrun", "--no-checks", "-f", "acme")
 

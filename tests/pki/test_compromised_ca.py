@@ -11,7 +11,7 @@ from fioctl_rotate.pki import certificates
 from fioctl_rotate.tls import client_context
 from tests.commandline import Cli, Result
 from tests.making import Pki, write_pair
-from tests.processes import FREE, Process
+from tests.processes import FREE, Process, est_port
 from tests.typed import blocks
 
 
@@ -58,7 +58,7 @@ def test_the_runbook(cli: Cli, factory: Path, tmp_path: Path) -> None:
 
     with Process("mock", "serve", factory, "--format", "json") as server:
         served = server.document()
-        port, gateway = served["est"].split(":")[2].split("/")[0], served["gateway"]
+        port, gateway = est_port(served), served["gateway"]
 
         def seen() -> dict[str, int | None]:
             return {

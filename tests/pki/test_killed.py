@@ -17,10 +17,17 @@ from tests.making import FACTORY
 KILLED = Path(__file__).with_name("killed.py")
 
 
-def rounds(scratch: Path, template: Path, *arguments: str, fat: bool = False) -> list[dict[str, Any]]:
+def rounds(template: Path, *arguments: str, fat: bool = False) -> list[dict[str, Any]]:
     """One record a killed run; the last run, which nothing killed, must have succeeded."""
     done = subprocess.run(
-        [sys.executable, KILLED, *(["--fat"] if fat else []), scratch, template, *arguments],
+        [
+            sys.executable,
+            KILLED,
+            *(["--fat"] if fat else []),
+            template.with_name("scratch"),
+            template,
+            *arguments,
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -31,9 +38,22 @@ def rounds(scratch: Path, template: Path, *arguments: str, fat: bool = False) ->
     return killed
 
 
-def bare(template: Path) -> None:
-    template.mkdir()
-    new_factory.create(template / "mock", FACTORY, now=datetime.datetime.now(datetime.UTC))
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    """A directory with a mocked Factory in `mock`, which each round copies into `scratch` beside it."""
+    (tmp_path / "scratch").mkdir()
+    directory = tmp_path / "template"
+    directory.mkdir()
+    new_factory.create(directory / "mock", FACTORY, now=datetime.datetime.now(datetime.UTC))
+    return directory
+
+
+@pytest.fixture
+def with_pki(cli: Cli, template: Path) -> Path:
+    """The same, whose PKI is in `pki`."""
+    ended = cli("keys", "ca", "create", template / "pki", "--mock", template / "mock", "-f", FACTORY)
+    assert ended.code == 0
+    return template
 
 
 def factory_certificates(cli: Cli, place: str) -> Any:
@@ -42,13 +62,10 @@ def factory_certificates(cli: Cli, place: str) -> Any:
 
 @pytest.mark.parametrize("fat", [False, True])
 def test_keys_ca_create_killed_at_every_step_finishes_with_the_same_root(
-    fat: bool, cli: Cli, tmp_path: Path
+    fat: bool, cli: Cli, template: Path
 ) -> None:
-    bare(tmp_path / "template")
-    (tmp_path / "scratch").mkdir()
-
     records = rounds(
-        *(tmp_path / "scratch", tmp_path / "template"),
+        template,
         *("keys", "ca", "create", "HERE/pki", "--mock", "HERE/mock", "-f", FACTORY),
         fat=fat,
     )
@@ -86,20 +103,14 @@ def test_keys_ca_create_killed_at_every_step_finishes_with_the_same_root(
         )
 
 
-def test_est_authorize_killed_at_every_step_finishes(cli: Cli, tmp_path: Path) -> None:
-    template = tmp_path / "template"
-    bare(template)
-    created = cli("keys", "ca", "create", template / "pki", "--mock", template / "mock", "-f", FACTORY)
-    assert created.code == 0
-    (tmp_path / "scratch").mkdir()
-
+def test_est_authorize_killed_at_every_step_finishes(cli: Cli, with_pki: Path) -> None:
     records = rounds(
-        *(tmp_path / "scratch", template),
+        with_pki,
         *("keys", "est", "authorize", "HERE/pki", "--mock", "HERE/mock", "-f", FACTORY, "-y"),
     )
 
     assert {"request POST", "answer POST", "request PATCH", "answer PATCH"} <= {r["step"] for r in records}
-    root = x509.load_pem_x509_certificate((template / "pki" / "factory_ca.pem").read_bytes())
+    root = x509.load_pem_x509_certificate((with_pki / "pki" / "factory_ca.pem").read_bytes())
     for record in records:
         at = record["step"]
         assert record["code"] == 0, at
@@ -108,15 +119,11 @@ def test_est_authorize_killed_at_every_step_finishes(cli: Cli, tmp_path: Path) -
         x509.load_pem_x509_certificate(shown.out.encode()).verify_directly_issued_by(root)
 
 
-def test_add_device_ca_killed_at_every_step_finishes(cli: Cli, tmp_path: Path) -> None:
-    template = tmp_path / "template"
-    bare(template)
+def test_add_device_ca_killed_at_every_step_finishes(cli: Cli, template: Path) -> None:
     at = ("--mock", template / "mock", "-f", FACTORY)
     assert cli("keys", "ca", "create", template / "pki", "--no-local-ca", *at).code == 0
-    (tmp_path / "scratch").mkdir()
-
     records = rounds(
-        *(tmp_path / "scratch", template),
+        template,
         *("keys", "ca", "add-device-ca", "HERE/pki", "--local-ca", "--mock", "HERE/mock", "-f", FACTORY),
     )
 
@@ -129,22 +136,14 @@ def test_add_device_ca_killed_at_every_step_finishes(cli: Cli, tmp_path: Path) -
         assert len(pems) == 2, record["step"]
 
 
-def test_est_keypair_killed_at_every_step_finishes_with_the_same_key(cli: Cli, tmp_path: Path) -> None:
-    template = tmp_path / "template"
-    bare(template)
-    created = cli("keys", "ca", "create", template / "pki", "--mock", template / "mock", "-f", FACTORY)
-    assert created.code == 0
-    (tmp_path / "scratch").mkdir()
-
-    records = rounds(
-        *(tmp_path / "scratch", template, "est", "keypair", "est.example.com", "HERE/pki", "--format", "json")
-    )
+def test_est_keypair_killed_at_every_step_finishes_with_the_same_key(with_pki: Path) -> None:
+    records = rounds(with_pki, "est", "keypair", "est.example.com", "HERE/pki", "--format", "json")
 
     for record in records:
         finished, killed = record["finished"], record["killed"]
         # Killed when all was done, the second run says so: nothing is overwritten.
         assert record["code"] == (1 if "est-tls.pem" in killed else 0), record["step"]
-        assert set(finished) == {path.name for path in (template / "pki").iterdir()} | {
+        assert set(finished) == {path.name for path in (with_pki / "pki").iterdir()} | {
             "est-tls.key",
             "est-tls.pem",
         }

@@ -11,8 +11,8 @@ import pytest
 
 from fioctl_rotate.cli.app import run
 from tests.commandline import Cli, Result
+from tests.processes import FREE
 
-FREE = ("--port", 0, "--est-port", 0, "--gateway-port", 0)
 DEVICES = 4
 
 
@@ -60,6 +60,4 @@ def rehearse(cli: Cli, made: Rehearsable) -> Rehearse:
 
 def last_line(result: Result) -> Any:
     """The last of the JSON objects, which is the whole result."""
-    import json
-
-    return json.loads(result.out.splitlines()[-1])
+    return result.lines[-1]

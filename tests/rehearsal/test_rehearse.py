@@ -21,7 +21,8 @@ from fioctl_rotate.files import locked
 from fioctl_rotate.folders import state_folder
 from fioctl_rotate.rotation.rollout import Decision, Verdict, decide
 from tests.commandline import Cli
-from tests.rehearsal.conftest import DEVICES, FREE, Rehearsable, Rehearse, last_line
+from tests.processes import FREE
+from tests.rehearsal.conftest import DEVICES, Rehearsable, Rehearse, last_line
 from tests.world import World
 
 
@@ -41,7 +42,7 @@ def files_of(directory: Path) -> dict[Path, bytes]:
 def test_a_good_rollout_beside_a_plain_push(rehearse: Rehearse) -> None:
     result = rehearse("--format", "json")
     assert result.code == 0, result.err
-    lines = [json.loads(line) for line in result.out.splitlines()]
+    lines = result.lines
     assert all(line["rehearsal"] is True for line in lines)
     found = lines[-1]
     assert " ".join(found) == (

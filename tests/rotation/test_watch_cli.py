@@ -150,7 +150,7 @@ def test_time_that_runs_out_before_the_first_answer_leaves_summary_and_files(cli
     files = ("--junit", junit, "--summary", summary)
     result = cli("rotations", "watch", "certs-1", *target, "--timeout", 0.05, "--format", "json", *files)
     assert (result.code, "time ran out after 0.05 s: not read yet" in result.err) == (4, True)
-    (last,) = [json.loads(line) for line in result.out.splitlines()]
+    (last,) = result.lines
     assert (last["kind"], last["message"], last["summary"]["complete"]) == ("summary", "not read yet", False)
     assert last["rotation"]["target"] == ({"group": "field"} if target else {})
     assert outcomes(suite_in(junit)) == {"devices": "failure"}
