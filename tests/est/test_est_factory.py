@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -20,7 +19,7 @@ from fioctl_rotate.limits import Limits
 from fioctl_rotate.serving import inherited, listen_unix, running
 from tests.commandline import Cli, Result
 from tests.est.process import options
-from tests.processes import FREE
+from tests.processes import FREE, Process, est_port
 
 Check = Callable[..., Result]
 
@@ -29,26 +28,11 @@ Check = Callable[..., Result]
 def check(acme: Path, cli: Cli) -> Check:
     """`check("--est-fault", …)`: `est check` with a device's certificate, against the mocked Factory served so."""
     device = min((acme / "devices").iterdir())
-    served = [
-        sys.executable,
-        "-m",
-        "fioctl_rotate",
-        "mock",
-        "serve",
-        str(acme),
-        "--format",
-        "json",
-        *map(str, FREE),
-    ]
+    identity = ("--cert", device / "client.pem", "--key", device / "pkey.pem", "--format", "json")
 
     def checked(*options: str) -> Result:
-        with subprocess.Popen([*served, *options], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            est = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["est"]
-            identity = ("--cert", device / "client.pem", "--key", device / "pkey.pem")
-            result = cli("est", "check", "-p", urlsplit(est).port, "--format", "json", *identity)
-            process.send_signal(signal.SIGTERM)
-        return result
+        with Process("mock", "serve", acme, "--format", "json", *FREE, *options) as server:
+            return cli("est", "check", "-p", est_port(server.document()), *identity)
 
     return checked
 
