@@ -257,3 +257,9 @@ def test_requests_at_once_announce_one_wait() -> None:
         assert len(opened) <= 8
 
     asyncio.run(work())
+
+
+def test_a_secret_that_begins_another_one_leaves_nothing_of_it() -> None:
+    peer = Peer("https://api.example", httpx.AsyncHTTPTransport)
+    peer.keep_secret("canary", "canary-refresh")
+    assert peer.hide("canary-refresh, canary") == "…, …"

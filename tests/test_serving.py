@@ -3,7 +3,9 @@
 import asyncio
 import asyncio.sslproto
 import contextlib
+import errno
 import gc
+import socket
 import ssl
 import sys
 from typing import Any
@@ -269,6 +271,35 @@ def test_beyond_the_limit_silent_connections_give_way_at_once() -> None:
             assert (await server.ask()).endswith(b"x")
             assert await silent[0].rest() == b""
             assert [told[1].startswith("limit reached") for told in server.refused] == [True]
+
+    asyncio.run(work())
+
+
+def test_without_open_files_a_part_of_the_silent_connections_gives_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        accept, failures = loop.sock_accept, [OSError(errno.EMFILE, "Too many open files")]
+
+        async def sock_accept(sock: socket.socket) -> Any:
+            if len(silent) == 8 and failures:
+                raise failures.pop()
+            return await accept(sock)
+
+        silent: list[Connection] = []
+        monkeypatch.setattr(loop, "sock_accept", sock_accept)
+        async with served() as server:
+            for _ in range(8):
+                silent.append(await server.connect())
+            assert (await server.ask()).endswith(b"x")
+            assert (await server.ask()).endswith(b"x")
+            assert [await connection.rest() for connection in silent[:3]] == [b""] * 3
+            silent[3].write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert (await silent[3].rest()).startswith(b"HTTP/1.1 200")
+            assert [told[1].split(":")[0] for told in server.refused] == [
+                "limit reached (Too many open files)"
+            ]
 
     asyncio.run(work())
 

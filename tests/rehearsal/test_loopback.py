@@ -24,6 +24,11 @@ def datagram(host: str) -> None:
         sock.sendto(b"x", (host, 53))
 
 
+def datagram_in_pieces(host: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendmsg([b"x", b"y"], (), 0, (host, 53))
+
+
 @pytest.mark.parametrize(
     "leave",
     [
@@ -32,6 +37,7 @@ def datagram(host: str) -> None:
         lambda: socket.getaddrinfo("api.foundries.io", 443),
         lambda: socket.gethostbyname("api.foundries.io"),
         lambda: datagram(ELSEWHERE),
+        lambda: datagram_in_pieces(ELSEWHERE),
         lambda: socket.create_server(("0.0.0.0", 0)),  # noqa: S104  it is what must not be
         lambda: httpx.get("https://api.foundries.io"),
     ],
@@ -50,6 +56,15 @@ def test_only_the_rehearsal_s_own_ports_are_reached(listener: socket.socket) -> 
     with loopback_only({port + 1}), pytest.raises(LeavesLoopback):
         socket.create_connection(("127.0.0.1", port), 1)
     socket.create_connection(("127.0.0.1", port), 1).close()
+
+
+def test_two_rehearsals_at_once_reach_the_ports_of_both(listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    with loopback_only({port}):
+        with loopback_only({port + 1}):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        with pytest.raises(LeavesLoopback):
+            socket.create_connection(("127.0.0.1", port + 1), 1)
 
 
 def test_a_proxy_on_loopback_passes_nothing_on(

@@ -97,6 +97,24 @@ def test_who_is_cancelled_or_fails_holds_nobody_up() -> None:
     assert clock.elapsed == 20
 
 
+def test_one_that_is_cancelled_in_the_second_in_which_it_wakes_holds_nobody_up() -> None:
+    clock = SimulatedClock(START)
+
+    async def scenario() -> None:
+        async def cancels() -> None:
+            await clock.sleep(10)
+            woken.cancel()
+
+        woken = asyncio.create_task(clock.taking_part(clock.sleep(10)))
+        cancelling = asyncio.create_task(clock.taking_part(cancels()))
+        await asyncio.gather(cancelling, woken, return_exceptions=True)
+        assert woken.cancelled()
+        await clock.taking_part(clock.sleep(5))
+
+    run(scenario())
+    assert clock.elapsed == 15
+
+
 def test_a_stop_waits_for_those_at_work() -> None:
     clock, ended, woken = SimulatedClock(START), [], asyncio.Event()
 
