@@ -203,7 +203,7 @@ async def check(
     flags: Flags,
     keys: KeyOptions,
     directory: DirectoryArgument,
-    offline: Annotated[bool, option("--offline", "Check DIR alone; do not ask the Factory.")] = False,
+    offline: Annotated[bool, option("--offline", "Check only DIR; do not ask the Factory.")] = False,
     summary: SummaryOption = None,
 ) -> Result:
     """Check a PKI directory: keys and certificates, expiry, file modes, and that the Factory has the same.

@@ -134,7 +134,7 @@ def prompter(*, yes: bool, replaces: bool = False) -> "Prompter":
 
     def ask(question: str) -> None:
         if replaces and not yes and not common.interactive():
-            raise Refused(f"nobody can be asked: {question}", hint="-y answers yes")
+            raise Refused(f"cannot ask without a terminal: {question}", hint="-y answers yes")
         common.confirm(question, yes=yes)
 
     return Prompter(note=common.note, warn=common.warn, confirm=ask)

@@ -1,4 +1,4 @@
-"""A view that is redrawn on a terminal: it fits any width and encoding, and is drawn anew after a resize."""
+"""A view that is redrawn on a terminal: it fits any width and encoding, and is redrawn after a resize."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ class Screen:
         if self._draw is None:
             return
         if self._live is not None and self._size != self.console.size:
-            # The terminal has broken the lines anew, so nobody knows where the last view begins.
+            # The terminal has broken the lines differently, so where the last view begins is not known.
             self._stop()
             self.console.clear()
         self._size = self.console.size

@@ -144,7 +144,7 @@ with_modes = spread("modes", Modes, MODE_OPTIONS)
 """Gives a command the options of a push and of a dry run; it receives them as one `Modes` in `modes`."""
 
 with_sending = spread("sending", Sending, SENDING_OPTIONS)
-"""Gives a command the options of a push alone; it receives them as one `Sending` in `sending`."""
+"""Gives a command only the options of a push; it receives them as one `Sending` in `sending`."""
 
 
 def offline_plan(request: RotationRequest, settings: Settings, scope: Scope) -> Plan:

@@ -145,7 +145,7 @@ def write_files(
 async def shown(
     api: "FactoryApi", plan: "Plan", *, junit: Path | None = None, summary: Path | None = None
 ) -> Result:
-    """How the rollout stands, from one poll that sends nothing: a row a stage."""
+    """The state of the rollout, one row per stage, from one poll. Nothing is sent."""
     from fioctl_rotate.rotation import rollout_document as document
     from fioctl_rotate.rotation.rollout import Verdict
 
@@ -178,7 +178,7 @@ async def shown(
 
 
 async def stage_rows(api: "FactoryApi", plan: "Plan") -> "tuple[list[tuple[str, str, str, str]], Snapshot]":
-    """For a report: a row a stage (which, how it stands, how many are done, who is not), and the group's devices.
+    """For a report: one row per stage (number, status, how many are done, who is not), and the group's devices.
 
     The group's log does not have the rotation before the last stage, so what is said of it comes from the plan.
     """

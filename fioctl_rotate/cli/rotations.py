@@ -55,6 +55,9 @@ app = group("The state of a rotation on every device.")
 NOT_DONE = "not-done"
 """The name with which --allow settles although devices are not done."""
 
+CONCURRENCY = 32
+"""Requests at the same time, unless --concurrency says otherwise."""
+
 CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
 
 ConcurrencyOption = Annotated[
@@ -146,7 +149,7 @@ async def show(
     ] = False,
     pending: Annotated[bool, option("--pending", "Only devices that have not begun.")] = False,
     every: Annotated[bool, option("--all", "Every device, also if they do not fit on the screen.")] = False,
-    concurrency: ConcurrencyOption = 32,
+    concurrency: ConcurrencyOption = CONCURRENCY,
     junit: JunitOption = None,
     summary: SummaryOption = None,
 ) -> Result:
@@ -212,7 +215,7 @@ async def watch(
         duration_option("--timeout", "Give up after this time, with exit code 4."),
     ] = None,
     exit_status: Annotated[bool, option("--exit-status", "Exit with 3 unless every device is done.")] = False,
-    concurrency: ConcurrencyOption = 32,
+    concurrency: ConcurrencyOption = CONCURRENCY,
     junit: JunitOption = None,
     summary: SummaryOption = None,
     format: FormatOption = Format.TEXT,
@@ -318,7 +321,7 @@ async def settle(
     async with connect(flags) as api:
         await require_present(api, scope, rotation_id)
         if NOT_DONE not in waived:
-            _require_done(api, await snapshot_of(api, rotation_id, scope, 32))
+            _require_done(api, await snapshot_of(api, rotation_id, scope, CONCURRENCY))
         confirm(f"Send the entry of {rotation_id} to {scope} of factory {api.factory} again?", yes=yes)
         await settle(api, scope, rotation_id)
         document = {"kind": "settle", "rotation-id": rotation_id}
@@ -337,7 +340,7 @@ async def report(
         Path | None, option("--csv FILE", "CSV file to write, a row for each device.", callback=writable)
     ] = None,
     force: Annotated[bool, option("--force", "Overwrite files that exist.")] = False,
-    concurrency: ConcurrencyOption = 32,
+    concurrency: ConcurrencyOption = CONCURRENCY,
 ) -> Result:
     """Write a self-contained HTML report: how the rotation went, what failed and why, who did not follow.
 

@@ -285,7 +285,7 @@ class _Live:
         return Group(*top, *self._attention(snapshot, room), *bottom)
 
     def _attention(self, snapshot: "Snapshot", room: int) -> "list[RenderableType]":
-        """The devices that need attention, as many as fit into so many lines."""
+        """The devices that need attention, as many as fit into `room` lines."""
         from fioctl_rotate.rotation.messages import by_urgency, where, why
         from fioctl_rotate.rotation.state import State
 

@@ -52,7 +52,7 @@ def _lines(settings: Settings, user: "wire.User | None") -> Iterator[str]:
 
 
 def _login(settings: Settings) -> str | None:
-    """How the server is told who we are; None for a mock, which does not ask."""
+    """The kind of credentials that the server gets; None for a mock, which needs none."""
     if settings.mock:
         return None
     return "API token" if settings.token else "OAuth"
