@@ -19,13 +19,14 @@ from fioctl_rotate.ops.factory_certs import (
     device_cas,
     factory_root,
     joined,
+    own_root,
     require_landed,
-    require_own_root,
 )
 from fioctl_rotate.pki import certificate_rules, certificates, revocation
 from fioctl_rotate.pki.directory import PkiDirectory
 from fioctl_rotate.pki.parsing import load_bundle, load_certificate, load_public_key
 from fioctl_rotate.pki.policy import require
+from fioctl_rotate.rotation.messages import some
 
 _SERIAL = re.compile(r"[0-9]{1,60}")
 
@@ -91,9 +92,7 @@ async def revoke_device_cas(
     A dry run makes the CRL and uploads nothing. Source: fioctl `keys ca revoke-device-ca`.
     """
     directory.check_exists()
-    root = directory.root(api.factory, now=now())
-    certs = await api.certs()
-    require_own_root(api, certs, root.certificate)
+    root, certs = await own_root(api, directory, now())
     trusted = device_cas(certs)
     removed = _chosen(directory, files, serials, trusted)
     crl = revocation.make_crl(root, (ca.serial_number for ca in removed), revocation.REVOKE, now=now())
@@ -119,9 +118,7 @@ async def disable_device_cas(
     Source: fioctl `keys ca disable-device-ca`.
     """
     directory.check_exists()
-    root = directory.root(api.factory, now=now())
-    certs = await api.certs()
-    require_own_root(api, certs, root.certificate)
+    root, certs = await own_root(api, directory, now())
     disabled = _chosen(directory, files, serials, device_cas(certs))
     crl = revocation.make_crl(root, (ca.serial_number for ca in disabled), revocation.DISABLE, now=now())
     if not dry_run:
@@ -240,7 +237,7 @@ def _require_consent(cut_off: Sequence[CutOff], consent: Consent) -> None:
     expected = consent.cut_off or 0
     if len(cut_off) == expected:
         return
-    names = ", ".join(device.name for device in cut_off[:10]) + (" …" if len(cut_off) > 10 else "")
+    names = some(device.name for device in cut_off)
     count = f"{len(cut_off)} device" + ("" if len(cut_off) == 1 else "s")
     raise Refused(
         f"{count} may be cut off, expected {expected}: {names or 'none'}",

@@ -8,7 +8,7 @@ from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.errors import Error, UsageError
-from fioctl_rotate.ops.factory_certs import checked_csr, device_cas, joined, require_landed, require_own_root
+from fioctl_rotate.ops.factory_certs import checked_csr, device_cas, joined, own_root, require_landed
 from fioctl_rotate.ops.issuing import key_name, own_device_ca, require_pem_file_name, signed
 from fioctl_rotate.ops.prompter import NOBODY, Prompter
 from fioctl_rotate.pki import certificates
@@ -39,9 +39,7 @@ async def add_device_ca(
     require_pem_file_name("--local-ca-filename", local_ca_filename)
     directory.check_exists()
     with directory.locked():
-        root = directory.root(api.factory, now=now())
-        certs = await api.certs()
-        require_own_root(api, certs, root.certificate)
+        root, certs = await own_root(api, directory, now())
         trusted = device_cas(certs)
         added = []
         if local_ca:

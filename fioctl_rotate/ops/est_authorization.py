@@ -18,6 +18,7 @@ from fioctl_rotate.ops.factory_certs import (
     checked_csr,
     expected_est_name,
     managed_est_name,
+    own_root,
     present_est,
     require_own_root,
     upload_est,
@@ -62,9 +63,7 @@ async def authorize_est(
     directory.check_exists()
     csr_pem = None if csr_file is None else read(csr_file)
     with directory.locked():
-        root = directory.root(api.factory, now=now())
-        certs = await api.certs()
-        require_own_root(api, certs, root.certificate)
+        root, certs = await own_root(api, directory, now())
         present = present_est(certs)
         expected = dns_name or expected_est_name(certs)
         if dry_run:
@@ -143,7 +142,7 @@ async def upload_est_certificate(
     return certificate
 
 
-# --- An EST server of one's own -----------------------------------------------------------------------------------
+# --- An EST server of your own ------------------------------------------------------------------------------------
 
 
 def make_est_keypair(

@@ -1,5 +1,6 @@
 """The Factory's certificates as its API gives and accepts them: its root, its EST server's name, CSRs, uploads."""
 
+import datetime
 from collections.abc import Sequence
 
 from cryptography import x509
@@ -8,11 +9,22 @@ from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.errors import Error, Refused
 from fioctl_rotate.pki import certificates, policy
+from fioctl_rotate.pki.directory import PkiDirectory, Root
 from fioctl_rotate.pki.parsing import dns_names, load_bundle, load_certificate, load_csr
 from fioctl_rotate.pki.policy import Purpose, require
 
 _MANAGED_GATEWAY = ".ota-lite.foundries.io"
 _MANAGED_EST = ".est.foundries.io"
+
+
+async def own_root(
+    api: FactoryApi, directory: PkiDirectory, now: datetime.datetime
+) -> tuple[Root, wire.Certs]:
+    """The root in the PKI directory, and the Factory's certificates. Raises Refused where the roots differ."""
+    root = directory.root(api.factory, now=now)
+    certs = await api.certs()
+    require_own_root(api, certs, root.certificate)
+    return root, certs
 
 
 def require_own_root(api: FactoryApi, certs: wire.Certs, root: x509.Certificate) -> None:

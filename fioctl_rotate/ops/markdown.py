@@ -76,7 +76,7 @@ def of_checks(title: str, checks: Sequence[Check], error: Error | None) -> str:
 
 
 def of_plan(plan: Plan) -> str:
-    """A dry run, for whoever approves it: what goes to whom, what changes, what the checks said, the digest."""
+    """A dry run, for the person who approves it: what is sent to which devices, the checks, the digest."""
     devices = "not known" if plan.devices is None else str(plan.devices)
     facts = [("Devices", devices), ("Factory", f"{plan.factory} at {plan.server}"), ("Reason", plan.reason)]
     if plan.made is not None:

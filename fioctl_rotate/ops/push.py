@@ -122,7 +122,7 @@ async def push(api: FactoryApi, plan: Plan, *, tell: Tell = lambda _text: None) 
             return Outcome(OutcomeKind.NOT_LANDED, problem=error.message)
         return await _read_back(config, plan, before, refused=refused, problem=problem)
     except asyncio.CancelledError:
-        # Whoever started us may have closed stderr, which must not keep us from reading back.
+        # The program that started us may have closed stderr. That must not stop us from reading back.
         with contextlib.suppress(OSError):
             tell(f"interrupted; reading back whether the push landed, {_INTERRUPTED:g} s at most")
         outcome = await _read_back_in_time(config, plan, before)

@@ -17,6 +17,7 @@ from fioctl_rotate.ops.targets import Target, current_entry_of
 from fioctl_rotate.ops.watch import events_of
 from fioctl_rotate.rotation import commands
 from fioctl_rotate.rotation.entry import slot_warnings
+from fioctl_rotate.rotation.messages import some
 from fioctl_rotate.rotation.plan import NotFollowing, Plan
 from fioctl_rotate.rotation.progress import parse_time
 from fioctl_rotate.rotation.scope import Scope
@@ -32,7 +33,7 @@ from fioctl_rotate.rotation.state import (
 from fioctl_rotate.rotation.tracker import SMALL_FLEET, Readings, Tracker, before_push
 
 EST_TIMEOUT = 5.0
-_NAMED = 5  # devices in a check's message
+
 _LISTED = 100  # devices that a plan names for a reason why they will not follow
 
 
@@ -229,5 +230,5 @@ def _earlier(earlier: Rotation, states: Sequence[DeviceState]) -> Check:
 def _count(devices: Sequence[wire.Device], one: str, many: str) -> str:
     """`3 devices (a, b, c) run`, with the first few names."""
     names = [device.name or device.uuid for device in devices]
-    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-    return f"{len(names)} device{'s' if len(names) > 1 else ''} ({shown}) {one if len(names) == 1 else many}"
+    devices_text = f"{len(names)} device{'s' if len(names) > 1 else ''} ({some(names)})"
+    return f"{devices_text} {one if len(names) == 1 else many}"

@@ -17,12 +17,11 @@ from fioctl_rotate.ops import pages
 from fioctl_rotate.ops.curves import curves_of
 from fioctl_rotate.ops.watch import Snapshot
 from fioctl_rotate.rotation.document import time_text
-from fioctl_rotate.rotation.messages import advice, by_urgency, where, why
+from fioctl_rotate.rotation.messages import advice, by_urgency, some, where, why
 from fioctl_rotate.rotation.progress import LAST, STEPS
 from fioctl_rotate.rotation.state import DeviceState, State
 
 _MOST_GROUPS = 50
-_NAMED = 5
 
 
 @dataclass
@@ -180,7 +179,7 @@ def _recovered(states: Sequence[DeviceState]) -> list[Recovered]:
             f"{step}. {STEPS[step - 1]}",
             message,
             len(names),
-            ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""),
+            some(names),
         )
         for (step, message), names in sorted(over.items(), key=lambda item: (-len(item[1]), item[0]))
     ][:_MOST_GROUPS]

@@ -8,7 +8,7 @@ from fioctl_rotate import wire
 from fioctl_rotate.api.client import FactoryApi
 from fioctl_rotate.clock import Clock, utc_now
 from fioctl_rotate.files import read
-from fioctl_rotate.ops.factory_certs import checked_csr, require_landed, require_own_root
+from fioctl_rotate.ops.factory_certs import checked_csr, own_root, require_landed
 from fioctl_rotate.ops.issuing import kept_or_signed, signed
 from fioctl_rotate.ops.prompter import NOBODY, Prompter
 from fioctl_rotate.pki import certificates, policy
@@ -40,9 +40,7 @@ async def rotate_tls(
     """
     directory.check_exists()
     with directory.locked():
-        root = directory.root(api.factory, now=now())
-        certs = await api.certs()
-        require_own_root(api, certs, root.certificate)
+        root, certs = await own_root(api, directory, now())
         present = load_certificate(certs.tls_crt, "the Factory's gateway TLS certificate")
         prompter.confirm(
             f"Replace the TLS certificate of the gateway of {api.factory}, {', '.join(dns_names(present))}?"

@@ -15,6 +15,7 @@ from fioctl_rotate.ops.targets import current_entry_of
 from fioctl_rotate.ops.watch import events_of
 from fioctl_rotate.pki.parsing import load_bundle
 from fioctl_rotate.rotation.entry import parse_value
+from fioctl_rotate.rotation.messages import some
 from fioctl_rotate.rotation.plan import CurrentEntry, Plan
 from fioctl_rotate.rotation.progress import LAST, from_events, parse_time
 from fioctl_rotate.rotation.scope import Scope
@@ -25,7 +26,6 @@ from fioctl_rotate.rotation.tracker import SMALL_FLEET, key_digest
 EST_TIMEOUT = 5.0
 # With a clock this far ahead a device misses changes: fioconfig asks only for changes since it last stored one.
 _CLOCK_AHEAD = timedelta(minutes=5)
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ async def plan_stages(api: FactoryApi, plan: Plan, request: StageRequest, *, now
     if begun := [devices[uuid].name or uuid for uuid, read in known.items() if read.own == plan.rotation_id]:
         # This plan may have other devices in its early stages. It would then never look after these.
         raise Refused(
-            f"rotation {plan.rotation_id} was begun already: {_some(begun)}",
+            f"rotation {plan.rotation_id} was begun already: {some(sorted(begun))}",
             hint="go on with the plan that began it, or push with another --rotation-id",
         )
     if not chosen:
@@ -201,12 +201,9 @@ def _left_out(candidates: Sequence[Candidate]) -> str:
     for candidate in candidates:
         if candidate.excluded is not None:
             reasons.setdefault(candidate.excluded, []).append(candidate.name)
-    return ", ".join(f"{len(names)} {reason} ({_some(names)})" for reason, names in sorted(reasons.items()))
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(sorted(names)[:_NAMED]) + more
+    return ", ".join(
+        f"{len(names)} {reason} ({some(sorted(names))})" for reason, names in sorted(reasons.items())
+    )
 
 
 def _of_sizes(request: StageRequest, chosen: Sequence[Sequence[Candidate]]) -> list[str]:

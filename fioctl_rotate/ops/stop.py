@@ -284,7 +284,7 @@ async def _begun(api: FactoryApi, uuid: str, name: str, rotation_id: str) -> Ent
 
 
 async def _completed(api: FactoryApi, uuid: str) -> str | None:
-    """The id of the rotation that the device completed last, as far as its updates tell."""
+    """The id of the rotation that the device completed last, as far as its updates show."""
     for update in await api.device_updates(uuid):
         progress = from_events(await events_of(api, uuid, update.correlation_id))
         if progress.phase is not Phase.NONE and progress.finalized:

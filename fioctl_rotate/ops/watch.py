@@ -23,7 +23,7 @@ from fioctl_rotate.rotation.state import DeviceState, Rotation
 from fioctl_rotate.rotation.summary import Summary
 from fioctl_rotate.rotation.tracker import Tracker
 
-BAD_POLLS = 5  # so many polls in a row that could not list the devices end a watch
+BAD_POLLS = 5  # a watch ends after this many polls in a row that could not list the devices
 KEEP_EVERY = 60.0  # seconds between two writes of what was read
 
 

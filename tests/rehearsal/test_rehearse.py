@@ -136,7 +136,7 @@ def test_a_rotation_that_was_open_before_is_told_from_the_new_one(cli: Cli, tmp_
 
 def test_the_time_of_a_rehearsal_is_simulated(rehearse: Rehearse) -> None:
     result = rehearse("--timeout", "20m", "--format", "json")
-    assert (result.code, "REHEARSAL: it was not at its end when its time was over" in result.err) == (4, True)
+    assert (result.code, "REHEARSAL: it had not ended when its time was over" in result.err) == (4, True)
     staged = last_line(result)["in-stages"]
     assert staged["verdict"] == "time over"
     # The last wait between two polls goes beyond it, and the clock stops at the next check-in.
@@ -310,5 +310,5 @@ def test_a_clone_whose_group_has_another_entry_is_refused(
     push = ("config", "rotate-certs", "-g", "field", "-r", "why", "--rotation-id", "r-5", "--no-checks")
     assert cli(*push, "--mock", other, "-f", "acme").code == 0
     result = cli("apply", made.staged, "--rehearse", other)
-    message = "group field has rotation r-5 on the clone, and had no rotation in the plan"
+    message = "group field has rotation r-5 on the clone, but no rotation in the plan"
     assert (result.code, message in result.err) == (5, True)
