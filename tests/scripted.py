@@ -105,7 +105,7 @@ class Server:
 
 
 class _HttpServer(ThreadingHTTPServer):
-    """Threads that end with their connection; a client that goes away is no news."""
+    """Threads that end with their connection; a client that goes away is not an error."""
 
     daemon_threads = True
 

@@ -1,4 +1,4 @@
-"""An app served within limits, and its clients: what `test_serving.py` looks at."""
+"""An app served within limits, and its clients, for `test_serving.py`."""
 
 import asyncio
 import contextlib

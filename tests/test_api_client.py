@@ -29,8 +29,8 @@ OWN_EST = ("--server-name", "est.example.com")
 NOW = datetime.datetime.now(datetime.UTC)
 
 
-def ends_well(result: Result, code: int, *words: str) -> None:
-    """The command ended with `code`, in one `error:` line and at most one `hint:` line, and told no secret."""
+def ends_in_one_line(result: Result, code: int, *words: str) -> None:
+    """The command ended with `code`, in one `error:` line and at most one `hint:` line, and showed no secret."""
     assert result.code == code, result.err
     assert result.out == ""
     lines = [line for line in result.err.splitlines() if line.startswith(("error: ", "hint: "))]
@@ -69,11 +69,11 @@ def test_an_answer_that_cannot_be_used_is_an_error_and_nothing_is_sent(
     cli: Cli, serve: Serve, reply: Reply, words: list[str], verbose: list[str]
 ) -> None:
     server = serve(lambda _: reply)
-    ends_well(cli(*ROTATE, *OWN_EST, *verbose), 1, *words)
+    ends_in_one_line(cli(*ROTATE, *OWN_EST, *verbose), 1, *words)
     assert {asked.method for asked in server.asked} == {"GET"}
     # Reading is tried again where that may help.
     server.asked.clear()
-    ends_well(cli(*LIST, *verbose), 1, *words)
+    ends_in_one_line(cli(*LIST, *verbose), 1, *words)
     assert len(server.asked) == (4 if reply.status == 429 or reply.status >= 500 else 1)
 
 
@@ -87,7 +87,7 @@ def test_no_answer_is_an_error(
     monkeypatch.setenv("FIOCTL_ROTATE_TIMEOUT", "0.2")
     server = serve(answer)
     words = {Drop: "closed the connection before its answer", Hang: "did not answer within"}[how]
-    ends_well(cli(*LIST), 1, server.url, words)
+    ends_in_one_line(cli(*LIST), 1, server.url, words)
     assert len(server.asked) == 4
 
 
@@ -96,7 +96,7 @@ def test_a_server_that_is_not_there_is_an_error(
 ) -> None:
     server = serve(lambda _: Reply())
     server.__exit__()
-    ends_well(cli("devices", "list"), 1, server.url, "cannot be reached")
+    ends_in_one_line(cli("devices", "list"), 1, server.url, "cannot be reached")
 
 
 def test_reading_goes_on_after_failures_that_pass(cli: Cli, serve: Serve) -> None:
@@ -142,7 +142,7 @@ def test_retry_after_is_obeyed(cli: Cli, serve: Serve, form: str) -> None:
 
 def test_a_write_that_fails_is_not_sent_twice(cli: Cli, serve: Serve, acme_answers: Answer) -> None:
     server = serve(lambda asked: Reply(500) if asked.method == "POST" else acme_answers(asked))
-    ends_well(cli("config", "device-group", "create", "more"), 1, "500")
+    ends_in_one_line(cli("config", "device-group", "create", "more"), 1, "500")
     assert len(server.sent("POST")) == 1
 
 
@@ -151,7 +151,7 @@ def test_a_redirect_is_not_followed_and_the_token_stays(cli: Cli, serve: Serve, 
     elsewhere = Server(lambda _: Reply(200, {"groups": []}))
     with elsewhere:
         serve(lambda asked: Reply(status, b"", {"Location": f"{elsewhere.url}{asked.path}"}))
-        ends_well(cli(*LIST, "-v"), 1, "redirects", elsewhere.url, "not followed")
+        ends_in_one_line(cli(*LIST, "-v"), 1, "redirects", elsewhere.url, "not followed")
     assert elsewhere.asked == []
 
 
@@ -161,7 +161,7 @@ def test_a_page_named_twice_is_an_error_not_a_loop(cli: Cli, serve: Serve) -> No
             200, {"devices": [], "total": 9, "next": f"http://{asked.headers['host']}/ota/devices/?page=2"}
         )
     )
-    ends_well(cli("devices", "list"), 1, "names the same page twice")
+    ends_in_one_line(cli("devices", "list"), 1, "names the same page twice")
     assert len(server.asked) == 2
 
 
@@ -254,7 +254,7 @@ def test_what_is_not_there_is_answered_with_what_is(
     cli: Cli, acme: Path, command: tuple[str, ...], words: list[str]
 ) -> None:
     before = cli("config", "log", "-g", "field", "--format", "json").out
-    ends_well(cli(*command), 1, *words)
+    ends_in_one_line(cli(*command), 1, *words)
     assert cli("config", "log", "-g", "field", "--format", "json").out == before
 
 
@@ -266,9 +266,9 @@ def test_a_read_only_token_may_read_and_not_push(
         monkeypatch.setenv("FIOCTL_TOKEN", (acme / "tokens" / "acme.readonly").read_text())
         assert cli(*ROTATE, "--dryrun").code == 0
         refused = cli(*ROTATE)
-        ends_well(refused, 1, "403", "may only read")
+        ends_in_one_line(refused, 1, "403", "may only read")
         monkeypatch.setenv("FIOCTL_TOKEN", "canary-unknown")
-        ends_well(cli(*ROTATE), 1, "401", "not known")
+        ends_in_one_line(cli(*ROTATE), 1, "401", "not known")
     monkeypatch.delenv("FIOCTL_TOKEN")
     monkeypatch.delenv("FIOCTL_ROTATE_SERVER")
     assert cli("config", "log", "-g", "field", "--mock", acme).out == ""
@@ -281,9 +281,9 @@ def test_without_a_pki_the_hint_names_the_command_that_makes_one(cli: Cli, tmp_p
     mock = ("-f", "acme", "--mock", tmp_path / "mock")
     assert cli("mock", "init", tmp_path / "mock", "-f", "acme", "--bare").code == 0
     assert cli("config", "device-group", "create", "field", *mock).code == 0
-    ends_well(cli(*ROTATE, *mock), 1, "no PKI", "fioctl-rotate keys ca create DIR")
+    ends_in_one_line(cli(*ROTATE, *mock), 1, "no PKI", "fioctl-rotate keys ca create DIR")
     assert cli("keys", "ca", "create", tmp_path / "pki", *mock).code == 0
-    ends_well(
+    ends_in_one_line(
         cli(*ROTATE, *mock), 1, "authorized no EST server", "fioctl-rotate est authorize DIR", "--server-name"
     )
     assert cli("keys", "est", "authorize", tmp_path / "pki", *mock).code == 0
@@ -293,7 +293,7 @@ def test_without_a_pki_the_hint_names_the_command_that_makes_one(cli: Cli, tmp_p
 def test_a_pki_of_the_year_2021_is_nulls(cli: Cli, serve: Serve, acme_answers: Answer) -> None:
     nulls = {"root-crt": None, "ca-crt": None, "est-tls-crt": None, "tls-crt": None}
     serve(lambda asked: Reply(200, nulls) if asked.path.endswith("/certs/") else acme_answers(asked))
-    ends_well(cli(*ROTATE), 1, "no PKI")
+    ends_in_one_line(cli(*ROTATE), 1, "no PKI")
 
 
 def est_certificate(names: list[str] | None) -> str:
@@ -325,7 +325,7 @@ def test_an_est_certificate_without_exactly_one_name_is_no_address(
     certs = {"root-crt": "-", "est-tls-crt": certificate()}
     server = serve(lambda asked: Reply(200, certs) if asked.path.endswith("/certs/") else acme_answers(asked))
     result = cli(*ROTATE)
-    ends_well(result, result.code, *words)
+    ends_in_one_line(result, result.code, *words)
     assert result.code in (1, 2)
     assert server.sent("PATCH") == []
 
@@ -350,7 +350,7 @@ def test_cacert_is_trusted_beside_the_systems_roots(
 ) -> None:
     context, root = tls
     server = serve(lambda _: Reply(200, {"groups": []}), context)
-    ends_well(cli(*LIST), 1, server.url, "certificate verify failed")
+    ends_in_one_line(cli(*LIST), 1, server.url, "certificate verify failed")
     assert server.asked == []
     monkeypatch.setenv("CACERT", str(root))
     assert cli(*LIST).code == 0
@@ -365,7 +365,7 @@ def test_a_cacert_that_is_not_valid_is_refused(
         path.write_bytes(content)
     monkeypatch.setenv("CACERT", str(path))
     server = serve(lambda _: Reply(200, {"groups": []}))
-    ends_well(cli(*LIST), 2, "CACERT", str(path))
+    ends_in_one_line(cli(*LIST), 2, "CACERT", str(path))
     assert server.asked == []
 
 
@@ -421,6 +421,6 @@ def test_whatever_field_is_null_or_absent_a_command_shows_the_rest(
         result = cli(*command)
         null_item = isinstance(path[-1], int) and not absent
         if null_item or path[-1] in NEEDED or (path[-1] == "name" and "files" in path):
-            ends_well(result, 1, "is not understood", f"{path[-1]}")
+            ends_in_one_line(result, 1, "is not understood", f"{path[-1]}")
         else:
             assert (result.code, result.err) == (0, ""), (path, result.err)

@@ -86,7 +86,7 @@ def test_the_commands_shown_work_when_typed_in_order(cli: Cli, tmp_path: Path) -
         try:
             out, _ = bash.communicate(timeout=600)
         finally:
-            # Whatever became of it, the servers that it has started go with it.
+            # However it ended, the servers that it has started end with it.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(bash.pid, signal.SIGKILL)
     assert bash.returncode == 0, out

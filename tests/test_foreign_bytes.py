@@ -181,7 +181,7 @@ LOOKUP = socket.getaddrinfo
 
 
 def without_dns(host: str | bytes | None, *arguments: Any, **options: Any) -> Any:
-    """Look up the names of this machine; no other one exists. A DNS server takes its time, or knows odd ones."""
+    """Look up the names of this machine; no other one exists. A real DNS server may be slow, or know odd names."""
     if host not in ("localhost", "127.0.0.1", b"localhost", b"127.0.0.1"):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     return LOOKUP(host, *arguments, **options)

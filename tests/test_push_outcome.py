@@ -1,4 +1,4 @@
-"""What is told of a push is true, whatever happens on the way: bad answers, cuts, others' pushes, signals.
+"""What is said about a push is true, whatever happens on the way: bad answers, cuts, others' pushes, signals.
 
 Each fault happens to the real command, before a mocked Factory whose log is the truth.
 """
@@ -96,7 +96,7 @@ def pieces(*parts: bytes) -> Iterator[bytes]:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What happens at the PATCH, how it is answered, and what must be told of it."""
+    """What happens at the PATCH, how it is answered, and what must be said about it."""
 
     name: str
     outcome: str
@@ -182,7 +182,7 @@ SAYS = {
 
 
 def check_truth(told: dict[str, Any], values: list[str | None]) -> None:
-    """What is told of the push against the log that is the truth."""
+    """What is said about the push, compared with the log, which is the truth."""
     landed = OURS in values
     outcome = told["outcome"]
     assert told["pushed"] is {"landed": True, "replaced": True, "not-landed": False, "unknown": None}[outcome]
@@ -316,7 +316,7 @@ def test_who_was_replaced_can_push_again_under_another_id(
 # --- Signals ---
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-# What the signal comes in, and what must be told of it.
+# The moment when the signal comes, and what must be said about the push.
 MOMENTS = {
     "before": None,
     "sending, lost": "unknown",

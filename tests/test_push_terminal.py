@@ -73,7 +73,7 @@ def test_in_a_pipe_nothing_is_asked(cli: Cli, acme: Path) -> None:
 def test_closed_streams_are_no_terminal(acme: Path, command: str, closed: str) -> None:
     line = f"exec {sys.executable} -m fioctl_rotate {command} {closed}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
-    unseen = " >&-" in f" {closed}"  # a result that nobody can see is no success
+    unseen = " >&-" in f" {closed}"  # a result that nobody can see is not a success
     assert (done.returncode, "device" in done.stdout) == (unseen, not unseen), done.stderr
     assert ("error: stdout is closed" in done.stderr) == (unseen and "2>&-" not in closed)
 

@@ -1,4 +1,4 @@
-"""Both rotate-certs commands: what a dry run shows, what a push sends, what is told."""
+"""Both rotate-certs commands: what a dry run shows, what a push sends, what is printed."""
 
 import json
 import re
@@ -225,7 +225,7 @@ def test_an_id_with_other_content_is_refused(cli: Cli, acme: Path, command: tupl
 def test_the_same_value_without_its_handler_is_other_content(
     cli: Cli, acme: Path, acme_answers: Answer, change: dict[str, Any]
 ) -> None:
-    """A device would not run the handler, so this is no rotation that is there already."""
+    """A device would not run the handler, so it does not count as a rotation that is there already."""
     shown = push(cli, *GROUP, "--rotation-id", "certs-1", "--dryrun", "--format", "json").json
     shown["request"]["files"][0].update(change)
     path = "/ota/factories/acme/device-groups/field/config/"
@@ -302,7 +302,7 @@ def test_the_device_says_which_factory_it_is_in(cli: Cli, serve: Serve, acme_ans
     assert "factory=acme" in server.sent("PATCH")[0].path
 
 
-# --- What is told ---
+# --- What is printed ---
 
 
 def test_a_device_push_warns_that_the_group_is_no_longer_followed(cli: Cli, acme: Path) -> None:

@@ -44,7 +44,7 @@ def test_any_value_is_text_and_nothing_else(value: str, other: str) -> None:
     tokens = RENDERER.parse(markdown.table(("A", "B"), [(value, other)]) + f"\n{markdown.text(other)}\n")
     _, _, first, second, *below = [token for token in tokens if token.type == "inline"]
     expected = [printable(value), printable(other)]
-    # A line below that has nothing on it is no paragraph.
+    # An empty line below is not a paragraph.
     for token, text in zip((first, second, *below), [*expected, expected[1]], strict=False):
         assert {child.type for child in token.children or ()} <= {"text"}
         assert "".join(child.content for child in token.children or ()) == text

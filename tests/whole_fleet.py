@@ -43,7 +43,7 @@ ROLES = {
     "shadowed": ("pending", 0, "shadowed"),
     "old": ("pending", 0, "unsupported"),
 }
-"""What a device does, and what must be told of it: state, step, reason. All others are well, and done."""
+"""What a device does, and how it must be shown: state, step, reason. All others have no problem, and are done."""
 KINDS = {"wrong-clock": Kind(clock_offset=-90_000_000), "slots": Kind(slots=True), "old": Kind(lmp=88)}
 WORDS = "made to fail at this step, for the rehearsal"
 
@@ -121,7 +121,7 @@ class WholeFleet:
         )
 
     def expected(self) -> dict[str, tuple[str, int, str | None]]:
-        """What must be told of each device in the end, by its name: state, step, reason."""
+        """How each device must be shown in the end, by its name: state, step, reason."""
         return {name: ROLES.get(role, ("done", 5, None)) for name, role in self.roles.items()}
 
 

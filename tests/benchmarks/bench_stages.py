@@ -84,7 +84,7 @@ def play(older: str | None, fault: Fault, *, staged: bool, clear: bool) -> tuple
         reboots = {name for name in world.devices if chance.random() < REBOOTS}
         run.pass_time(reboot=reboots)
         if not staged and poll == POLLS // 2:
-            # What an operator is told to do once a plain push is done.
+            # What the program advises once a plain push is done.
             world.group.change(world.group.entry, "settle certs-9", world.now + timedelta(minutes=1))
     return *harmed(world, older), str(verdict) if staged else ""
 

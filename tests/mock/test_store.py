@@ -82,7 +82,7 @@ def test_what_was_committed_outlives_kill_9(directory: Path) -> None:
         lines = [process.stdout.readline() for _ in range(100)]
         os.kill(process.pid, signal.SIGKILL)
         told = [*lines, *process.stdout.read().splitlines()]
-    # A number is told after it was committed, so at most one more is in the state; the last line may be cut.
+    # A number is printed after it was committed, so at most one more is in the state; the last line may be cut.
     last = max(int(line) for line in told[1:-1])
     assert last <= count(directory) <= last + 2
     with contextlib.closing(Store(directory)) as store, store.transaction() as db:

@@ -25,7 +25,7 @@ def test_the_child_process_gives_the_same_result(rehearse: Rehearse) -> None:
 
 
 def test_a_refusal_in_the_child_process_is_an_error(cli: Cli, made: Rehearsable, tmp_path: Path) -> None:
-    """The staged one is refused for the same reason; whichever is first is told."""
+    """The rollout in stages is refused for the same reason; the first of both is shown."""
     other = tmp_path / "acme"
     assert cli("mock", "init", other, "-f", "acme", "-g", "field", "--devices", 1).code == 0
     result = cli("apply", made.staged, "--rehearse", other)

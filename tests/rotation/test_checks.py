@@ -29,7 +29,7 @@ def told(findings):
 
 @pytest.fixture
 def factory(tmp_path):
-    """A Factory with its PKI and three devices; `check(...)` serves it and looks before a push to their group."""
+    """A Factory with its PKI and three devices; `check(...)` serves it and checks a push to their group."""
     directory = tmp_path / "mock"
     made = asyncio.run(mock.init(directory, "acme", addresses=Addresses(0, 0, 0), group="field", devices=3))
     settings = resolve(Flags(factory="acme", mock=str(directory)), {})
@@ -207,7 +207,7 @@ def test_large_fleet_is_asked_one_by_one_where_that_is_wanted(commands, recent):
 
 
 def test_push_remembers_the_keys_of_before(commands, recent):
-    """So that the first look after it proves a changed key, however fast the device was."""
+    """So that the first poll after it proves a changed key, however fast the device was."""
     recent.add("a")
     assert commands(*PUSH, "--rotation-id", "certs-1", "--allow", "est").code == 0
     recent.wait(hours=1)

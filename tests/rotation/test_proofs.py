@@ -1,4 +1,4 @@
-"""`done` is never told before the gateway took the new key, and always in the end, by whatever clocks and looks."""
+"""A device is shown as `done` only after the gateway took its new key, and then always, with any clocks."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -69,7 +69,7 @@ class Factory:
             self.key, self.taken, self.seen = "new", True, self.now
 
     def watch_anew(self, *, baselines):
-        """Somebody else looks from now on, who has or has not what was left by the one before."""
+        """Somebody else polls from now on, with or without what the one before has kept."""
         kept = self.tracker.readings() if self.tracker and baselines else None
         self.tracker = Tracker(Rotation("certs-1", Scope.of_group("field"), pushed_at=PUSH), kept)
 
@@ -153,7 +153,7 @@ def test_certificate_that_is_taken_is_done_in_the_end(clock, large, actions):
     factory.look()
     factory.wait(3)
     factory.come_back()
-    # It checks in every five minutes, and somebody looks every minute.
+    # It checks in every five minutes, and somebody polls every minute.
     for minute in range(12):
         factory.wait(60)
         if minute % 5 == 4:

@@ -1,4 +1,4 @@
-"""Two operators push to one group at once, 100 times: each is told what became of its own push."""
+"""Two operators push to one group at once, 100 times: each gets the true outcome of its own push."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ FIELD = Scope.of_group("field")
 
 
 async def race(world: World, seed: int, operators: int) -> list[Outcome | None]:
-    """What each operator is told; None where nothing was sent, because somebody else was there before."""
+    """The outcome for each operator; None where nothing was sent, because somebody else was there before."""
     chance = random.Random(seed)  # noqa: S311  no secret
 
     async def pause() -> None:
@@ -66,7 +66,7 @@ def test_each_operator_gets_the_true_outcome_of_its_push(world: World, operators
                 continue
             assert outcome.kind in (OutcomeKind.LANDED, OutcomeKind.REPLACED)
             below = (landed + before)[landed.index(name) + 1 :][:1]
-            # Whoever replaced another's push is told, whatever that one was told.
+            # Whoever replaced another's push is shown that, whatever the other one is shown.
             replaced = None if below == before[:1] else f"rotation {below[0]}"
             assert outcome.replaced == replaced
             if landed[0] == name:

@@ -1,4 +1,4 @@
-"""Rotations told from configuration logs, and releases from what devices say."""
+"""Rotations as configuration logs show them, and releases from what devices report."""
 
 from datetime import UTC, datetime
 

@@ -57,7 +57,7 @@ def test_show_as_text_says_why_and_what_to_do_with_failing_devices_first(mixed, 
     assert why["failing"] == f"{STEPS[0]}: {WORDS}"
     assert why["failing-late"] == rf"{STEPS[3]}: bad \x1b[31m<words> & more"
     assert why["own"] == "has an entry of its own, rotation certs-0, which comes before its group's"
-    # A device that failed at the first step is out of reach: the URL must work, another push is no help.
+    # A device that failed at the first step is out of reach: the URL must work, another push does not help.
     hint = next(line for line in result.err.splitlines() if "step 1" in line)
     assert "the EST server https://est.example.com:8443/.well-known/est must start working" in hint
     assert "another push cannot reach it" in hint

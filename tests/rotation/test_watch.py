@@ -17,7 +17,7 @@ HOUR = timedelta(hours=1)
 
 
 class Watcher:
-    """Looks at the world's rotation `certs-1`, one poll a call."""
+    """Polls the world's rotation `certs-1`, once a call."""
 
     def __init__(self, world, rotation="certs-1", device=None, readings=None):
         self.world = world
@@ -259,7 +259,7 @@ def test_poll_asks_only_devices_seen_since_that_are_not_done(world):
     world.wait(seconds=15)
     world.see(names[0], names[20])
     watcher.look()
-    # The last look's newest is asked once more: it may have told something later in the same second.
+    # The newest of the last poll is asked once more: it may have posted something later in the same second.
     newest = {f"uuid-{names[20]}", f"uuid-{names[10]}"}
     assert {path.split("/")[3] for path in world.requests} - {""} == newest
 
@@ -319,7 +319,7 @@ def test_watch_gives_a_failed_device_time_to_get_further_and_then_ends(world):
     async def sleep(seconds):
         world.now += timedelta(seconds=seconds)
         assert len(polls) < 3 * PATIENCE
-        # It tries again before each look, which is no news; once it gets a step further.
+        # It retries before each poll, which changes nothing; once it gets a step further.
         world.tell("a", STARTED)
         if len(polls) == 20:
             world.tell("a", STEPS[1])

@@ -12,7 +12,7 @@ WATCH = ["rotations", "watch", "certs-1", "-g", "field", "--exit-status", "--int
 def check_everything(fleet, watched, shown, text, junit, page):
     """Every device in the right state with the right words, in each form.
 
-    A device that tries its failed step again just now is rightly told as running.
+    A device that retries its failed step just now is rightly shown as running.
     """
     expected = fleet.expected()
 
@@ -44,7 +44,7 @@ def check_everything(fleet, watched, shown, text, junit, page):
 
 
 async def see_it_through(directory, counts, *, check_in=1.0, interval=0.05, live=False):
-    """Push, watch to the end, and look again in each form; returns what was seen.
+    """Push, watch to the end, and show it again in each form; returns what was seen.
 
     A watch of many short looks begins when the devices have come to their ends, lest it gives up before a slow
     machine gets there; a `live` one begins at once.
