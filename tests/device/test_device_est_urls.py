@@ -54,7 +54,7 @@ def test_odd_values_that_wedge_a_device(bench: Bench, value: str, path: str | No
 
 @pytest.mark.parametrize(
     ("status", "method", "rotates"),
-    [(301, "GET", False), (302, "GET", False), (307, "POST", True), (308, "POST", True)],
+    [(301, "GET", False), (302, "GET", False), (303, "GET", False), (307, "POST", True), (308, "POST", True)],
 )
 def test_a_redirect_is_followed(bench: Bench, status: int, method: str, rotates: bool) -> None:
     gateway = bench.gateway

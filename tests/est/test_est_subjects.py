@@ -1,13 +1,14 @@
 """A new certificate's subject is the old one's, byte for byte, whatever it looks like."""
 
 import base64
+import contextlib
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from fioctl_rotate.est.client import build_csr, check_new_certificate, decode_ce
 from fioctl_rotate.pki.certificates import name, sign_device
 from fioctl_rotate.pki.keys import generate_key
 from fioctl_rotate.pki.subject import raw_subject
+from tests.making import certificate, usage
 
 UTF8, PRINTABLE, BMP, IA5 = (
     _ASN1Type.UTF8String,
@@ -132,6 +134,25 @@ def test_a_device_checks_the_certificate_that_it_gets(pki, changes, words):
         **arguments,
     )
     with pytest.raises(Error, match=words):
+        check_new_certificate(current, new)
+
+
+CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
+
+
+@pytest.mark.parametrize(
+    ("bits", "purposes", "message"),
+    [
+        (["digital_signature"], [CLIENT], None),
+        (["digital_signature", "key_agreement"], [CLIENT], "KeyUsage digitalSignature and no other"),
+        (["digital_signature"], [CLIENT, SERVER], "ExtendedKeyUsage clientAuth and no other"),
+    ],
+)
+def test_a_device_wants_exactly_its_two_usages(pki, bits, purposes, message):
+    """fioconfig compares both extensions byte for byte."""
+    current, _ = pki.device()
+    new = certificate(name=current.subject, extensions=[usage(*bits), x509.ExtendedKeyUsage(purposes)])
+    with pytest.raises(Error, match=message) if message else contextlib.nullcontext():
         check_new_certificate(current, new)
 
 
