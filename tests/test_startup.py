@@ -13,7 +13,7 @@ from typer.main import get_command
 
 import fioctl_rotate
 from fioctl_rotate.cli import app
-from fioctl_rotate.seen import cache_file, load
+from fioctl_rotate.seen import Seen, cache_file, load, remember
 from fioctl_rotate.settings import default_config_file
 from tests.commandline import Cli
 from tests.processes import imported
@@ -120,6 +120,20 @@ def test_a_damaged_cache_completes_nothing_and_is_mended(cli: Cli, acme: Path, c
     assert load() == {"profiles": [], "factories": load()["factories"]}
     assert cli("config", "device-group", "list").code == 0
     assert load()["factories"][0]["groups"] == ["field"]
+
+
+def test_the_cache_keeps_the_newest_names_of_a_few_factories() -> None:
+    for number in range(12):
+        seen = Seen()
+        seen.add_devices(f"device-{number}-{n}" for n in range(1500))
+        remember("acme", f"https://{number}.example", seen, ())
+    seen = Seen()
+    seen.add_devices(["newest"])
+    remember("acme", "https://8.example", seen, ())
+    factories = load()["factories"]
+    assert [factory["server"][8:-8] for factory in factories] == ["8", "11", "10", "9", "7", "6", "5", "4"]
+    assert [len(factory["devices"]) for factory in factories] == [1000] * 8
+    assert factories[0]["devices"][:2] == ["newest", "device-8-0"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
