@@ -55,8 +55,8 @@ async def authorize_est(
 ) -> AuthorizedEst:
     """Sign the TLS certificate of the Factory's managed EST server, upload it and read it back.
 
-    Before it asks the backend for a CSR, it checks that root key and certificate are a pair, and that the root is
-    this Factory's (else Refused). It asks the operator before it replaces a certificate that is in use. The CSR is
+    Before it asks the backend for a CSR, it checks root key and certificate: they must be a pair, and the Factory's
+    root (else Refused). It asks the operator before it replaces a certificate that is in use. The CSR is
     the backend's newest, or the one in `csr_file`; `dns_name` is the one name it may ask for (default: what
     `expected_est_name` finds). A dry run asks for no CSR. Source: fioctl `keys est authorize`.
     """

@@ -118,9 +118,9 @@ class Listening:
 def serve_est(service: EstService, where: Listening, *, started: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; SIGHUP reads the files again.
 
-    `started` is called with where connections are taken: the URL (ESTSERVER's value, as far as the name goes), or
-    the UNIX socket. With more than one worker, each is a process that shares nothing but the port. Raises Error
-    where a file is not usable, the port is taken, or a worker ends by itself.
+    `started` is called with the address of the server: its URL (an IP address instead of a name) or UNIX socket.
+    With more than one worker, each is a process that shares nothing but the port. Raises Error where a file is not
+    usable, the port is taken, or a worker ends by itself.
     """
     loaded = load(service)  # reports a fault once, not once in each worker
     _warn(service, loaded)

@@ -32,7 +32,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
     ):
         raise Refused(
             f"{path} has insecure_skip_verify: anyone on the network path could read the token",
-            hint="put the server's CA into a PEM file, name it with CACERT, and take that line out",
+            hint="put the server's CA into a PEM file, name it with CACERT, and delete that line",
         )
     credentials = _table(document, "clientcredentials", path)
     kept = {name: credentials[name] for name in OAUTH_KEYS if credentials.get(name)}
@@ -54,7 +54,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
             f"{path} has neither a token nor client credentials", hint="run `fioctl login` first"
         )
     left = ["extraheaders"] if document.get("extraheaders") else []
-    return values, [f"`{name}` of {path} is not taken over" for name in left]
+    return values, [f"`{name}` of {path} is ignored" for name in left]
 
 
 class _Loader(yaml.BaseLoader):

@@ -68,8 +68,8 @@ async def run_mock_devices(
 
     `fail` says which step fails on how many devices, the first by name; they recover in a run without it. `reboot`
     is the probability (0 to 1) that a device reboots before a check-in. `observe` is called at each step of a
-    rotation; `problem` once for each reason why a device cannot check in, at the first failed request, and again
-    when the reason changes or comes back. Raises Refused where another process runs one of these devices.
+    rotation; `problem` is called when a device cannot check in: once, and again when the reason changes or comes
+    back. Raises Refused where another process runs one of these devices.
     """
     present: dict[str, str] = {}
 

@@ -194,8 +194,8 @@ class SimulatedFleet:
         life = self.lives[uuid]
         life.error = outcome.message if isinstance(outcome, Error) else None
         life.cut_off = isinstance(outcome, RotationFailed) or _is_refused(life.error or "")
-        taken = life.error is None and outcome is not StartOutcome.ROTATED
-        if taken and life.finalized is not None and life.back is None:
+        accepted = life.error is None and outcome is not StartOutcome.ROTATED
+        if accepted and life.finalized is not None and life.back is None:
             life.back = self._clock.elapsed
 
 

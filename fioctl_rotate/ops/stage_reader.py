@@ -29,8 +29,8 @@ from fioctl_rotate.rotation.tracker import Tracker, key_digest
 class StageReader:
     """Reads one rollout.
 
-    After each `read`, `reasons` are those of the writes that gave the entry to stage devices, as their logs have
-    them, and `problems` says what could not be read and is read again.
+    After each `read`, `reasons` has the reason of each write that gave the entry to a stage device, from its log.
+    `problems` says what could not be read; the next `read` tries it again.
     """
 
     def __init__(self, api: FactoryApi, rollout: Rollout, memory: Memory) -> None:

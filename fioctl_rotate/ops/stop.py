@@ -26,8 +26,8 @@ _PASSES = 5
 class EntryFate(msgspec.Struct, frozen=True, rename="kebab"):
     """What is done with a device's own entry, and in a message what the device does then.
 
-    `fate` is `delete`, `leave`, `replace`, `locked` where the configuration is locked while the device rotates, or
-    `none` for one that has begun by its group's entry.
+    `fate` is `delete`, `leave` or `replace`. It is `locked` where the configuration is locked while the device
+    rotates, and `none` for a device that has begun by its group's entry.
     """
 
     uuid: str
@@ -54,7 +54,7 @@ class Stop:
 async def plan_stop(api: FactoryApi, group: str, rotation_id: str) -> Stop:
     """What `stop` would do.
 
-    Raises Error where neither the group nor any of its devices has the rotation, and Refused where deleting the
+    Raises Error where neither the group nor any of its devices has the rotation. Raises Refused where deleting the
     group's entry would make devices rotate by a fleet-wide one.
     """
     await find_group(api, group)

@@ -158,5 +158,5 @@ def test_extra_headers_are_left_behind_and_said_so(
     )
     result = cli("login", "--from-fioctl", path)
     assert result.code == 0
-    assert f"warning: `extraheaders` of {path} is not taken over" in result.err
+    assert f"warning: `extraheaders` of {path} is ignored" in result.err
     no_secret(result)

@@ -5,11 +5,12 @@ import base64
 import csv
 import hashlib
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
 
+from fioctl_rotate.ops.curves import drawn
 from fioctl_rotate.rotation.progress import STARTED, STEPS
 
 EVIL = "</td><script>alert(1)</script>\x1b[31m"
@@ -252,3 +253,11 @@ def test_report_on_stdout_is_the_page_alone(well, rotations):
 
 def test_report_needs_a_file(well, rotations):
     assert rotations("report", "certs-1").code == 2
+
+
+def test_times_that_cannot_be_right_are_counted_at_the_edges_of_the_plot():
+    first = datetime(2026, 11, 25, tzinfo=UTC)
+    times = [first - timedelta(days=9), first + timedelta(minutes=5), first + timedelta(days=9)]
+    (curve,) = drawn({"begun": times}, 4, first, first + timedelta(minutes=10)).curves
+    heights = re.findall(r"[0-9.]+ ([0-9.]+)|V([0-9.]+)", curve.path)
+    assert [float("".join(height)) for height in heights] == [75, 50, 25]
