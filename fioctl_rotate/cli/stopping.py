@@ -105,9 +105,7 @@ async def unshadow(flags: Flags, group: GroupOption, yes: YesOption = False) -> 
         _announce(planned)
         confirm(f"Do this with the own entries of devices in group {group}?", yes=yes)
         done = await ops.take_back(api, group, planned)
-        return _result(
-            document, at(api, f"took back what can be taken back of the own entries in group {group}"), done
-        )
+        return _result(document, at(api, f"processed the own entries of devices in group {group}"), done)
 
 
 def _announce(devices: "Sequence[EntryFate]") -> None:
