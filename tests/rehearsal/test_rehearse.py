@@ -19,6 +19,8 @@ import pytest
 from fioctl_rotate.errors import Refused
 from fioctl_rotate.files import locked
 from fioctl_rotate.folders import state_folder
+from fioctl_rotate.mock.store import device_records
+from fioctl_rotate.mock.store.database import Store
 from fioctl_rotate.rotation.rollout import Decision, Verdict, decide
 from tests.commandline import Cli
 from tests.processes import FREE
@@ -132,6 +134,20 @@ def test_a_rotation_that_was_open_before_is_told_from_the_new_one(cli: Cli, tmp_
     }
     # The devices have checked in before the push, by which `open` did the older rotation.
     assert all(device["begun"] > played["stages"][0]["began"] > 0 for device in played["devices"])
+
+
+def test_the_simulated_clock_begins_when_the_factory_last_saw_a_device(
+    cli: Cli, made: Rehearsable, tmp_path: Path
+) -> None:
+    """Its clock may be ahead of this machine's."""
+    clone, ahead = tmp_path / "clone", datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    shutil.copytree(made.clone, clone)
+    with contextlib.closing(Store(clone)) as store, store.transaction() as db:
+        device = device_records.find_device(db, "acme", "device-1", by_uuid=False)
+        device_records.see_device(db, device, ahead)
+    result = cli("apply", made.plain, "--rehearse", clone, "--timeout", "1s", "--format", "json")
+    began = datetime.datetime.fromisoformat(last_line(result)["plain-push"]["began"])
+    assert began >= ahead.replace(microsecond=0)
 
 
 def test_the_time_of_a_rehearsal_is_simulated(rehearse: Rehearse) -> None:
