@@ -2,6 +2,8 @@
 
 import asyncio
 import shutil
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,32 @@ def test_a_settled_device_does_not_rotate_back_at_its_next_boot(tmp_path: Path, 
         return (directory / "devices" / device.uuid / "cert-rotation.state.completed").read_text()
 
     assert f'"RotationId":"certs-{2 if settled else 1}"' in asyncio.run(scenario())
+
+
+def test_a_device_that_took_its_last_step_in_this_second_is_settled_too(tmp_path: Path) -> None:
+    """What a device stores at its last step is as old as that step, in whole seconds: it misses older changes."""
+    directory = tmp_path / "mock"
+
+    async def types(*words: object) -> None:
+        command = (sys.executable, "-m", "fioctl_rotate", *map(str, words), *PLACE, str(directory))
+        running = await asyncio.create_subprocess_exec(*command)
+        assert await running.wait() == 0
+
+    async def scenario() -> StartOutcome:
+        await mock.init(directory, "acme", addresses=Addresses(0, 0, 0), group="field", devices=1)
+        async with mock.serve(directory, serving=Serving(ports=Ports(0, 0, 0))) as factory:
+            device = Device(next((directory / "devices").iterdir()))
+            wish = ("-r", "x", "-p", factory.est_port, "--rotation-id", "certs-1", "--no-checks")
+            await types("config", "set", "-g", "field", "-r", "x", "motd=hello")
+            assert (
+                await device.check_in() is StartOutcome.CHANGED
+            )  # a device that stores nothing misses nothing
+            await types("config", "rotate-certs", "-g", "field", *wish)
+            await types("rotations", "show", "certs-1", "-g", "field")  # from now on its old key is known
+            await asyncio.sleep(1 - time.time() % 1)  # so that a second begins
+            assert await device.check_in() is StartOutcome.ROTATED
+            await device.check_in()
+            await types("rotations", "settle", "certs-1", "-g", "field")
+            return await device.check_in()
+
+    assert asyncio.run(scenario()) is StartOutcome.CHANGED

@@ -156,7 +156,9 @@ class Watching:
             assert select.select([self._leader], [], [], 60)[0], seen
             seen += os.read(self._leader, 65536)
             view = seen.partition(b"\x1b[2J")[2] if cleared else seen
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", view.decode(encoding))
+        # Drawing anew moves the cursor up: without a break, the end of one view and the next one were one line.
+        text = re.sub(r"\x1b\[1A", "\n", view.decode(encoding))
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
         return [line.rstrip() for line in text.replace("\r", "").splitlines()]
 
     def __enter__(self):
