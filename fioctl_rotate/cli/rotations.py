@@ -1,6 +1,5 @@
 """`rotations`: the state of a rotation on every device."""
 
-import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -323,6 +322,8 @@ async def settle(
         await require_present(api, scope, rotation_id)
         if NOT_DONE not in waived:
             _require_done(api, await snapshot_of(api, rotation_id, scope, CONCURRENCY))
+            import asyncio
+
             # Changes have whole seconds: a device misses one of the second in which it took its last step.
             await asyncio.sleep(1)
         confirm(f"Send the entry of {rotation_id} to {scope} of factory {api.factory} again?", yes=yes)
