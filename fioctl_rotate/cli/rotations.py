@@ -5,16 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from fioctl_rotate.cli import due, stopping
 from fioctl_rotate.cli.apply import settings_for
 from fioctl_rotate.cli.common import (
-    GROUP,
     Format,
     FormatOption,
     GroupOption,
-    Options,
     Result,
     Table,
     YesOption,
@@ -30,7 +26,7 @@ from fioctl_rotate.cli.common import (
     spread,
     wrapped,
 )
-from fioctl_rotate.cli.completion import names
+from fioctl_rotate.cli.naming import IdArgument, with_any_scope, with_scope
 from fioctl_rotate.cli.out_files import (
     JunitOption,
     SummaryOption,
@@ -58,42 +54,11 @@ NOT_DONE = "not-done"
 CONCURRENCY = 32
 """Requests at the same time, unless --concurrency says otherwise."""
 
-CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
-
 ConcurrencyOption = Annotated[
     int, option("--concurrency N", "Most requests at the same time.", min=1, max=256)
 ]
-IdArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="ID", help="ROTATIONID; `rotations list` shows them.", autocompletion=names("rotations")
-    ),
-]
-SCOPE_OPTIONS: Options = {
-    "group": GROUP,
-    "device": option("--device DEVICE", "One device, in place of a group.", autocompletion=names("devices")),
-}
 
-
-def _any_scope(group: str | None = None, device: str | None = None) -> Scope | None:
-    if group is not None and device is not None:
-        raise UsageError("name either a group (-g GROUP) or a device (--device DEVICE), not both")
-    if device is not None:
-        return Scope.of_device(device)
-    return None if group is None else Scope.of_group(group)
-
-
-def _scope(group: str | None = None, device: str | None = None) -> Scope:
-    scope = _any_scope(group, device)
-    if scope is None:
-        raise UsageError("name either a group (-g GROUP) or a device (--device DEVICE)")
-    return scope
-
-
-with_scope = spread("scope", _scope, SCOPE_OPTIONS)
-"""Gives a command the options -g and --device, of which one must be given; it receives a `scope`."""
-with_any_scope = spread("scope", _any_scope, SCOPE_OPTIONS)
-"""As `with_scope`, but both may be left out: `scope` is None then."""
+CHECKED = ("server_name", "port", "resource", "pkey_ids", "cert_ids")
 
 
 @app.command("list", epilog="Example: fioctl-rotate rotations list")
