@@ -101,7 +101,7 @@ def test_any_body_is_read_or_refused_in_one_line(cli: Cli, serve: Serve, command
         return Reply(raw=head.encode() + body)
 
     serve(answer)
-    for number, body in enumerate(inputs(examples, 1, 120)):
+    for number, body in enumerate(inputs(examples, 1, 200)):
         status = (200, 200, 200, 401, 404, 500)[number % 6]
         ends_well(cli(*command), body)
 
@@ -123,7 +123,7 @@ def test_any_answer_is_read_or_refused_in_one_line(cli: Cli, serve: Serve, part:
     ]
     data = b""
     serve(lambda _: Reply(raw=data))
-    for data in inputs(examples, 10 + part, 70):
+    for data in inputs(examples, 10 + part, 100):
         ends_well(cli("config", "device-group", "list"), data)
 
 
@@ -155,7 +155,7 @@ def test_any_settings_file_is_read_or_refused_in_one_line(
 def test_any_file_of_fioctl_is_read_or_refused_in_one_line(cli: Cli, serve: Serve, tmp_path: Path) -> None:
     serve(lambda _: Reply(raw=b""))
     path, settings = tmp_path / "fioctl.yaml", tmp_path / "c.toml"
-    for data in inputs(YAML, 3, 120):
+    for data in inputs(YAML, 3, 200):
         path.write_bytes(data)
         arguments = ("login", "--from-fioctl", path, "-c", settings, "--server", "http://localhost:1")
         ends_well(cli(*arguments, "-f", "acme"), data)
@@ -172,7 +172,7 @@ def test_any_answer_for_an_access_token_is_read_or_refused_in_one_line(
     monkeypatch.delenv("FIOCTL_TOKEN")
     path = tmp_path / "c.toml"
     text = f'[oauth]\nclient_id = "a"\nclient_secret = "b"\nurl = "{server.url}"\n'
-    for body in inputs([example.encode()], 4, 120):
+    for body in inputs([example.encode()], 4, 200):
         path.write_text(text)
         ends_well(cli("whoami", "-c", path), body)
 
