@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from fioctl_rotate.errors import Error, printable
 from fioctl_rotate.http import httpx
 from fioctl_rotate.pki.certificates import DIGITAL_SIGNATURE
-from fioctl_rotate.pki.parsing import load_pkcs7
+from fioctl_rotate.pki.parsing import extension, load_pkcs7
 from fioctl_rotate.pki.subject import copied_subject, raw_subject
 
 CLIENT_AUTH = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
@@ -232,9 +232,5 @@ def check_new_certificate(current: x509.Certificate, new: x509.Certificate) -> N
         (x509.ExtendedKeyUsage, CLIENT_AUTH, "ExtendedKeyUsage clientAuth"),
     )
     for kind, wanted, usage in usages:
-        try:
-            value = new.extensions.get_extension_for_class(kind).value
-        except x509.ExtensionNotFound:
-            value = None
-        if value != wanted:
+        if extension(new, kind) != wanted:
             raise Error(f"the new certificate must have {usage} and no other")

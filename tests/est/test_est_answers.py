@@ -67,6 +67,14 @@ def test_any_answer_is_accepted_or_refused_with_a_message(body: bytes, status: i
                 accepted(Answer(status, kind, body), DEVICE, only_201=only_201)
 
 
+def test_a_certificate_whose_extensions_cannot_be_read_is_refused() -> None:
+    digital_signature = bytes.fromhex("03020780")  # a BIT STRING; with the tag 0 it is nothing
+    body = base64.b64encode(ANSWER.replace(digital_signature, bytes.fromhex("00020780")))
+    assert decode_certificates(body)[0].subject == DEVICE.subject
+    with pytest.raises(Error, match="must have KeyUsage digitalSignature"):
+        accepted(Answer(200, "application/pkcs7-mime", body), DEVICE, only_201=False)
+
+
 @MANY
 @given(encoded(mutated(CSR)), st.sampled_from(list(Enroll)))
 def test_any_csr_is_signed_or_refused(body: bytes, policy: Enroll) -> None:
