@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import gc
 import io
 import os
 import shutil
 import signal
 import ssl
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,10 +26,31 @@ from tests.scripted import Answer, Server, running_mock
 
 
 def pytest_configure() -> None:
-    """Let tests send signals: in a shell's background, or under nohup, programs start with some ignored."""
+    """Let tests send signals: in a shell's background, or under nohup, programs start with some ignored.
+
+    And keep their files in memory where it has room: they sync thousands of small ones, which takes a tenth of the
+    time of all tests on disk.
+    """
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+    if "TMPDIR" not in os.environ and _has_room(Path("/dev/shm")):
+        os.environ["TMPDIR"] = tempfile.tempdir = "/dev/shm"
+
+
+def _has_room(directory: Path) -> bool:
+    """Whether tests can write 1 GB here and run what they wrote. A container often allows 64 MB and no programs."""
+    if not os.access(directory, os.W_OK):
+        return False
+    volume = os.statvfs(directory)
+    return volume.f_bavail * volume.f_frsize > 10**9 and not volume.f_flag & os.ST_NOEXEC
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays to the end: modules and thousands of collected tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def pytest_xdist_auto_num_workers() -> int:
