@@ -16,6 +16,7 @@ from fioctl_rotate.connections import Listener
 from fioctl_rotate.errors import Error
 from fioctl_rotate.http_connection import address
 from fioctl_rotate.limits import LIMITS, Limits, Refused
+from fioctl_rotate.signals import handling
 
 _HINTS = {
     errno.EADDRINUSE: "choose another port",
@@ -92,7 +93,9 @@ async def running(
     sets its own. When the block ends, requests under way get two seconds to end.
     """
     # uvicorn logs a warning for each request that is not HTTP; `refused` names the peer, too.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    log = logging.getLogger("uvicorn.error")
+    log.setLevel(logging.ERROR)
+    log.addFilter(_is_fault)
     listener = Listener(app, sock, context, limits, refused)
     accepting = asyncio.create_task(listener.accept())
     try:
@@ -104,15 +107,15 @@ async def running(
         await listener.close()
 
 
+def _is_fault(record: logging.LogRecord) -> bool:
+    """Whether it is more than a request that was cut off because the server ends."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
+
+
 async def until_interrupted(ready: Callable[[], None] = lambda: None) -> None:
     """Return at SIGINT or SIGTERM; `ready` is called once Ctrl-C works, and may say so."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    try:
+    with handling(lambda *_: loop.call_soon_threadsafe(stop.set), (signal.SIGINT, signal.SIGTERM)):
         ready()
         await stop.wait()
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)

@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import re
+import signal
 import sys
 import traceback
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 from typer.main import get_command
 
-from fioctl_rotate import __version__
+from fioctl_rotate import __version__, signals
 from fioctl_rotate.cli import common
 from fioctl_rotate.cli.common import note
 from fioctl_rotate.cli.hints import TYPED
@@ -112,12 +113,17 @@ def tree() -> Any:
 
 def main() -> None:
     """Run the command line of this process, and exit."""
-    code = run()
+    try:
+        code = run()
+    except KeyboardInterrupt:  # a second Ctrl-C, while the first was answered
+        code = 130
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a late one does not change how the command ended
     # The process ends: a last garbage collection would only take time.
     gc.freeze()
     sys.exit(code)
 
 
+@signals.kept()
 def run(argv: list[str] | None = None) -> int:
     """Run `argv` (default: the process's) and return the exit code. Errors are shown on stderr, never raised."""
     TYPED.set(Flags())

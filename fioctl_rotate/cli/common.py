@@ -6,9 +6,8 @@ import gc
 import inspect
 import shlex
 import signal
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -47,8 +46,9 @@ from fioctl_rotate.cli.output import table as table
 from fioctl_rotate.cli.output import warn as warn
 from fioctl_rotate.cli.output import wrapped as wrapped
 from fioctl_rotate.cli.reading import READING
-from fioctl_rotate.errors import Stopped, UsageError
+from fioctl_rotate.errors import UsageError
 from fioctl_rotate.settings import Flags, Settings, resolve
+from fioctl_rotate.signals import ended_by, handling, not_ignored
 
 if TYPE_CHECKING:
     from fioctl_rotate.api.client import FactoryApi
@@ -258,33 +258,40 @@ def done(api: "FactoryApi", outcome: str, **document: Any) -> Result:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run the coroutine and return its result. SIGTERM and SIGHUP cancel it, as Ctrl-C does, and raise Stopped."""
+    """Run the coroutine and return its result. A signal cancels it: see `ended_by` for what that raises.
+
+    A second signal also cancels what it still does before it ends, and a third one ends the process at once. With
+    asyncio's own handler the second one raises KeyboardInterrupt wherever the code is: a task can get lost there,
+    and the loop waits for it forever.
+    """
     import asyncio
 
+    heard: list[int] = []
+    running: list[asyncio.Task[T]] = []
+
+    def stop(number: int, _frame: object) -> None:
+        heard.append(number)
+        if len(heard) == 2:
+            signal.signal(number, signal.SIG_DFL)
+        for task in running:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+
     async def stoppable() -> T:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        heard: list[int] = []
-
-        def stop(number: int) -> None:
-            heard.append(number)
-            if task is not None:
-                task.cancel()
-
-        # Signals belong to the main thread; one that is ignored, as `nohup` does with SIGHUP, stays ignored.
-        in_main = threading.current_thread() is threading.main_thread()
-        ours = [
-            n for n in (signal.SIGTERM, signal.SIGHUP) if in_main and signal.getsignal(n) is signal.SIG_DFL
-        ]
-        for number in ours:
-            loop.add_signal_handler(number, stop, number)
+        task = cast("asyncio.Task[T]", asyncio.current_task())
+        running.append(task)
+        if heard:
+            task.cancel()
         try:
             return await work
-        except asyncio.CancelledError:
-            if heard:
-                raise Stopped(heard[0]) from None
-            raise
         finally:
-            for number in ours:
-                loop.remove_signal_handler(number)
+            running.clear()
 
-    return asyncio.run(stoppable())
+    try:
+        with handling(stop, not_ignored()):
+            return asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        if not heard:
+            raise
+        # What is left takes no time, and `app.run` sets it back.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise ended_by(heard[0]) from None

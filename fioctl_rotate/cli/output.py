@@ -17,7 +17,8 @@ import typer
 
 from fioctl_rotate.cli.hints import with_typed_flags
 from fioctl_rotate.cli.reading import READING
-from fioctl_rotate.errors import Error, Stopped, UsageError, printable
+from fioctl_rotate.errors import Error, UsageError, printable
+from fioctl_rotate.signals import ended_by, handling, not_ignored
 from fioctl_rotate.value import Value
 
 if TYPE_CHECKING:
@@ -339,25 +340,15 @@ def _wait_for_line() -> None:
 def asking() -> Iterator[None]:
     """While the block asks a person something, Ctrl-C, SIGTERM and SIGHUP end the command at once.
 
-    asyncio's own handlers cancel its task, which a blocked prompt never notices: the answer would still count.
+    Otherwise a signal cancels the command's task. A blocked prompt never notices, and the answer would still count.
     """
-
     READING.clear()
 
     def stop(number: int, _frame: object) -> None:
-        raise Stopped(number)
+        raise ended_by(number)
 
-    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: stop, signal.SIGHUP: stop}
-    previous = {
-        number: signal.signal(number, handler)
-        for number, handler in ours.items()
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
+    with handling(stop, not_ignored()):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def console(*, stderr: bool = False) -> "Console":
