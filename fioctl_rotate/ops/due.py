@@ -21,7 +21,7 @@ from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.est_log import Issued, read_est_log
 from fioctl_rotate.ops.rotations import in_log
 from fioctl_rotate.ops.watch import events_of
-from fioctl_rotate.rotation.due import Due, Ended, Source, by_date, due, rotation_date
+from fioctl_rotate.rotation.due import Due, LastRotation, Source, by_date, due, rotation_date
 from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
 from fioctl_rotate.rotation.progress import LAST, Phase, Time, from_events, parse_time
 from fioctl_rotate.rotation.scope import Scope
@@ -34,7 +34,7 @@ class Answer(msgspec.Struct):
 
     last_seen: Time | None
     updates: list[str]
-    ended: Ended | None
+    ended: LastRotation | None
 
 
 async def who_is_due(
@@ -142,12 +142,12 @@ def _newest(issued: Sequence[Issued]) -> dict[str, Issued]:
     return {record.device: record for record in sorted(issued, key=lambda record: record.time)}
 
 
-def _exact(ended: Ended | None, issued: Issued | None) -> Ended | None:
+def _exact(ended: LastRotation | None, issued: Issued | None) -> LastRotation | None:
     """The rotation with the dates of the EST log, if the log has a certificate of the device."""
     at, not_after = (parse_time(issued.time), parse_time(issued.not_after)) if issued else (None, None)
     if at is None or not_after is None:
         return ended
-    return Ended(ended.rotation_id if ended else "", at, Source.EST_LOG, not_after)
+    return LastRotation(ended.rotation_id if ended else "", at, Source.EST_LOG, not_after)
 
 
 def _load(api: FactoryApi) -> dict[str, Answer]:

@@ -7,7 +7,7 @@ from fioctl_rotate.errors import printable
 from fioctl_rotate.ops.watch import Snapshot
 from fioctl_rotate.rotation.document import time_text
 from fioctl_rotate.rotation.messages import where, why
-from fioctl_rotate.rotation.picture import Again, Picture
+from fioctl_rotate.rotation.picture import BeganAgain, Picture
 from fioctl_rotate.rotation.rollout import Decision
 from fioctl_rotate.rotation.scope import Scope
 from fioctl_rotate.rotation.stage_states import Point, Rollout, StagedDevice
@@ -77,7 +77,7 @@ def suite_of(name: str, cases: Sequence[ElementTree.Element]) -> ElementTree.Ele
     return suite
 
 
-def _case(rotation: Rotation, state: DeviceState, again: Again | None = None) -> ElementTree.Element:
+def _case(rotation: Rotation, state: DeviceState, again: BeganAgain | None = None) -> ElementTree.Element:
     """The case of a device. `time` is how long its steps took. The `type` of a failure is its reason, or its state.
 
     A device that is done, but then began an older rotation (`again`), has failed.

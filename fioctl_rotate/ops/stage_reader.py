@@ -16,7 +16,7 @@ from fioctl_rotate.ops import baselines
 from fioctl_rotate.ops.at_once import Pace, for_each
 from fioctl_rotate.ops.watch import Snapshot, Watch, events_of
 from fioctl_rotate.rotation.entry import FILE_NAME, rotation_id_of
-from fioctl_rotate.rotation.picture import Again, EntryLog, Memory, Picture, Reading, entry_log
+from fioctl_rotate.rotation.picture import BeganAgain, EntryLog, Memory, Picture, Reading, entry_log
 from fioctl_rotate.rotation.progress import STARTED, Progress, from_events, parse_time
 from fioctl_rotate.rotation.rollout import CHECK_IN
 from fioctl_rotate.rotation.scope import Scope
@@ -159,13 +159,13 @@ class StageReader:
         states: Iterable[DeviceState],
         settled_at: datetime | None,
         early: Mapping[str, Reading | None],
-    ) -> tuple[dict[str, Again], bool]:
+    ) -> tuple[dict[str, BeganAgain], bool]:
         """The devices that have begun an older rotation once more; and whether some could not be read.
 
         One request for each device and older rotation, once the device was seen after the settling: until then it
         may still begin. Of early devices it may be known already.
         """
-        found: dict[str, Again] = {}
+        found: dict[str, BeganAgain] = {}
         unread = False
 
         def may_have(state: DeviceState) -> bool:
@@ -200,7 +200,7 @@ class StageReader:
             await for_each(wanted, read, self._pace, self._api.counted)
         return found, unread
 
-    async def _began_again(self, state: DeviceState) -> Again | None:
+    async def _began_again(self, state: DeviceState) -> BeganAgain | None:
         first = next(iter(state.progress.finals), None)
         for rotation_id in sorted(self._rollout.older_ids):
             older = from_events(await events_of(self._api, state.uuid, rotation_id))
@@ -213,7 +213,7 @@ class StageReader:
             known, since = self._memory.again.get(state.uuid, (0, seen))
             if seen is not None and known != count:
                 self._memory.again[state.uuid], since = (count, seen), seen
-            return None if since is None else Again(rotation_id, since)
+            return None if since is None else BeganAgain(rotation_id, since)
         return None
 
 

@@ -17,7 +17,7 @@ from fioctl_rotate.rotation.picture import stop_reason
 from fioctl_rotate.rotation.plan import CurrentEntry, request_body
 from fioctl_rotate.rotation.progress import Phase, from_events
 from fioctl_rotate.rotation.scope import Scope
-from fioctl_rotate.rotation.stopping import Fate, OwnEntry, fate_of
+from fioctl_rotate.rotation.stopping import OwnEntry, OwnEntryFate, fate_of
 
 # How many times entries are deleted and read again.
 _PASSES = 5
@@ -110,7 +110,7 @@ async def _mark(api: FactoryApi, group: str, rotation_id: str) -> None:
 
 
 def _is_new(device: EntryFate, before: EntryFate | None) -> bool:
-    return before is None or before.fate in (Fate.DELETE, Fate.REPLACE)
+    return before is None or before.fate in (OwnEntryFate.DELETE, OwnEntryFate.REPLACE)
 
 
 async def _find(api: FactoryApi, group: str, rotation_id: str) -> Stop:
@@ -215,10 +215,12 @@ async def take_back(
                 return  # it is gone already
             if now.rotation != device.rotation:
                 message = f"it has rotation {now.rotation} of its own now, which is left as it is"
-                done[device.uuid] = msgspec.structs.replace(device, fate=str(Fate.LEAVE), message=message)
+                done[device.uuid] = msgspec.structs.replace(
+                    device, fate=str(OwnEntryFate.LEAVE), message=message
+                )
                 return
             done[device.uuid] = now
-            if now.fate == Fate.DELETE:
+            if now.fate == OwnEntryFate.DELETE:
                 await _delete(api, scope)
             elif now.replace_by is not None:
                 body = request_body(Entry.parse(now.replace_by), stop_reason(now.rotation))
@@ -268,9 +270,12 @@ async def _entry_fate(
     fetched = bool(log[0].applied_at)
     entry = OwnEntry(own.rotation_id or "", beneath, completed, progress, fetched, again)
     fate, message = fate_of(entry)
-    replace_by = _value(own, completed) if fate is Fate.REPLACE and completed else None
-    if fate is Fate.REPLACE and replace_by is None:
-        fate, message = Fate.LEAVE, f"its entry cannot be read; without it, it would rotate by {beneath}"
+    replace_by = _value(own, completed) if fate is OwnEntryFate.REPLACE and completed else None
+    if fate is OwnEntryFate.REPLACE and replace_by is None:
+        fate, message = (
+            OwnEntryFate.LEAVE,
+            f"its entry cannot be read; without it, it would rotate by {beneath}",
+        )
     return EntryFate(uuid, name, own.rotation_id or "", str(fate), message, replace_by)
 
 

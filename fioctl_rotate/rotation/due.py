@@ -35,7 +35,7 @@ class Urgency(StrEnum):
     FINE = "fine"
 
 
-class Ended(Struct, frozen=True):
+class LastRotation(Struct, frozen=True):
     """The last rotation of a device that succeeded, and when. Only the EST log gives `not_after`."""
 
     rotation_id: str
@@ -68,27 +68,27 @@ def rotation_date(
     applied: datetime | None,
     pushed: datetime | None,
     last_seen: datetime | None,
-) -> Ended | None:
+) -> LastRotation | None:
     """When the rotation ended, None where that is not known.
 
     `finalized` is by the device's clock; `applied` (when it fetched the entry of its own), `pushed` and `last_seen`
     are the server's.
     """
     if applied is not None:
-        return Ended(rotation_id, applied, Source.SERVER)
+        return LastRotation(rotation_id, applied, Source.SERVER)
     wrong = finalized is not None and (
         (pushed is not None and pushed - finalized > _SLACK)
         or (last_seen is not None and finalized - last_seen > _SLACK)
     )
     if finalized is not None and not wrong:
-        return Ended(rotation_id, finalized, Source.DEVICE)
-    return None if pushed is None else Ended(rotation_id, pushed, Source.PUSH)
+        return LastRotation(rotation_id, finalized, Source.DEVICE)
+    return None if pushed is None else LastRotation(rotation_id, pushed, Source.PUSH)
 
 
 def due(
     uuid: str,
     name: str,
-    ended: Ended | None,
+    ended: LastRotation | None,
     *,
     registered: datetime | None,
     lifetime: timedelta,

@@ -89,7 +89,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class BeganAgain:
     """A device that has begun an older rotation once more after this one: by a reboot before it was settled.
 
     `rotation` is that older id. `since` is the device's last-seen when its newest Finalize was first read: a
@@ -120,7 +120,7 @@ class Picture:
     states: Sequence[DeviceState] = ()
     summary: Summary | None = None
     resting: bool = False
-    again: Mapping[str, Again] = field(default_factory=dict)
+    again: Mapping[str, BeganAgain] = field(default_factory=dict)
 
 
 class Memory(Struct):
@@ -131,7 +131,8 @@ class Memory(Struct):
         stored: the device's last-seen when it was first known to have fetched its settling.
         soak: by the stage's number, the newest last-seen when its devices were done.
         given_at: when the group got the entry; its log forgets this after ten changes.
-        again: how many times the device has finalized, and its last-seen when that was first read (see `Again`).
+        again: how many times the device has finalized, and its last-seen when that was first read, as in
+            `BeganAgain`.
     """
 
     failing: dict[str, tuple[Step, Time]] = {}

@@ -11,7 +11,7 @@ from enum import StrEnum
 from fioctl_rotate.rotation.progress import Phase, Progress
 
 
-class Fate(StrEnum):
+class OwnEntryFate(StrEnum):
     """What is done with a device's own entry."""
 
     DELETE = "delete"
@@ -36,7 +36,7 @@ class OwnEntry:
     again: Phase = Phase.NONE
 
 
-def fate_of(entry: OwnEntry) -> tuple[Fate, str]:
+def fate_of(entry: OwnEntry) -> tuple[OwnEntryFate, str]:
     """What to do with the entry, and a message that says what the device does then."""
     safe = entry.beneath is None or entry.beneath in (entry.completed, entry.rotation_id)
     phase = entry.progress.phase
@@ -47,34 +47,40 @@ def fate_of(entry: OwnEntry) -> tuple[Fate, str]:
         text = f"it has rotated, and then again by {entry.beneath}"
         if entry.again is Phase.FAILING:
             text += "; it fetches nothing until its failed step works: bring the EST server of that id back"
-        return Fate.DELETE, text
+        return OwnEntryFate.DELETE, text
     if phase is Phase.FINALIZED or entry.completed == entry.rotation_id:
         if safe:
-            return Fate.DELETE, "it has rotated, and stays as it is"
-        return Fate.LEAVE, f"it has rotated; without this entry it would rotate again, by {entry.beneath}"
+            return OwnEntryFate.DELETE, "it has rotated, and stays as it is"
+        return (
+            OwnEntryFate.LEAVE,
+            f"it has rotated; without this entry it would rotate again, by {entry.beneath}",
+        )
     if phase is Phase.FAILING:
         text = "it fetches nothing until its failed step works: bring the EST server of this id back"
         if safe_at_end:
-            return Fate.DELETE, text
-        return Fate.LEAVE, f"{text}; without this entry it would then rotate again, by {entry.beneath}"
+            return OwnEntryFate.DELETE, text
+        return (
+            OwnEntryFate.LEAVE,
+            f"{text}; without this entry it would then rotate again, by {entry.beneath}",
+        )
     if phase is Phase.RUNNING:
         if safe_at_end:
-            return Fate.DELETE, "it has begun, and will finish"
+            return OwnEntryFate.DELETE, "it has begun, and will finish"
         return (
-            Fate.LEAVE,
+            OwnEntryFate.LEAVE,
             f"it has begun, and will finish; without this entry it would then rotate by {entry.beneath}",
         )
     effect = "it may have fetched the entry just now" if entry.fetched else "it has not fetched the entry"
     if entry.beneath == entry.rotation_id:
         return (
-            Fate.DELETE,
+            OwnEntryFate.DELETE,
             f"{effect}; it will rotate by the group's or fleet-wide entry, which has the same id",
         )
     if safe:
-        return Fate.DELETE, f"{effect}, and will not rotate"
+        return OwnEntryFate.DELETE, f"{effect}, and will not rotate"
     if entry.completed is not None:
         return (
-            Fate.REPLACE,
+            OwnEntryFate.REPLACE,
             f"{effect}; it gets {entry.completed} instead, which it completed, and will not rotate",
         )
-    return Fate.DELETE, f"{effect}; it will rotate by {entry.beneath}, as it would have before"
+    return OwnEntryFate.DELETE, f"{effect}; it will rotate by {entry.beneath}, as it would have before"
