@@ -366,7 +366,10 @@ def test_a_signal_ends_with_its_code_and_what_is_known(
     said = ""
     if moment.endswith("twice"):
         assert process.stderr is not None
-        said = process.stderr.readline()
+        while not said.endswith("3 s at most\n"):
+            line = process.stderr.readline()
+            assert line, said
+            said += line
         process.send_signal(number)
     out, err = process.communicate(timeout=60)
     err = said + err

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from fioctl_rotate.cli.common import run
+from fioctl_rotate.signals import kept
 from tests.pushing import Serve
 from tests.scripted import Asked, Hang, Reply
 
@@ -69,7 +70,7 @@ def test_the_second_ctrl_c_cuts_short_what_the_first_one_began() -> None:
             await asyncio.Event().wait()
 
     ending: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
+    with kept(), pytest.raises(KeyboardInterrupt):
         run(work())
     assert ending == ["goes on"]
 

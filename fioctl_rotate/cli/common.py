@@ -262,7 +262,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     A second signal also cancels what it still does before it ends, and a third one ends the process at once. With
     asyncio's own handler the second one raises KeyboardInterrupt wherever the code is: a task can get lost there,
-    and the loop waits for it forever.
+    and the loop waits for it forever. After a signal SIGINT stays ignored, until a caller's `signals.kept` ends.
     """
     import asyncio
 
@@ -292,6 +292,6 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         if not heard:
             raise
-        # What is left takes no time, and `app.run` sets it back.
+        # What is left takes no time: another Ctrl-C must not change how the command ends.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise ended_by(heard[0]) from None
