@@ -15,13 +15,33 @@ from tests.world import World
 FIELD = Scope.of_group("field")
 
 
+class Turns:
+    """One request at a time. Whose turn it is depends on the seed, and not on how fast the machine is."""
+
+    def __init__(self, seed: int, operators: int) -> None:
+        self._chance = random.Random(seed)  # noqa: S311  no secret
+        self._operators = operators
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def wait(self) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._give()
+        await turn
+
+    def leave(self) -> None:
+        self._operators -= 1
+        self._give()
+
+    def _give(self) -> None:
+        """Once each operator waits, the one before has its answer."""
+        if self._waiting and len(self._waiting) == self._operators:
+            self._waiting.pop(self._chance.randrange(self._operators)).set_result(None)
+
+
 async def race(world: World, seed: int, operators: int) -> list[Outcome | None]:
     """The outcome for each operator; None where nothing was sent, because somebody else was there before."""
-    chance = random.Random(seed)  # noqa: S311  no secret
-
-    async def pause() -> None:
-        for _ in range(chance.randrange(6)):
-            await asyncio.sleep(0)
+    turns = Turns(seed, operators)
 
     async def plan(number: int) -> Plan:
         request = RotationRequest("race", server_name="est.example.com", rotation_id=f"certs-{seed}-{number}")
@@ -34,10 +54,12 @@ async def race(world: World, seed: int, operators: int) -> list[Outcome | None]:
                 return await push(api, plan)
             except Refused:
                 return None
+            finally:
+                turns.leave()
 
     # All have seen the same before they push.
     plans = await asyncio.gather(*map(plan, range(operators)))
-    world.pause = pause
+    world.pause = turns.wait
     return await asyncio.gather(*map(operate, plans))
 
 
